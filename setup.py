@@ -1,0 +1,105 @@
+"""The native build: Cython modules, the C sources of csrc/ and Lambda's service model in a compact form.
+
+Switches, all from the environment:
+    FASTLAM_DEBUG=1                assertions and counters in C and Cython, no optimisation
+    FASTLAM_SANITIZE=address,undefined | thread
+    FASTLAM_COVERAGE=1             gcov for C, line tracing for Cython
+    FASTLAM_ANNOTATE=1             Cython's annotated HTML beside each module
+"""
+
+import os
+import sys
+from pathlib import Path
+
+if not sys.platform.startswith("linux"):
+    sys.exit(
+        f"fastlam runs on Linux only and this is {sys.platform!r}: use WSL2, a Linux VM or a container"
+        " (docs/howto/install.md)."
+    )
+
+from Cython.Build import cythonize  # noqa: E402
+from setuptools import Extension, setup  # noqa: E402
+from setuptools.command.build_ext import build_ext  # noqa: E402
+from setuptools.command.build_py import build_py  # noqa: E402
+from setuptools.errors import CCompilerError, ExecError, PlatformError  # noqa: E402
+
+ROOT = Path(__file__).parent
+
+
+def switch(name: str) -> bool:
+    return os.environ.get(name, "") not in ("", "0")
+
+
+debug, coverage = switch("FASTLAM_DEBUG"), switch("FASTLAM_COVERAGE")
+sanitize = os.environ.get("FASTLAM_SANITIZE", "")
+compile_args = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-unreachable-code"]
+compile_args += ["-O0", "-g3", "-DFL_DEBUG=1"] if debug else ["-O2", "-g0"]
+link_args = ["-pthread"]
+if sanitize:
+    compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g3"]
+    link_args += [f"-fsanitize={sanitize}"]
+if coverage:
+    compile_args += ["--coverage", "-DCYTHON_TRACE=1"]
+    link_args += ["--coverage"]
+
+
+def extension(name: str, *c_sources: str) -> Extension:
+    return Extension(
+        f"fastlam.{name}",
+        [f"src/fastlam/{name.replace('.', '/')}.pyx", *(f"csrc/{source}" for source in c_sources)],
+        include_dirs=["csrc"],
+        depends=[str(path) for path in (ROOT / "csrc").glob("*.h")],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+
+
+EXTENSIONS = [
+    extension("core.scan", "fl_json.c"),
+    extension("core.channel", "fl_slots.c", "fl_zmq.c"),
+    extension("core.dispatcher", "fl_ring.c", "fl_wake.c", "fl_timer.c", "fl_slots.c", "fl_zmq.c"),
+]
+
+
+class BuildExt(build_ext):
+    """Says in one sentence what to do where no compiler answers."""
+
+    def build_extensions(self) -> None:
+        try:
+            super().build_extensions()
+        except (CCompilerError, ExecError, PlatformError) as error:
+            sys.exit(
+                f"fastlam could not compile its native modules ({error}): install a C compiler and the Python"
+                " headers (Debian: apt-get install gcc python3-dev) or a wheel (docs/howto/install.md)."
+            )
+
+
+class BuildPy(build_py):
+    """Compiles botocore's Lambda service model before the package is copied."""
+
+    def run(self) -> None:
+        sys.path.insert(0, str(ROOT / "tools"))
+        from compile_service_model import compile_service_model
+
+        compile_service_model(ROOT / "src/fastlam/api/service_model.msgpack")
+        super().run()
+
+
+setup(
+    cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
+    ext_modules=cythonize(
+        EXTENSIONS,
+        annotate=switch("FASTLAM_ANNOTATE"),
+        include_path=["src"],
+        build_dir="build/cython",
+        compiler_directives={
+            "language_level": "3",
+            "boundscheck": debug,
+            "wraparound": False,
+            "initializedcheck": debug,
+            "cdivision": True,
+            "linetrace": coverage,
+            "freethreading_compatible": False,
+        },
+    ),
+)

@@ -1,0 +1,1 @@
+"""The Lambda REST API: requests in, model-driven validation, the control plane's answers out; one file a resource."""

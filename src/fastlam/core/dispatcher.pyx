@@ -1,0 +1,92 @@
+"""The dispatcher: a library with one driver at a time.
+
+Data flow::
+
+    submit() ──► ring ──► admit ──► idle environment, or a waiting line and a new environment
+    (any thread)          (driver)            │ frame over ZeroMQ
+                                              ▼
+    on_done / wait() ◄── finish ◄── reply, exit, deadline
+
+Submitters push into a bounded ring and wake the driver only if it announced sleep. One thread at a time, the *driver*, runs everything
+below `drive`: it alone touches sockets, slot tables, timers and counters. Who that is:
+
+* a thread that called `adopt()`, for good: the event loop of the daemon, which calls `drive_ready()` when `fileno()` is readable;
+* otherwise a thread inside `wait()`, if nobody else drives;
+* otherwise the background thread, which takes over whenever work is outstanding and nobody has driven for a tick.
+
+The GIL makes the hand-over atomic: `owner` is read and written without releasing it. A driver sleeps in epoll without the GIL.
+ZMQ_FD is edge-triggered and a send can eat its edge, so after every send the lane is looked at again before the driver sleeps.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.unicode cimport PyUnicode_DecodeASCII
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from fastlam.core.native cimport *
+
+import os
+import signal
+import threading
+from collections import deque
+
+import msgspec
+
+from fastlam import limits
+from fastlam.wire.frames import (
+    PROTOCOL_VERSION,
+    FromEnvironment,
+    InitFailed,
+    Invoke,
+    Ready,
+    Result,
+    Stop,
+    Task,
+    TaskResult,
+)
+
+cdef extern from "<fcntl.h>" nogil:
+    int fallocate(int fd, int mode, int64_t offset, int64_t length)
+cdef extern from "<linux/falloc.h>" nogil:
+    int FALLOC_FL_PUNCH_HOLE, FALLOC_FL_KEEP_SIZE
+cdef extern from "<time.h>" nogil:
+    int nanosleep(const timespec *wanted, timespec *left)
+cdef extern from "<pthread.h>" nogil:
+    unsigned long pthread_self()
+
+cdef enum:
+    PyBUF_READ = 0x100
+    LENGTH_BYTES = 4
+    EVENTS_MAX = 64
+    TICK_NS = 1000000            # how often the background thread looks whether somebody drives
+    TICKS_BEFORE_SLEEP = 200     # idle ticks before it sleeps until it is woken
+    LINGER_NS = 50000000         # how long it goes on driving after the last call was done
+    LOG_PUNCH_BYTES = 1048576    # free the pages of output that has been read, so much at a time
+    SLOT_MIRROR_BYTES = 1024     # = limits.SLOT_MIRROR_BYTES, which must be a C constant here; checked below
+
+cdef uint64_t NEVER = <uint64_t>-1
+
+# What an epoll event is about: the low values are the dispatcher's own, others are environment ids above this.
+cdef enum:
+    EVENT_WAKE = 0
+    EVENT_TIMER = 1
+    EVENT_READER = 2             # + index of a registered reader
+    EVENT_ENVIRONMENT = 0x10000  # + environment id
+
+cdef object encode_header = msgspec.msgpack.Encoder().encode
+cdef object decode_header = msgspec.msgpack.Decoder(FromEnvironment).decode
+cdef object allocate_lock = threading.Lock
+cdef uint32_t header_bytes_max = limits.FRAME_HEADER_BYTES_MAX
+cdef bytes EMPTY = b""
+cdef int64_t LOG_BYTES_MAX = limits.LOG_BYTES_PER_INVOCATION_MAX
+assert SLOT_MIRROR_BYTES == limits.SLOT_MIRROR_BYTES, "core and limits disagree on SLOT_MIRROR_BYTES"
+
+include "pools.pxi"
+include "invocation.pxi"
+include "environment.pxi"
+include "driver.pxi"

@@ -1,0 +1,200 @@
+# Targets and their execution environments.
+
+cdef enum EnvironmentState:
+    ENVIRONMENT_STARTING = 0   # launched; INIT not over
+    ENVIRONMENT_IDLE = 1
+    ENVIRONMENT_BUSY = 2
+    ENVIRONMENT_STOPPING = 3   # asked to leave, or killed; counts until the zygote says that it is gone
+    ENVIRONMENT_DEAD = 4
+
+ENVIRONMENT_STATES = ("starting", "idle", "busy", "stopping", "dead")
+
+cdef enum:
+    SLOTS_MAX = 64             # width of Environment.free_slots
+    LARGE_REPLY_GRACE_NS = 500000000
+    RETRY_LOST_START_MAX = 3   # a call that was never begun moves on to another environment so often
+
+
+cdef class Target:
+    """What can be invoked: one version of one function of one account and region, or the tasks of one executor.
+
+    `spec` is the launcher's: the core never looks into it. `log` takes one record an invocation (telemetry), or is None.
+    Only the driver touches a target after it has been given to `Dispatcher.add`.
+    """
+
+    cdef readonly str name
+    cdef readonly object spec
+    cdef readonly FunctionPool pool        # None for executors
+    cdef readonly bint is_function
+    cdef readonly int64_t timeout_ns       # 0: none
+    cdef readonly int slots_per_environment
+    cdef readonly int environments_max     # of this target; -1: no bound of its own
+    cdef readonly int64_t tasks_per_environment_max   # 0: no bound
+    cdef readonly object log
+    cdef readonly bint retired
+    cdef list idle                         # environments, most recently used last
+    cdef set environments
+    cdef object waiting                    # deque of invocations
+    cdef int starting
+    cdef int live                          # starting, idle and busy
+    cdef bint starved                      # in Dispatcher.starved
+    cdef double task_ns                    # moving average of task durations; < 0 unknown
+    cdef readonly uint64_t invocations, throttles, errors, timeouts, cold_starts, queued
+
+    def __cinit__(
+        self, str name, object spec, FunctionPool pool=None, int64_t timeout_ms=0, int slots_per_environment=1,
+        int environments_max=-1, int64_t tasks_per_environment_max=0, object log=None,
+    ):
+        if not 1 <= slots_per_environment <= SLOTS_MAX:
+            raise ValueError(f"slots_per_environment is {slots_per_environment}; it must be 1 to {SLOTS_MAX}")
+        self.name = name
+        self.spec = spec
+        self.pool = pool
+        self.is_function = pool is not None
+        self.timeout_ns = timeout_ms * 1000000
+        self.slots_per_environment = slots_per_environment
+        self.environments_max = environments_max
+        self.tasks_per_environment_max = tasks_per_environment_max
+        self.log = log
+        self.idle = []
+        self.environments = set()
+        self.waiting = deque()
+        self.task_ns = -1.0
+
+    @property
+    def counts(self):
+        """(starting, idle, busy, waiting calls)."""
+        return self.starting, len(self.idle), self.live - self.starting - len(self.idle), len(self.waiting)
+
+    cdef int depth(self) noexcept:
+        """How many tasks one environment may hold: one, unless tasks are so short that fetching the next would dominate."""
+        cdef double depth
+        if self.slots_per_environment == 1 or self.task_ns < 0:
+            return 1
+        depth = 400000.0 / (self.task_ns + 1000.0)
+        if depth < 1.0:
+            return 1
+        if depth > self.slots_per_environment:
+            return self.slots_per_environment
+        return <int>depth
+
+
+cdef class Environment:
+    """One execution environment as the dispatcher sees it: lane, slots, deadline, log. Owned by the driver.
+
+    `launcher.launch(environment)` fills in what belongs to the process (`attach_lane`, `attach_process`).
+    """
+
+    cdef readonly int id
+    cdef readonly Target target
+    cdef readonly Dispatcher dispatcher
+    cdef int state
+    cdef readonly int pid
+    cdef readonly int pidfd
+    cdef readonly object socket            # pyzmq PAIR socket
+    cdef void *handle
+    cdef int lane_fd                       # ZMQ_FD of the socket: edge-triggered, see Dispatcher
+    cdef readonly int log_fd
+    cdef readonly int64_t log_offset
+    cdef object init_logs
+    cdef int64_t logs_dropped_bytes
+    cdef fl_slots slots
+    cdef bint has_slots
+    cdef uint64_t free_slots               # bit mask
+    cdef list held                         # slot -> Invocation or None
+    cdef int outstanding
+    cdef fl_timer timer                    # INIT deadline, invocation deadline, or grace after death
+    cdef bint recheck                      # in Dispatcher.rechecks
+    cdef bint timed_out                    # its own deadline fired: the kill is ours
+    cdef bint exited                       # the zygote has reaped it
+    cdef int wait_status
+    cdef readonly uint64_t born_ns
+    cdef readonly uint64_t idle_since_ns
+    cdef readonly int64_t init_ns
+    cdef readonly int64_t memory_peak_kib
+    cdef readonly uint64_t invocations
+    cdef readonly object end_reason        # str once it was ended for a reason of its own
+    cdef Invocation init_for               # call whose second INIT attempt this is (phase: invoke), or None
+
+    def __cinit__(self, Dispatcher dispatcher, Target target, int id):
+        self.dispatcher = dispatcher
+        self.target = target
+        self.id = id
+        self.state = ENVIRONMENT_STARTING
+        self.pid = self.pidfd = self.lane_fd = self.log_fd = -1
+        self.held = [None] * target.slots_per_environment
+        self.free_slots = (<uint64_t>1 << target.slots_per_environment) - 1 if target.slots_per_environment < 64 else ~<uint64_t>0
+        fl_timer_init(&self.timer, <void *>self)
+        self.born_ns = monotonic_ns()
+        self.init_ns = -1
+
+    def __dealloc__(self):
+        if self.has_slots:
+            fl_slots_close(&self.slots)
+
+    @property
+    def phase(self):
+        """"init", or "invoke" when this is the second INIT attempt, made within the invocation's own timeout."""
+        return "init" if self.init_for is None else "invoke"
+
+    def attach_slots(self, int fd, uint32_t mirror_bytes):
+        """Makes the slot table in the memfd `fd`, which stays the caller's. Raises OSError."""
+        cdef int rc = fl_slots_create(&self.slots, fd, self.target.slots_per_environment, mirror_bytes)
+        if rc != 0:
+            raise OSError(-rc, f"the slot table cannot be made: {os.strerror(-rc)}")
+        self.has_slots = True
+
+    def attach_lane(self, object socket, int log_fd):
+        """Hands over the connected PAIR socket and the memfd of the output (-1: output is not captured)."""
+        self.socket = socket
+        self.handle = <void *><size_t>socket.underlying
+        self.lane_fd = socket.FD
+        self.log_fd = log_fd
+        self.dispatcher._watch(self.lane_fd, self.id)
+        self.dispatcher._recheck(self)
+
+    def attach_process(self, int pid, int pidfd):
+        """The zygote has forked the process; `pidfd` belongs to this object from now on."""
+        self.pid = pid
+        self.pidfd = pidfd
+        if self.state >= ENVIRONMENT_STOPPING:
+            self._signal()
+
+    def process_exited(self, int wait_status, int64_t memory_peak_kib):
+        """The zygote has reaped the process (or died, and with it the process)."""
+        if memory_peak_kib > self.memory_peak_kib:
+            self.memory_peak_kib = memory_peak_kib
+        self.dispatcher._exited(self, wait_status)
+
+    def start_failed(self, str reason):
+        """The process could not be made at all."""
+        self.end_reason = reason
+        self.dispatcher._exited(self, -1)
+
+    def end(self, str reason):
+        """Kills the process; whatever it ran fails with the way it died."""
+        if self.state < ENVIRONMENT_STOPPING:
+            self.end_reason = reason
+            self.dispatcher._stop(self)
+
+    cdef void _signal(self) noexcept:
+        if self.pidfd >= 0 and not self.exited:
+            try:
+                signal.pidfd_send_signal(self.pidfd, 9)
+            except OSError:
+                pass  # already gone: the zygote's word is on its way
+
+    def snapshot(self):
+        """State for `ps`: a dict of plain values."""
+        cdef uint64_t now = monotonic_ns()
+        return {
+            "id": self.id,
+            "name": self.target.name,
+            "state": ENVIRONMENT_STATES[self.state],
+            "pid": self.pid,
+            "memory_peak_kib": self.memory_peak_kib,
+            "invocations": self.invocations,
+            "outstanding": self.outstanding,
+            "age_seconds": (now - self.born_ns) / 1e9,
+            "idle_seconds": (now - self.idle_since_ns) / 1e9 if self.state == ENVIRONMENT_IDLE else 0.0,
+        }

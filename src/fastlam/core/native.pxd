@@ -1,0 +1,130 @@
+"""C declarations shared by the Cython modules: csrc/ and the few system calls that the hot path makes."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+cdef extern from "<time.h>" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    cdef struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int clock_gettime(int clock, timespec *out)
+    int CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_PROCESS_CPUTIME_ID
+
+cdef extern from "<sys/timerfd.h>" nogil:
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec *new_value, itimerspec *old_value)
+    int TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    cdef struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int max_events, int timeout_ms)
+    int EPOLLIN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+
+cdef extern from "<sys/resource.h>" nogil:
+    cdef struct rusage:
+        long ru_maxrss
+    int getrusage(int who, rusage *usage)
+    int RUSAGE_SELF
+
+cdef extern from "<sys/random.h>" nogil:
+    ssize_t getrandom(void *buffer, size_t length, unsigned int flags)
+
+cdef extern from "fl_zmq.h" nogil:
+    ctypedef struct fl_zmq_msg:
+        pass
+    ctypedef struct fl_zmq_api:
+        int (*msg_init)(fl_zmq_msg *) noexcept nogil
+        int (*msg_init_size)(fl_zmq_msg *, size_t) noexcept nogil
+        int (*msg_send)(fl_zmq_msg *, void *, int) noexcept nogil
+        int (*msg_recv)(fl_zmq_msg *, void *, int) noexcept nogil
+        int (*msg_close)(fl_zmq_msg *) noexcept nogil
+        int (*msg_more)(const fl_zmq_msg *) noexcept nogil
+        void *(*msg_data)(fl_zmq_msg *) noexcept nogil
+        size_t (*msg_size)(const fl_zmq_msg *) noexcept nogil
+        int (*error)() noexcept nogil
+    int FL_ZMQ_DONTWAIT
+    fl_zmq_api fl_zmq
+    int fl_zmq_load(const char *module_path)
+
+cdef extern from "fl_ring.h" nogil:
+    ctypedef struct fl_ring:
+        pass
+    int FL_RING_OK, FL_RING_WAKE, FL_RING_FULL, FL_RING_EMPTY
+    int fl_ring_create(fl_ring **out, uint32_t slot_count, uint32_t record_bytes_max)
+    void fl_ring_destroy(fl_ring *ring)
+    int fl_ring_push(fl_ring *ring, const void *record, uint32_t record_bytes)
+    int64_t fl_ring_pop(fl_ring *ring, void *record, uint32_t capacity)
+    int fl_ring_announce_sleep(fl_ring *ring)
+    void fl_ring_announce_awake(fl_ring *ring)
+    uint32_t fl_ring_size(const fl_ring *ring)
+
+cdef extern from "fl_wake.h" nogil:
+    int fl_wake_create()
+    int fl_wake_signal(int fd)
+    int fl_wake_clear(int fd)
+
+cdef extern from "fl_timer.h" nogil:
+    ctypedef struct fl_timer:
+        uint64_t deadline_ns
+        void *owner
+    ctypedef struct fl_timers:
+        uint32_t size
+    void fl_timer_init(fl_timer *timer, void *owner)
+    int fl_timers_init(fl_timers *timers)
+    void fl_timers_free(fl_timers *timers)
+    int fl_timers_set(fl_timers *timers, fl_timer *timer, uint64_t deadline_ns)
+    void fl_timers_cancel(fl_timers *timers, fl_timer *timer)
+    uint64_t fl_timers_next(const fl_timers *timers)
+    fl_timer *fl_timers_pop_due(fl_timers *timers, uint64_t now_ns)
+
+cdef extern from "fl_slots.h" nogil:
+    ctypedef struct fl_slots:
+        uint32_t slot_count
+        uint32_t mirror_bytes
+    int FL_SLOT_FREE, FL_SLOT_QUEUED, FL_SLOT_STARTED, FL_SLOT_DONE, FL_SLOT_REVOKED
+    size_t fl_slots_bytes(uint32_t slot_count, uint32_t mirror_bytes)
+    int fl_slots_create(fl_slots *out, int fd, uint32_t slot_count, uint32_t mirror_bytes)
+    int fl_slots_open(fl_slots *out, int fd)
+    void fl_slots_close(fl_slots *slots)
+    int fl_slots_queue(fl_slots *slots, uint32_t slot)
+    int fl_slots_revoke(fl_slots *slots, uint32_t slot)
+    uint32_t fl_slots_state(const fl_slots *slots, uint32_t slot)
+    uint64_t fl_slots_started_ns(const fl_slots *slots, uint32_t slot)
+    int64_t fl_slots_reply(const fl_slots *slots, uint32_t slot, void *out, uint32_t capacity)
+    void fl_slots_free(fl_slots *slots, uint32_t slot)
+    int fl_slots_claim(fl_slots *slots, uint32_t slot, uint64_t now_ns)
+    int fl_slots_finish(fl_slots *slots, uint32_t slot, const void *reply, uint32_t reply_bytes)
+    int fl_slots_wait_free(fl_slots *slots, uint32_t slot, int64_t timeout_ns)
+
+
+cdef inline uint64_t monotonic_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
+
+
+cdef inline uint64_t realtime_ms() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    return <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000
+
+
+cdef inline uint64_t process_cpu_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now)
+    return <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
+
+
+cdef inline long memory_peak_kib() noexcept nogil:
+    """Peak resident set of this process in KiB; pages shared with the zygote count."""
+    cdef rusage usage
+    getrusage(RUSAGE_SELF, &usage)
+    return usage.ru_maxrss

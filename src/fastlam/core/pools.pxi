@@ -1,0 +1,115 @@
+# Counting: who may run how much (spec: admission in the order reserved, account, unreserved, rates).
+
+cdef class TokenBucket:
+    """Continuously refilled allowance; `take` is called by the driver only."""
+
+    cdef double tokens, size, per_ns
+    cdef uint64_t last_ns
+
+    def __cinit__(self, double size, double per_second):
+        self.tokens = self.size = size
+        self.per_ns = per_second / 1e9
+        self.last_ns = monotonic_ns()
+
+    cdef bint take(self) noexcept:
+        cdef uint64_t now = monotonic_ns()
+        self.tokens += (now - self.last_ns) * self.per_ns
+        self.last_ns = now
+        if self.tokens > self.size:
+            self.tokens = self.size
+        if self.tokens < 1.0:
+            return False
+        self.tokens -= 1.0
+        return True
+
+    cdef void resize(self, double size, double per_second) noexcept:
+        self.size = size
+        self.per_ns = per_second / 1e9
+        if self.tokens > size:
+            self.tokens = size
+
+
+cdef class AccountPool:
+    """Concurrency of one account in one region. `limit` is L, `reserved_total` the sum of all reservations."""
+
+    cdef readonly str account
+    cdef readonly str region
+    cdef readonly int limit
+    cdef readonly int running
+    cdef readonly int unreserved_running
+    cdef readonly int reserved_total
+    cdef readonly bint enforce_rates
+    cdef TokenBucket requests
+
+    def __cinit__(self, str account, str region, int limit, bint enforce_rates=False):
+        self.account = account
+        self.region = region
+        self.limit = limit
+        self.enforce_rates = enforce_rates
+        self.requests = TokenBucket(10.0 * limit, 10.0 * limit)
+
+    def set_limit(self, int limit):
+        """Changes L for new admissions; what runs goes on."""
+        self.limit = limit
+        self.requests.resize(10.0 * limit, 10.0 * limit)
+
+
+cdef class FunctionPool:
+    """Concurrency of one function over all its versions. `reserved` is -1 without a reservation."""
+
+    cdef readonly AccountPool account
+    cdef readonly str name
+    cdef readonly int reserved
+    cdef readonly int running
+    cdef TokenBucket requests   # of the reservation, None without one
+    cdef TokenBucket scaling    # new environments: 1000 at once, 100 more a second
+
+    def __cinit__(self, AccountPool account not None, str name):
+        self.account = account
+        self.name = name
+        self.reserved = -1
+        self.scaling = TokenBucket(1000.0, 100.0)
+
+    def set_reserved(self, int reserved):
+        """Sets the reservation (-1 takes it away) for new admissions; what runs counts in the pool that the function now has."""
+        cdef AccountPool account = self.account
+        if self.reserved >= 0:
+            account.reserved_total -= self.reserved
+        else:
+            account.unreserved_running -= self.running
+        self.reserved = reserved
+        if reserved >= 0:
+            account.reserved_total += reserved
+            self.requests = TokenBucket(10.0 * reserved, 10.0 * reserved)
+        else:
+            account.unreserved_running += self.running
+            self.requests = None
+
+    cdef int admit(self, bint needs_environment) noexcept:
+        """One of Throttle; NONE takes a slot that `release` gives back."""
+        cdef AccountPool account = self.account
+        if self.reserved >= 0 and self.running >= self.reserved:
+            return THROTTLE_RESERVED_CONCURRENCY
+        if account.running >= account.limit:
+            return THROTTLE_CONCURRENCY
+        if self.reserved < 0 and account.unreserved_running >= account.limit - account.reserved_total:
+            return THROTTLE_CONCURRENCY
+        if account.enforce_rates:
+            if needs_environment and not self.scaling.take():
+                return THROTTLE_RATE
+            if self.requests is not None:
+                if not self.requests.take():
+                    return THROTTLE_RESERVED_RATE
+            elif not account.requests.take():
+                return THROTTLE_RATE
+        self.running += 1
+        account.running += 1
+        if self.reserved < 0:
+            account.unreserved_running += 1
+        return THROTTLE_NONE
+
+    cdef void release(self) noexcept:
+        self.running -= 1
+        self.account.running -= 1
+        if self.reserved < 0:
+            self.account.unreserved_running -= 1

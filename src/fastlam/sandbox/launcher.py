@@ -1,0 +1,165 @@
+"""Makes the process, the lane and the shared memory of an execution environment, and takes them away again.
+
+One launcher belongs to one dispatcher; all of it runs in the driver. It owns the ZeroMQ context, the zygotes and the directory of the
+sockets. Per environment it makes, and closes: a listening unix socket (handed to the worker, which binds to it with ZMQ_USE_FD), the
+PAIR socket connected to it, the memfds of output and slots.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import zmq
+
+from fastlam import limits
+from fastlam.sandbox.runtime_directory import RuntimeDirectory
+from fastlam.sandbox.zygotes import Zygote
+from fastlam.wire import control
+
+if TYPE_CHECKING:
+    from fastlam.core.dispatcher import Dispatcher, Environment
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """How the environments of one target are made."""
+
+    worker: control.WorkerSpec
+    zygote_kind: str = "plain"  # or "boto3"
+    captures_output: bool = True
+    frame_bytes_max: int = limits.FRAME_BYTES_MAX  # -1: unbounded, for callers that trust their own tasks
+    on_start_failed: Callable[[str], None] | None = field(default=None, compare=False)
+
+
+class Launcher:
+    """See the module's docstring. `dispatcher` is set once, by whoever makes both."""
+
+    dispatcher: Dispatcher
+
+    def __init__(self) -> None:
+        self.context = zmq.Context(io_threads=1)
+        self.context.set(zmq.MAX_SOCKETS, 65_000)
+        self.directory = RuntimeDirectory()
+        self.zygotes: dict[str, Zygote] = {}
+        self._homes: dict[int, Zygote] = {}  # environment id -> the zygote that its process came from
+
+    def zygote(self, kind: str) -> Zygote:
+        """The zygote of that kind, started if there is none."""
+        zygote = self.zygotes.get(kind)
+        if zygote is None:
+            zygote = self.zygotes[kind] = Zygote(kind, self._zygote_ended)
+            self.dispatcher.add_reader(zygote.fileno, zygote.on_readable)
+        return zygote
+
+    def _zygote_ended(self, zygote: Zygote) -> None:
+        self.dispatcher.remove_reader(zygote.fileno)
+        if self.zygotes.get(zygote.kind) is zygote:
+            del self.zygotes[zygote.kind]
+
+    def launch(self, environment: Environment) -> None:
+        """Orders the process of a new environment; what fails raises OSError or zmq.ZMQError and leaves nothing open."""
+        spec: LaunchSpec = environment.target.spec
+        descriptors: list[int] = []
+        lane = None
+        log_fd = -1
+        path = f"{self.directory.path}/{environment.id}"
+        try:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listen_fd = listener.detach()
+            descriptors.append(listen_fd)
+            with socket.socket(fileno=os.dup(listen_fd)) as listening:
+                listening.bind(path)
+                listening.listen(1)
+            slots_fd = os.memfd_create("fastlam-slots", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            descriptors.append(slots_fd)
+            environment.attach_slots(slots_fd, limits.SLOT_MIRROR_BYTES)
+            if spec.captures_output:
+                log_fd = os.memfd_create("fastlam-output", os.MFD_CLOEXEC)
+                fcntl.fcntl(log_fd, fcntl.F_SETFL, os.O_APPEND)
+                descriptors += [os.dup(log_fd), os.dup(log_fd)]
+            else:
+                descriptors += [_dup_or_null(1), _dup_or_null(2)]
+            descriptors.insert(0, self._spec_memfd(spec.worker, f"ipc://{path}"))
+            lane = self._connect(f"ipc://{path}", spec.frame_bytes_max)
+            zygote = self.zygote(spec.zygote_kind)
+            environment.attach_lane(lane, log_fd)
+            lane, log_fd = None, -1
+            self._homes[environment.id] = zygote
+            given, descriptors = descriptors, []
+            zygote.fork(environment, given)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise OSError(
+                    error.errno,
+                    "too many open files for another execution environment; raise the limit (ulimit -n) or lower"
+                    " the number of environments",
+                ) from error
+            raise
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if lane is not None:
+                lane.close(0)
+            if log_fd >= 0:
+                os.close(log_fd)
+
+    def _spec_memfd(self, worker: control.WorkerSpec, endpoint: str) -> int:
+        environ = worker.environ
+        if worker.kind == "function":
+            version = environ.get("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+            stream = f"{datetime.now(UTC):%Y/%m/%d}/[{version}]{os.urandom(16).hex()}"
+            environ = {**environ, "AWS_LAMBDA_LOG_STREAM_NAME": stream}
+        data = control.encode(msgspec.structs.replace(worker, endpoint=endpoint, environ=environ))
+        fd = os.memfd_create("fastlam-spec", os.MFD_CLOEXEC)
+        written = 0
+        while written < len(data):
+            written += os.write(fd, data[written:])
+        return fd
+
+    def _connect(self, endpoint: str, frame_bytes_max: int) -> zmq.Socket[bytes]:
+        lane = self.context.socket(zmq.PAIR)
+        lane.setsockopt(zmq.LINGER, 0)
+        lane.setsockopt(zmq.SNDHWM, 0)
+        lane.setsockopt(zmq.RCVHWM, 0)
+        lane.setsockopt(zmq.RECONNECT_IVL, -1)
+        lane.setsockopt(zmq.MAXMSGSIZE, frame_bytes_max)
+        lane.connect(endpoint)
+        return lane
+
+    def kill(self, environment: Environment) -> None:
+        """Kills what is left of the environment's process group; its end is reported as any other."""
+        zygote = self._homes.get(environment.id)
+        if zygote is not None and not zygote.ended:
+            zygote.kill(environment.id)
+
+    def closed(self, environment: Environment, lane: Any) -> None:
+        """The dispatcher has forgotten the environment: its lane and its socket go."""
+        self._homes.pop(environment.id, None)
+        if lane is not None:
+            lane.close(0)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.directory.path}/{environment.id}")
+
+    def close(self) -> None:
+        """Ends the zygotes and with them every process; call after the dispatcher has closed its environments."""
+        for zygote in list(self.zygotes.values()):
+            zygote.close()
+        self.context.destroy(linger=0)
+        self.directory.close()
+
+
+def _dup_or_null(fd: int) -> int:
+    """A duplicate of the descriptor, or /dev/null where the program has closed it."""
+    try:
+        return os.dup(fd)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)

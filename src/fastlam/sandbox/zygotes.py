@@ -1,0 +1,183 @@
+"""The owner's side of a zygote: starts it, orders forks, and passes its reports to the environments.
+
+All of it belongs to the dispatcher's driver. Orders are bounded: descriptors under way to a process count against this one's open-files
+limit, so that no more than ORDERS_MAX forks are under way at a time and the others wait here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fastlam.sandbox import keeper
+from fastlam.wire import control
+
+if TYPE_CHECKING:
+    from fastlam.core.dispatcher import Environment
+
+ORDERS_MAX: Final = 32
+_SEND_BUFFER_BYTES: Final = 1 << 20
+_STATUS_KILLED: Final = int(signal.SIGKILL)  # the wait status of a process that SIGKILL ended
+
+_PROGRAM: Final = (
+    "import sys\n"
+    "fd, kind, *path = sys.argv[1:]\n"
+    "sys.path[:0] = [path[0]]\n"
+    "sys.path += [entry for entry in path[1:] if entry not in sys.path]\n"
+    "from fastlam.worker.zygote import main\n"
+    "main(int(fd), kind)\n"
+)
+
+
+class Zygote:
+    """One zygote process of one kind. `on_end` is called once, when the process is gone."""
+
+    def __init__(self, kind: str, on_end: Callable[[Zygote], None]) -> None:
+        self.kind = kind
+        self.on_end = on_end
+        self.up = False
+        self.ended = False
+        self.environments: dict[int, Environment] = {}
+        self._orders: deque[tuple[Environment, list[int]]] = deque()
+        self._unanswered = 0
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.socket.setblocking(False)
+            for end in (self.socket, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+            self.process = keeper.run(lambda: self._spawn(theirs.fileno()))
+        finally:
+            theirs.close()
+
+    def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
+        package_root = str(Path(__file__).parents[2])
+        path = [os.path.abspath(entry) for entry in sys.path if entry]
+        return subprocess.Popen(
+            [sys.executable, "-I", "-c", _PROGRAM, str(fd), self.kind, package_root, *path],
+            pass_fds=[fd],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def fork(self, environment: Environment, descriptors: list[int]) -> None:
+        """Orders a worker; takes over the descriptors."""
+        self.environments[environment.id] = environment
+        self._orders.append((environment, descriptors))
+        self._pump()
+
+    def kill(self, environment_id: int) -> None:
+        """Orders the death of a worker's process group; its exit is reported as any other."""
+        for index, (environment, descriptors) in enumerate(self._orders):
+            if environment.id == environment_id:
+                # Not even ordered yet.
+                del self._orders[index]
+                _close_all(descriptors)
+                del self.environments[environment_id]
+                environment.process_exited(_STATUS_KILLED, 0)
+                return
+        with contextlib.suppress(OSError):
+            self.socket.send(control.encode(control.Kill(environment_id)))
+
+    def _pump(self) -> None:
+        while self._orders and self._unanswered < ORDERS_MAX:
+            environment, descriptors = self._orders[0]
+            try:
+                socket.send_fds(self.socket, [control.encode(control.Fork(environment.id))], descriptors)
+            except BlockingIOError:
+                return  # answers are on their way, and with them another try
+            except OSError:
+                return  # the zygote is gone: its end of file follows
+            self._orders.popleft()
+            self._unanswered += 1
+            _close_all(descriptors)
+
+    def on_readable(self) -> None:
+        """Takes all reports that have come."""
+        while not self.ended:
+            try:
+                packet, descriptors, _, _ = socket.recv_fds(
+                    self.socket, control.PACKET_BYTES_MAX, control.DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                packet, descriptors = b"", []
+            if not packet:
+                self._end()
+                return
+            self._report(control.decode_from_zygote(packet), descriptors)
+
+    def _report(self, report: control.FromZygote, descriptors: list[int]) -> None:
+        if isinstance(report, control.Up):
+            self.up = True
+            return
+        if isinstance(report, control.Exited):
+            environment = self.environments.pop(report.environment_id, None)
+            if environment is not None:
+                environment.process_exited(report.wait_status, report.memory_peak_kib)
+            return
+        self._unanswered -= 1
+        if isinstance(report, control.Forked):
+            environment = self.environments.get(report.environment_id)
+            if environment is not None:
+                environment.attach_process(report.pid, descriptors[0])
+            else:
+                _close_all(descriptors)
+        else:
+            environment = self.environments.pop(report.environment_id, None)
+            if environment is not None:
+                environment.start_failed(f"no worker could be forked: {report.reason}")
+        self._pump()
+
+    def _end(self) -> None:
+        """The process is gone, and the kernel has killed its workers with it."""
+        if self.ended:
+            return
+        self.ended = True
+        self.on_end(self)
+        self.socket.close()
+        status = self.process.wait()
+        for _, descriptors in self._orders:
+            _close_all(descriptors)
+        self._orders.clear()
+        environments, self.environments = self.environments, {}
+        for environment in environments.values():
+            if self.up:
+                environment.process_exited(_STATUS_KILLED, 0)
+            else:
+                environment.start_failed(
+                    f"the zygote ended with status {status} before it was up; its own message is on this program's stderr"
+                )
+
+    def close(self) -> None:
+        """Ends the zygote, which kills its descendants first; returns when it is gone."""
+        if self.ended:
+            return
+        self.ended = True
+        self.on_end(self)
+        self.socket.close()
+        for _, descriptors in self._orders:
+            _close_all(descriptors)
+        self._orders.clear()
+        try:
+            self.process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

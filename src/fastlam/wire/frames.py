@@ -1,0 +1,90 @@
+"""Frames between a dispatcher and an execution environment.
+
+One frame is one ZeroMQ message: ``u32 little-endian header length | header | payload``. The header is one of the structs below
+(array-like msgpack, tagged by a small integer); the payload is opaque bytes and runs to the end of the message. docs/protocol.md
+draws the state diagrams. A change of meaning raises `PROTOCOL_VERSION`; a dispatcher ends an environment that says another one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+PROTOCOL_VERSION: Final = 1
+
+
+class Frame(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
+    """Base of all frames; each subclass has its own integer tag."""
+
+
+# Dispatcher to environment ---------------------------------------------------------------------
+
+
+class Invoke(Frame, tag=1):
+    """Run the handler once; the payload is the raw event."""
+
+    slot: int  # index in the shared slot table
+    request_id: str
+    deadline_epoch_ms: int
+    invoked_function_arn: str
+    trace_id: str | None = None
+    client_context: str | None = None
+    tenant_id: str | None = None
+    cognito_identity: str | None = None
+
+
+class Task(Frame, tag=2):
+    """Run one executor task; the payload is described in worker/tasks.py."""
+
+    slot: int
+
+
+class Stop(Frame, tag=3):
+    """Leave after the current invocation; no reply is awaited."""
+
+
+# Environment to dispatcher ---------------------------------------------------------------------
+
+
+class Ready(Frame, tag=16):
+    """INIT is over and the handler is resolved: the environment takes invocations from now on."""
+
+    protocol_version: int
+    init_ns: int
+    memory_peak_kib: int
+    log_end_bytes: int
+
+
+class InitFailed(Frame, tag=17):
+    """INIT failed; the payload is the error JSON of the runtime. The environment ends itself afterwards."""
+
+    protocol_version: int
+    init_ns: int
+    memory_peak_kib: int
+    log_end_bytes: int
+    error_type: str
+
+
+class Result(Frame, tag=18):
+    """An invocation is over; the payload is its result or, with a non-empty `error_type`, the error JSON."""
+
+    slot: int
+    duration_ns: int
+    cpu_ns: int
+    memory_peak_kib: int
+    log_end_bytes: int
+    error_type: str = ""
+    content_type: str = ""  # empty means application/json
+
+
+class TaskResult(Frame, tag=19):
+    """An executor task is over; `failed` tells whether the payload is a value or an exception."""
+
+    slot: int
+    duration_ns: int
+    failed: bool
+
+
+ToEnvironment = Invoke | Task | Stop
+FromEnvironment = Ready | InitFailed | Result | TaskResult

@@ -1,0 +1,184 @@
+"""The loop of a function's environment: INIT once, then receive, context, event, handler, result or error."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fastlam import limits
+from fastlam.core.channel import Channel, peak_memory_kib
+from fastlam.wire.control import WorkerSpec
+from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Result, Stop
+from fastlam.worker import logs
+from fastlam.worker.bootstrap import resolve_handler
+from fastlam.worker.context import ContextFactory
+from fastlam.worker.faults import (
+    ErrorPayload,
+    Fault,
+    RuntimeCrash,
+    payload_from_exception,
+    payload_from_fault,
+)
+from fastlam.worker.marshaller import JSON_CONTENT_TYPE, Marshaller
+from fastlam.worker.preparation import prepare
+
+if TYPE_CHECKING:
+    from fastlam.worker.start import Title
+
+_RESPONSE_TOO_LARGE = "Function.ResponseSizeTooLarge"
+
+
+class FunctionWorker:
+    """One environment of one function version. `log_fd` is the memfd of the output; its size is where the output ends."""
+
+    def __init__(self, channel: Channel, spec: WorkerSpec, log_fd: int, title: Title, started_ns: int) -> None:
+        self.channel = channel
+        self.spec = spec
+        self.log_fd = log_fd
+        self.title = title
+        self.started_ns = started_ns
+        self.log_format = spec.environ.get("AWS_LAMBDA_LOG_FORMAT")
+        self.marshaller = Marshaller(spec.environ.get("AWS_EXECUTION_ENV", ""))
+        self.contexts = ContextFactory(spec.environ)
+
+    def run(self) -> None:
+        """INIT, then invocations until told to stop. SystemExit passes: the function asked for it."""
+        try:
+            handler = self._init()
+            if handler is None:
+                raise SystemExit(1)
+            self._serve(handler)
+        except RuntimeCrash as crash:
+            traceback.print_exception(crash.error)
+            raise SystemExit(1) from None
+        except Exception:
+            raise
+        except SystemExit:
+            raise
+        except BaseException:
+            # KeyboardInterrupt, CancelledError and the like end the interpreter with their traceback.
+            traceback.print_exc()
+            raise SystemExit(1) from None
+
+    def _init(self) -> Callable[[Any, Any], Any] | None:
+        """Resolves the handler; None after INIT has failed and the dispatcher has been told."""
+        logs.setup_logging(self.log_format, self.spec.environ.get("AWS_LAMBDA_LOG_LEVEL"))
+        try:
+            if self.spec.preparation:
+                prepare(self.spec.preparation)
+            if self.spec.callable_payload:
+                handler: Callable[[Any, Any], Any] = pickle.loads(self.spec.callable_payload)
+            else:
+                handler = resolve_handler(self.spec.handler)
+        except Fault as fault:
+            self._init_failed(payload_from_fault(fault, None, task_root=self.spec.task_root))
+            return None
+        except Exception as error:
+            self._init_failed(payload_from_exception(error, None, task_root=self.spec.task_root))
+            return None
+        self.title.show("idle")
+        self.channel.send(
+            Ready(PROTOCOL_VERSION, time.monotonic_ns() - self.started_ns, peak_memory_kib(), self._log_end()), b""
+        )
+        return handler
+
+    def _init_failed(self, payload: ErrorPayload) -> None:
+        logs.warn_init_failure()
+        self._log_error(payload)
+        frame = InitFailed(
+            PROTOCOL_VERSION,
+            time.monotonic_ns() - self.started_ns,
+            peak_memory_kib(),
+            self._log_end(),
+            payload["errorType"],
+        )
+        self.channel.send(frame, self.marshaller.encode_error(payload))
+        # The dispatcher answers by killing this process; leaving at once could overtake the frame in libzmq's own thread.
+        while type(self.channel.receive()[0]) is not Stop:
+            pass
+
+    def _log_end(self) -> int:
+        return os.lseek(self.log_fd, 0, os.SEEK_END)
+
+    def _log_error(self, payload: ErrorPayload) -> None:
+        sys.stdout.write(logs.error_event(payload, self.log_format, self.marshaller))
+
+    def _serve(self, handler: Callable[[Any, Any], Any]) -> None:
+        """The loop. Each line of it is paid for by every invocation."""
+        channel, show = self.channel, self.title.show
+        make_context, unmarshal, marshal = self.contexts.make, self.marshaller.unmarshal, self.marshaller.marshal
+        environ = os.environ
+        traced = False
+        while True:
+            frame, payload = channel.receive()
+            if type(frame) is Stop:
+                return
+            if not channel.claim(frame.slot):
+                continue
+            show("busy")
+            logs.set_request(frame.request_id, frame.tenant_id)
+            if frame.trace_id is not None:
+                environ["_X_AMZN_TRACE_ID"] = frame.trace_id
+                traced = True
+            elif traced:
+                environ.pop("_X_AMZN_TRACE_ID", None)
+                traced = False
+            error: ErrorPayload | None = None
+            called = False
+            try:
+                context = make_context(
+                    frame.request_id,
+                    frame.deadline_epoch_ms,
+                    frame.invoked_function_arn,
+                    frame.client_context,
+                    frame.cognito_identity,
+                    frame.tenant_id,
+                )
+                event = unmarshal(payload)
+                called = True
+                body, content_type = marshal(channel.call(handler, event, context))
+            except Fault as fault:
+                error = payload_from_fault(fault, frame.request_id, task_root=self.spec.task_root)
+            except Exception as exception:
+                error = payload_from_exception(exception, frame.request_id, task_root=self.spec.task_root)
+            error_type = ""
+            if error is not None:
+                self._log_error(error)
+                error_type = error["errorType"] or "Runtime.Unknown"
+                body, content_type = self.marshaller.encode_error(error), JSON_CONTENT_TYPE
+            elif len(body) > limits.RESPONSE_BYTES_MAX:
+                body, error_type = self._too_large(), _RESPONSE_TOO_LARGE
+                content_type = JSON_CONTENT_TYPE
+            show("idle")
+            channel.reply(
+                frame.slot,
+                Result(
+                    frame.slot,
+                    channel.duration_ns if called else 0,
+                    channel.cpu_ns if called else 0,
+                    peak_memory_kib(),
+                    self._log_end(),
+                    error_type,
+                    "" if content_type == JSON_CONTENT_TYPE else content_type,
+                ),
+                body,
+            )
+            # What the invocation left must not live on until the next one comes.
+            event = context = body = payload = error = None  # type: ignore[assignment]
+
+    def _too_large(self) -> bytes:
+        # The platform's own words, not the runtime's: two keys only.
+        return (
+            b'{"errorMessage":"Response payload size exceeded maximum allowed payload size ('
+            + str(limits.RESPONSE_BYTES_MAX).encode()
+            + b' bytes).","errorType":"'
+            + _RESPONSE_TOO_LARGE.encode()
+            + b'"}'
+        )
+
+

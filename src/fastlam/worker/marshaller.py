@@ -1,0 +1,101 @@
+"""Events and results as JSON, byte for byte as Lambda's Python runtimes read and write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from math import nan
+from typing import Any, Final
+
+import msgspec
+import simplejson  # type: ignore[import-untyped]
+from simplejson.raw_json import RawJSON  # type: ignore[import-untyped]
+
+from fastlam.worker.faults import MARSHAL_ERROR, UNMARSHAL_ERROR, Fault, RuntimeCrash
+
+JSON_CONTENT_TYPE: Final = "application/json"
+BYTES_CONTENT_TYPE: Final = "application/unknown"
+
+# Below this size no JSON text can be nested so deeply that the two decoders' recursion limits differ: half as many
+# levels as bytes.
+_SHALLOW_BYTES: Final = 1024
+# simplejson spends this many levels of recursion more than msgspec does on the same text (three Python calls and the
+# scanner's own).
+_EXTRA_LEVELS: Final = 6
+
+_decode = msgspec.json.Decoder().decode
+
+
+class _Encoder(simplejson.JSONEncoder):  # type: ignore[misc]
+    """simplejson with Lambda's choices: decimals are numbers as they print themselves, NaN is allowed."""
+
+    def __init__(self, *, ensure_ascii: bool) -> None:
+        super().__init__(use_decimal=False, ensure_ascii=ensure_ascii, allow_nan=True)
+
+    def default(self, o: Any) -> Any:
+        if isinstance(o, Decimal):
+            # Signalling and negative NaNs too: they are all written as NaN.
+            return nan if o.is_nan() else RawJSON(str(o))
+        return super().default(o)
+
+
+def writes_ascii(execution_env: str) -> bool:
+    """Whether the runtime writes non-ASCII characters as escapes: those before python3.12 do."""
+    match = re.fullmatch(r"AWS_Lambda_python3\.(\d+)", execution_env)
+    return match is None or int(match.group(1)) < 12
+
+
+class Marshaller:
+    """Owned by one execution environment; `execution_env` is the value of AWS_EXECUTION_ENV."""
+
+    def __init__(self, execution_env: str) -> None:
+        self._encode: Callable[[object], str] = _Encoder(ensure_ascii=writes_ascii(execution_env)).encode
+
+    def unmarshal(self, payload: bytes | memoryview) -> object:
+        """The event as a Python object; raises Fault.
+
+        msgspec decodes what it can: where it succeeds, the value is the one that simplejson would give. Everything it
+        refuses (huge exponents, lone surrogates, a byte order mark, faulty texts, ...) is read again by simplejson,
+        whose word is final.
+        """
+        try:
+            if len(payload) <= _SHALLOW_BYTES:
+                return _decode(payload)
+            return _decode_deeper(payload, _EXTRA_LEVELS)
+        except Exception:
+            pass
+        try:
+            return simplejson.loads(bytes(payload))
+        except Exception as error:
+            raise Fault(UNMARSHAL_ERROR, f"Unable to unmarshal input: {error}") from error
+
+    def marshal(self, result: object) -> tuple[bytes, str]:
+        """The handler's result as (payload, content type); raises Fault, or RuntimeCrash for what UTF-8 cannot hold."""
+        if isinstance(result, bytes):
+            return result, BYTES_CONTENT_TYPE
+        try:
+            text = self._encode(result)
+        except Exception as error:
+            raise Fault(MARSHAL_ERROR, f"Unable to marshal response: {error}") from error
+        return _utf8(text), JSON_CONTENT_TYPE
+
+    def encode_error(self, payload: Mapping[str, object]) -> bytes:
+        """An error document as bytes; raises RuntimeCrash for a text that UTF-8 cannot hold."""
+        return _utf8(self._encode(payload))
+
+    def encode_text(self, value: Mapping[str, object]) -> str:
+        """The same JSON as text, for log lines."""
+        return self._encode(value)
+
+
+def _decode_deeper(payload: bytes | memoryview, levels: int) -> object:
+    """Decodes some calls further down, so that msgspec meets the recursion limit no later than simplejson would."""
+    return _decode(payload) if levels == 0 else _decode_deeper(payload, levels - 1)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise RuntimeCrash(error) from error

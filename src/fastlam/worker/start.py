@@ -1,0 +1,134 @@
+"""What a forked worker does before its loop: descriptors, environment, lane, imports out of sight, INIT."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import mmap
+import multiprocessing.spawn  # noqa: F401 - preloaded for tasks
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+import setproctitle
+import zmq
+import zmq.backend.cython._zmq as zmq_native
+
+from fastlam.core.channel import Channel, line_buffer_c_stdio
+from fastlam.wire import control
+from fastlam.worker import functions, imports, logs, tasks
+
+ImportSystem = tuple[list[Any], list[Any]]
+OPEN_FILES_MAX = 1024  # as in Lambda
+
+
+def start_worker(caller_imports: ImportSystem, descriptors: list[int]) -> int:
+    """Runs a worker to its end; returns the exit status of the process.
+
+    `caller_imports` is (meta_path, path_hooks) as they were before the runtime's modules were hidden; `descriptors` those of
+    wire.control.Fork.
+    """
+    spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd = descriptors
+    started_ns = time.monotonic_ns()
+    spec = _read_spec(spec_fd)
+    os.dup2(stdout_fd, 1)
+    os.dup2(stderr_fd, 2)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    line_buffer_c_stdio()
+    is_function = spec.kind == "function"
+    if is_function:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft > OPEN_FILES_MAX:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES_MAX, hard))
+    # The meter of printed bytes: the memfd's size. The executor's tasks print where the caller does.
+    log_fd = stdout_fd if is_function else -1
+    os.close(stderr_fd)
+    if not is_function:
+        os.close(stdout_fd)
+    os.environ.clear()
+    os.environ.update(spec.environ)
+    if "TZ" in spec.environ:
+        time.tzset()
+    os.chdir(spec.directory)
+    title = Title(spec.title)
+    title.show("starting")
+
+    context = zmq.Context(io_threads=1)
+    lane = context.socket(zmq.PAIR)
+    lane.setsockopt(zmq.LINGER, 0)
+    lane.setsockopt(zmq.SNDHWM, 0)
+    lane.setsockopt(zmq.RCVHWM, 0)
+    lane.setsockopt(zmq.USE_FD, listen_fd)
+    lane.bind(spec.endpoint)
+    channel = Channel(lane, slots_fd, zmq_native.__file__)
+    os.close(slots_fd)
+
+    if is_function:
+        sys.stdout, sys.stderr = logs.open_streams()
+        worker: functions.FunctionWorker | tasks.TaskWorker = functions.FunctionWorker(
+            channel, spec, log_fd, title, started_ns
+        )
+    else:
+        # The zygote's own streams date from its start; these descriptors are the caller's.
+        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+        worker = tasks.TaskWorker(channel, spec, title, started_ns)
+    if is_function and not spec.preparation:
+        imports.set_path(spec.path)
+    else:
+        # The caller's own import system: its path, and the finders that an editable installation has put in place.
+        sys.meta_path[:], sys.path_hooks[:] = caller_imports
+        sys.path_importer_cache.clear()
+        sys.path[:] = spec.path
+    status = 0
+    try:
+        worker.run()
+    except SystemExit as leaving:
+        status = _exit_status(leaving)
+    _run_exit_functions()
+    return status
+
+
+class Title:
+    """The process title, so that `ps` shows the state of the house."""
+
+    def __init__(self, name: str) -> None:
+        self.prefix = f"fastlam: env {name} ["
+        self.set = setproctitle.setproctitle
+        self.texts = {state: f"{self.prefix}{state}]" for state in ("starting", "idle", "busy")}
+
+    def show(self, state: str) -> None:
+        self.set(self.texts[state])
+
+
+def _read_spec(fd: int) -> control.WorkerSpec:
+    size = os.fstat(fd).st_size
+    with mmap.mmap(fd, size, prot=mmap.PROT_READ) as view:
+        spec = control.decode_spec(view)
+    os.close(fd)
+    return spec
+
+
+def _exit_status(leaving: SystemExit) -> int:
+    """As the interpreter would end for this SystemExit."""
+    if leaving.code is None:
+        return 0
+    if isinstance(leaving.code, int):
+        return leaving.code & 0xFF
+    print(leaving.code, file=sys.stderr)
+    return 1
+
+
+def _run_exit_functions() -> None:
+    """What the end of an interpreter does and os._exit does not: exit functions, then the streams."""
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+
+

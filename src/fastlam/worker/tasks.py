@@ -1,0 +1,110 @@
+"""The loop of an executor's worker: receive, unpickle, call, pickle."""
+
+from __future__ import annotations
+
+import pickle
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fastlam.core.channel import Channel, now_ns, peak_memory_kib
+from fastlam.wire import tasks
+from fastlam.wire.control import WorkerSpec
+from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Stop, TaskResult
+from fastlam.worker.preparation import prepare
+
+if TYPE_CHECKING:
+    from fastlam.worker.start import Title
+
+FUNCTIONS_CACHED_MAX = 256
+
+
+class TaskWorker:
+    """One worker of one executor."""
+
+    def __init__(self, channel: Channel, spec: WorkerSpec, title: Title, started_ns: int) -> None:
+        self.channel = channel
+        self.spec = spec
+        self.title = title
+        self.started_ns = started_ns
+        self.functions: dict[bytes, Callable[..., Any]] = {}
+
+    def run(self) -> None:
+        """Preparation and initializer, then tasks until told to stop."""
+        try:
+            prepare(self.spec.preparation)
+            if self.spec.initializer:
+                function, arguments = pickle.loads(self.spec.initializer)
+                function(*arguments)
+        except Exception as error:
+            self._init_failed(error)
+            return
+        self.title.show("idle")
+        self.channel.send(Ready(PROTOCOL_VERSION, time.monotonic_ns() - self.started_ns, peak_memory_kib(), 0), b"")
+        self._serve()
+
+    def _init_failed(self, error: Exception) -> None:
+        traceback.print_exc()
+        frame = InitFailed(
+            PROTOCOL_VERSION, time.monotonic_ns() - self.started_ns, peak_memory_kib(), 0, type(error).__name__
+        )
+        self.channel.send(frame, "".join(traceback.format_exception(error)).encode(errors="replace"))
+        while type(self.channel.receive()[0]) is not Stop:
+            pass
+
+    def _serve(self) -> None:
+        channel = self.channel
+        while True:
+            frame, payload = channel.receive()
+            if type(frame) is Stop:
+                return
+            slot = frame.slot
+            if not channel.claim(slot):
+                continue
+            before_ns = now_ns()
+            failed = False
+            try:
+                reply = self._call(payload)
+            except Exception as error:
+                failed = True
+                reply = _exception_payload(error)
+            channel.reply(slot, TaskResult(slot, now_ns() - before_ns, failed), reply)
+            payload = reply = b""
+
+    def _call(self, payload: bytes) -> bytes | list[Any]:
+        function_pickle, data, buffers = tasks.unpack_parts(payload)
+        function = self.functions.get(function_pickle)
+        if function is None:
+            function = self._load(function_pickle)
+        loaded = pickle.loads(data, buffers=buffers) if buffers else pickle.loads(data)
+        if type(loaded) is list:
+            # Positional arguments of several calls in one task (map with a chunksize).
+            return tasks.pack([function(*arguments) for arguments in loaded])
+        arguments, keywords = loaded
+        return tasks.pack(function(*arguments, **keywords))
+
+    def _load(self, function_pickle: bytes) -> Callable[..., Any]:
+        function: Callable[..., Any] = pickle.loads(function_pickle)
+        if len(self.functions) >= FUNCTIONS_CACHED_MAX:
+            self.functions.clear()
+        self.functions[function_pickle] = function
+        return function
+
+
+def _exception_payload(error: Exception) -> bytes | list[Any]:
+    """The exception and its traceback's text; one that cannot be pickled, or not be rebuilt, is replaced by its description."""
+    error_traceback = error.__traceback__
+    # The first frames are this module's own.
+    while error_traceback is not None and error_traceback.tb_frame.f_code.co_filename == __file__:
+        error_traceback = error_traceback.tb_next
+    text = "".join(traceback.format_exception(type(error), error, error_traceback))
+    error.__traceback__ = None
+    try:
+        pickled = pickle.dumps((error, text))
+        pickle.loads(pickled)
+        return tasks.pack((error, text))
+    except Exception as failure:
+        name = f"{type(error).__module__}.{type(error).__qualname__}"
+        substitute = RuntimeError(f"{name} was raised and cannot be sent back ({failure}): {error!s}")
+        return tasks.pack((substitute, text))

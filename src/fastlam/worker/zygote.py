@@ -1,0 +1,212 @@
+"""The zygote: a small single-threaded process from which execution environments are forked.
+
+It is exec'd by its owner, talks to it over a socketpair (wire.control), and owns no ZeroMQ socket, no event loop and no thread, so that a
+fork of it is always sound. It alone reaps workers: it sends a pidfd when one is made and the wait status when one is gone. When the
+socketpair ends, for whatever reason, it kills all its descendants and leaves: that is the guarantee against orphans. PR_SET_PDEATHSIG
+is the second one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fastlam.wire import control
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2); failures are ignored because each use is a second line of defence."""
+    _libc.prctl(option, value, 0, 0, 0)
+
+
+class Zygote:
+    """Takes orders from `owner`, one at a time."""
+
+    def __init__(self, owner: socket.socket, start_worker: Callable[[list[int]], int]) -> None:
+        self.owner = owner
+        self.start_worker = start_worker
+        self.pids: dict[int, int] = {}  # pid -> environment id
+        self.environments: dict[int, int] = {}  # environment id -> pid
+        self.leaving = False
+        self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self) -> None:
+        """Serves until the owner is gone."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self.on_terminate)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        poll = select.poll()
+        poll.register(self.owner, select.POLLIN)
+        poll.register(self.wake_read, select.POLLIN)
+        try:
+            while True:
+                for fd, _ in poll.poll():
+                    if fd == self.wake_read:
+                        with contextlib.suppress(BlockingIOError):
+                            os.read(self.wake_read, 4096)
+                        if self.leaving:
+                            return
+                        self.reap()
+                    elif not self.take_order():
+                        return
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            self.kill_descendants()
+
+    def on_terminate(self, *_: object) -> None:
+        """SIGTERM: only noted here, for an exception out of a handler could come in the middle of a fork."""
+        self.leaving = True
+
+    def send(self, message: control.Message, descriptors: list[int]) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the owner is gone: its end of file follows
+            socket.send_fds(self.owner, [control.encode(message)], descriptors)
+
+    def take_order(self) -> bool:
+        """One packet; False at end of file."""
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(
+                self.owner, control.PACKET_BYTES_MAX, control.DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return False
+        if not packet:
+            return False
+        order = control.decode_from_owner(packet)
+        if isinstance(order, control.Fork):
+            self.fork(order, descriptors)
+        elif order.environment_id in self.environments:
+            self.kill_group(self.environments[order.environment_id])
+        return True
+
+    def fork(self, order: control.Fork, descriptors: list[int]) -> None:
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.send(control.ForkFailed(order.environment_id, f"fork: {error.strerror}"), [])
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
+        if pid == 0:
+            self.become_worker(parent, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        # Also done by the child; whoever comes first makes the group exist before anybody may have to kill it.
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)
+        self.pids[pid] = order.environment_id
+        self.environments[order.environment_id] = pid
+        pidfd = os.pidfd_open(pid)
+        self.send(control.Forked(order.environment_id, pid), [pidfd])
+        os.close(pidfd)
+
+    def become_worker(self, parent: int, descriptors: list[int]) -> None:
+        """In the child: sheds what is the zygote's and never returns."""
+        status = 70  # EX_SOFTWARE: the worker's own code failed before it could report anything
+        try:
+            with contextlib.suppress(OSError):
+                os.setpgid(0, 0)
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(status)
+            prctl(PR_SET_CHILD_SUBREAPER, 0)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self.owner.close()
+            os.close(self.wake_read)
+            os.close(self.wake_write)
+            status = self.start_worker(descriptors)
+        except BaseException:  # noqa: BLE001 - nothing may climb back into the zygote's loop
+            with contextlib.suppress(BaseException):
+                sys.excepthook(*sys.exc_info())
+                sys.stderr.flush()
+        finally:
+            os._exit(status)
+
+    def kill_group(self, pid: int) -> None:
+        """Kills a worker's process group; sound because the worker has not been reaped, so its number is still its own."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Reaps all that have ended, orphans of workers included."""
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            pid = ended.si_pid
+            environment_id = self.pids.pop(pid, None)
+            if environment_id is not None:
+                self.kill_group(pid)
+            _, wait_status, usage = os.wait4(pid, 0)
+            if environment_id is not None:
+                del self.environments[environment_id]
+                self.send(control.Exited(environment_id, wait_status, usage.ru_maxrss), [])
+
+    def kill_descendants(self) -> None:
+        """Kills workers, their groups, and whatever of theirs has been handed to this subreaper."""
+        signal.set_wakeup_fd(-1)
+        for pid in list(self.pids):
+            self.kill_group(pid)
+        children_file = Path(f"/proc/self/task/{os.getpid()}/children")
+        for _ in range(1000):
+            try:
+                children = [int(word) for word in children_file.read_text().split()]
+            except OSError:
+                return
+            if not children:
+                return
+            for pid in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+
+
+def main(owner_fd: int, kind: str) -> None:
+    """Becomes a zygote of `kind` ("plain" or "boto3") whose owner holds the other end of `owner_fd`."""
+    started_ns = time.monotonic_ns()
+    # SIGTERM and not SIGKILL: descendants that only this process can find are killed on the way out (see Zygote.run).
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    owner = socket.socket(fileno=owner_fd)
+    owner.set_inheritable(False)
+
+    import setproctitle
+
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    setproctitle.setproctitle(f"fastlam: zygote python{version}" + (" boto3" if kind == "boto3" else ""))
+    from fastlam.worker import imports, start  # imported before the first fork, so that every worker has them for nothing
+
+    caller_imports = (list(sys.meta_path), list(sys.path_hooks))
+    imports.hide_runtime_modules()
+    if kind == "boto3":
+        imports.preload_boto3()
+        imports.hide_runtime_modules(keep_boto3=True)
+    os.chdir("/")
+    gc.collect()
+    gc.freeze()
+    zygote = Zygote(owner, functools.partial(start.start_worker, caller_imports))
+    zygote.send(control.Up(os.getpid(), time.monotonic_ns() - started_ns), [])
+    zygote.run()
