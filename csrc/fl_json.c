@@ -1,9 +1,9 @@
 /* DESIGN
- * A state machine of labels: each label is one thing that may come next. The nesting is a stack of bits (1: object) in a
- * fixed array, so the depth is bounded by its size and a hostile document costs no memory. String bodies and white space,
- * where the bytes of a document are, go 16 (SSE2) or 8 bytes (any little-endian machine) at a time; both only look for
- * the next byte that is not plain and leave judging it to scalar code. FL_JSON_PORTABLE forces the second way,
- * FL_JSON_SCALAR neither.
+ * A state machine of labels: each label is one thing that may come next. The nesting is a stack of bits (1: object) in
+ * a fixed array, so the depth is bounded by its size and a hostile document costs no memory. String bodies and white
+ * space, where the bytes of a document are, go 16 (SSE2) or 8 bytes (any little-endian machine) at a time; both only
+ * look for the next byte that is not plain and leave judging it to scalar code. FL_JSON_PORTABLE forces the second
+ * way, FL_JSON_SCALAR neither.
  *
  * Lines, columns and the place of the innermost open bracket are worked out by a second pass over the part before the
  * error, so that good documents pay nothing for them.
@@ -438,8 +438,8 @@ after_value:
 
 /* ---- where an error is ----------------------------------------------------------------------------------------- */
 
-/* Fills the lines and columns, and the innermost of the `depth` brackets open at error->offset: the last one that raised
- * the depth to that. Everything before the offset is known to be well formed. */
+/* Fills the lines and columns, and the innermost of the `depth` brackets open at error->offset: the last one that
+ * raised the depth to that. Everything before the offset is known to be well formed. */
 static void locate(const uint8_t *bytes, uint32_t depth, fl_json_error *error)
 {
     uint64_t line = 1, line_offset = 0;

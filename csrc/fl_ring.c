@@ -1,7 +1,7 @@
 /* DESIGN
- * Position p lives in slot p % count. The slot's `sequence` is p when a producer may fill it, p + 1 when the consumer may
- * empty it, and becomes p + count when it is empty for the next lap. A producer takes position p by moving `tail`, fills
- * the slot and publishes it by storing the sequence; `tail` is the single point of contention.
+ * Position p lives in slot p % count. The slot's `sequence` is p when a producer may fill it, p + 1 when the consumer
+ * may empty it, and becomes p + count when it is empty for the next lap. A producer takes position p by moving `tail`,
+ * fills the slot and publishes it by storing the sequence; `tail` is the single point of contention.
  *
  * No wake is lost: the producer stores a sequence and then loads `sleeping`, the consumer stores `sleeping` and then
  * loads a sequence, all four sequentially consistent, so at least one of the two sees the other's store. (Fences would
@@ -31,7 +31,7 @@ struct fl_ring {
     uint32_t record_bytes_max;
 
     alignas(CACHE_LINE_BYTES) atomic_uint_least64_t tail; /* next position to fill: every producer */
-    alignas(CACHE_LINE_BYTES) atomic_uint_least64_t head; /* next position to empty: consumer writes, any thread reads */
+    alignas(CACHE_LINE_BYTES) atomic_uint_least64_t head; /* next position to empty: consumer; any thread reads */
     alignas(CACHE_LINE_BYTES) atomic_uint sleeping;       /* 1: consumer announced sleep; the producer that takes it
                                                              back to 0 wakes it */
 };

@@ -1,8 +1,8 @@
 /* DESIGN
  * memfd: one header line, then the slots, each a control line followed by room for the mirrored reply.
  *
- * A slot's `word` is the whole truth about it and changes by compare-and-swap only: the state in the low 8 bits, and above
- * them the number of revoked tasks whose message the worker has yet to read and drop. It is also the futex word.
+ * A slot's `word` is the whole truth about it and changes by compare-and-swap only: the state in the low 8 bits, and
+ * above them the number of revoked tasks whose message the worker has yet to read and drop. It is also the futex word.
  *
  * free and queue pay for a FUTEX_WAKE only when `waiting` is set. The worker sets it and then loads the word; the
  * dispatcher changes the word and then loads it; all sequentially consistent, so one of them sees the other.
@@ -243,7 +243,7 @@ int64_t fl_slots_reply(const fl_slots *slots, uint32_t slot_number, void *out, u
     if (state_read(slot) != FL_SLOT_DONE) {
         return -ENOENT;
     }
-    uint32_t reply_bytes = atomic_load_explicit(&slot->reply_bytes, memory_order_relaxed); /* read once: it may change */
+    uint32_t reply_bytes = atomic_load_explicit(&slot->reply_bytes, memory_order_relaxed); /* once: it may change */
     if (reply_bytes == NOT_MIRRORED) {
         return -EMSGSIZE;
     }

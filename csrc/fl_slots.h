@@ -12,10 +12,10 @@
  * from the shared header; states and lengths read from the table are checked; nothing it writes can make a dispatcher's
  * function fault, loop without end or read or write outside its slot. (It can of course lie about its own tasks.)
  *
- * A revoked task's message is still on its way when its slot is queued again. The slot's word therefore also counts the
- * revoked tasks whose message the worker has not read yet; a claim that finds such a count takes one off and fails. This
- * needs: messages reach the worker in the order of their fl_slots_queue, and exactly one message is sent for each, even
- * when it was revoked before it was sent.
+ * A revoked task's message is still on its way when its slot is queued again. The slot's word therefore also counts
+ * the revoked tasks whose message the worker has not read yet; a claim that finds such a count takes one off and
+ * fails. This needs: messages reach the worker in the order of their fl_slots_queue, and exactly one message is sent
+ * for each, even when it was revoked before it was sent.
  */
 #ifndef FL_SLOTS_H
 #define FL_SLOTS_H
@@ -47,12 +47,13 @@ typedef struct fl_slots {
  * (0..FL_SLOTS_MIRROR_BYTES_MAX); 0 when a value is out of bounds. */
 size_t fl_slots_bytes(uint32_t slot_count, uint32_t mirror_bytes);
 
-/* Dispatcher. Sizes the memfd `fd` (empty, made with MFD_ALLOW_SEALING), seals its size for good, maps it and writes the
- * table; the caller keeps owning `fd` and may close it at once. 0, or -errno (-EINVAL: out of bounds) with *out zeroed. */
+/* Dispatcher. Sizes the memfd `fd` (empty, made with MFD_ALLOW_SEALING), seals its size for good, maps it and writes
+ * the table; the caller keeps owning `fd` and may close it at once. 0, or -errno (-EINVAL: out of bounds) with *out
+ * zeroed. */
 int fl_slots_create(fl_slots *out, int fd, uint32_t slot_count, uint32_t mirror_bytes);
 
-/* Worker. Maps the table in `fd` (which may be closed afterwards). 0; -EPROTO when it is not a table of this version and
- * of the descriptor's size; or -errno. *out is zeroed on failure. */
+/* Worker. Maps the table in `fd` (which may be closed afterwards). 0; -EPROTO when it is not a table of this version
+ * and of the descriptor's size; or -errno. *out is zeroed on failure. */
 int fl_slots_open(fl_slots *out, int fd);
 
 /* Either. Unmaps; nothing happens when not mapped. */
@@ -78,8 +79,8 @@ uint64_t fl_slots_started_ns(const fl_slots *slots, uint32_t slot);
  * -EPROTO: the length found is impossible. */
 int64_t fl_slots_reply(const fl_slots *slots, uint32_t slot, void *out, uint32_t capacity);
 
-/* Any state -> FREE, once the task's reply has been received; wakes a worker in fl_slots_wait_free. A QUEUED task must be
- * revoked, not freed: its message would claim the slot's next task. */
+/* Any state -> FREE, once the task's reply has been received; wakes a worker in fl_slots_wait_free. A QUEUED task must
+ * be revoked, not freed: its message would claim the slot's next task. */
 void fl_slots_free(fl_slots *slots, uint32_t slot);
 
 /* ---- worker's side --------------------------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 /* The test framework of the native tests: checks that stop the program with the place, the values and the seed.
  *
- * A program is a list of RUN(test) in main(). Random tests take their numbers from fl_random(), whose seed is printed at
- * the start and can be set again with the environment variable FL_SEED.
+ * A program is a list of RUN(test) in main(). Random tests take their numbers from fl_random(), whose seed is printed
+ * at the start and can be set again with the environment variable FL_SEED.
  */
 #ifndef FL_TEST_H
 #define FL_TEST_H

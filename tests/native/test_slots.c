@@ -279,7 +279,8 @@ static void *hammer(void *argument)
     return NULL;
 }
 
-/* A worker that rewrites its slot without end: every call of the dispatcher still comes back, with something it may say. */
+/* A worker that rewrites its slot without end: every call of the dispatcher still comes back, with something it may
+ * say. */
 static void a_slot_that_never_rests_stops_nobody(void)
 {
     pthread_t thread;

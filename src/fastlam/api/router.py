@@ -22,6 +22,7 @@ from fastlam.api.blocking import RunBlocking
 from fastlam.api.caller import Defaults, caller_of
 from fastlam.api.code import PATH as CODE_PATH
 from fastlam.api.errors import respond, respond_error, respond_fault
+from fastlam.api.forward import foreign_service
 from fastlam.api.service_model import Operation
 from fastlam.arn import resolve
 from fastlam.control.authorize import Authorize, Caller, action_of, authorize
@@ -69,6 +70,7 @@ class Api:
         invoke_route: Route,
         admin_route: Route,
         code_route: Route,
+        forward: Callable[[Request, str], None] | None = None,
         authorize: Authorize = authorize,
     ) -> None:
         self._model = service_model.load()
@@ -78,6 +80,7 @@ class Api:
         self._invoke_route = invoke_route
         self._admin_route = admin_route
         self._code_route = code_route
+        self._forward = forward
         self._authorize = authorize
         unknown = self._handlers.keys() - {operation.name for operation in self._model.operations}
         if unknown:
@@ -102,6 +105,11 @@ class Api:
         if path.startswith(_ADMIN):
             (self._code_route if path.startswith(CODE_PATH) else self._admin_route)(request)
             return
+        if self._forward is not None:
+            service = foreign_service(request)
+            if service is not None:
+                self._forward(request, service)
+                return
         try:
             self._route(request)
         except ApiError as error:

@@ -1370,6 +1370,10 @@ cdef class Dispatcher:
         """The environments' states, for `ps`."""
         return [(<Environment>item).snapshot() for item in list(self.environments.values())]
 
+    def environments_all(self):
+        """All environments that have not been forgotten yet."""
+        return list(self.environments.values())
+
     def environments_of(self, Target target):
         """The target's environments that have not been forgotten yet."""
         return list(target.environments)

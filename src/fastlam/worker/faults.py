@@ -202,7 +202,7 @@ def _without_leading(
 
 
 def _as_dropped_by_aws(frames: list[_Frame]) -> list[_Frame]:
-    """AWS's client drops leading frames of files named bootstrap.py, a function's as well, unless none would be left."""
+    """AWS's client drops leading frames of files named bootstrap.py, a function's too, unless none is left."""
     for position, frame in enumerate(frames):
         if _BOOTSTRAP_FILE not in frame[0]:
             return frames[position:]

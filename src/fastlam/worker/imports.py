@@ -46,6 +46,9 @@ _PRELOADED_MODULES: Final = (
     "encodings.idna",
 )
 
+# The second is multiprocessing's name for the first.
+_PROGRAM_NAMES: Final = frozenset({"__main__", "__mp_main__"})
+
 _STDLIB_DIRECTORY: Final = os.path.dirname(os.path.realpath(os.__file__))
 _STDLIB_ARCHIVE: Final = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
 _FOREIGN_PARTS: Final = frozenset({"site-packages", "dist-packages"})
@@ -93,8 +96,10 @@ def hide_runtime_modules(*, keep_boto3: bool = False) -> None:
     hidden = [sys.modules.pop(name) for name in names]
     # The program's own module is hidden too, but `__main__` has to exist. One without a file keeps multiprocessing from
     # running it again.
-    hidden.append(sys.modules["__main__"])
-    sys.modules["__main__"] = ModuleType("__main__")
+    program = ModuleType("__main__")
+    for name in _PROGRAM_NAMES & sys.modules.keys():
+        hidden.append(sys.modules[name])
+        sys.modules[name] = program
     directories = [entry for entry in sys.path if not _is_stdlib_entry(entry)]
     for finder in sys.meta_path:
         if isinstance(finder, RuntimePackagesFinder):
@@ -134,7 +139,7 @@ def preload_boto3() -> None:
 
 def _stays(name: str, module: Any, kept: Iterable[str]) -> bool:
     top = name.partition(".")[0]
-    if top in kept or name == "__main__":
+    if top in kept or name in _PROGRAM_NAMES:
         return True
     spec = getattr(module, "__spec__", None)
     origin = getattr(module, "__file__", None) or getattr(spec, "origin", None)

@@ -1,0 +1,121 @@
+"""What is asked of the daemon itself: /_fastlam/health, environments, logs, reset. The command line and the tests use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from fastlam.api.caller import Defaults, caller_of
+from fastlam.api.decoding import query_of
+from fastlam.api.errors import respond_fault
+from fastlam.http.server import Request
+from fastlam.model.function import FunctionKey
+
+if TYPE_CHECKING:
+    from fastlam.telemetry.logs import FunctionLog
+
+PREFIX: Final = b"/_fastlam/"
+WAIT_SECONDS_MAX: Final = 60.0
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class House(Protocol):
+    """What the daemon lets be seen and done here; `app` provides it."""
+
+    def health(self) -> dict[str, Any]: ...
+
+    def environments(self) -> list[dict[str, Any]]: ...
+
+    def log_of(self, key: FunctionKey) -> FunctionLog | None: ...
+
+    def reset(self) -> str | None:
+        """Empties an ephemeral daemon; the reason when it will not."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """Runs the callback later; returns how to cancel that."""
+
+
+class AdminRoute:
+    """Answers everything under /_fastlam/ but code downloads."""
+
+    def __init__(self, house: House, defaults: Defaults) -> None:
+        self._house = house
+        self._defaults = defaults
+        self._routes: dict[tuple[bytes, bytes], Callable[[Request], None]] = {
+            (b"GET", b"health"): self._health,
+            (b"HEAD", b"health"): self._health,
+            (b"GET", b"environments"): self._environments,
+            (b"GET", b"logs"): self._logs,
+            (b"POST", b"reset"): self._reset,
+        }
+
+    def __call__(self, request: Request) -> None:
+        route = self._routes.get((request.method, request.path[len(PREFIX) :].rstrip(b"/")))
+        try:
+            if route is None:
+                _respond(request, 404, {"message": "There is nothing at this address."})
+            else:
+                route(request)
+        except Exception as error:  # noqa: BLE001 - logged and answered
+            respond_fault(request, error)
+
+    def _health(self, request: Request) -> None:
+        _respond(request, 200, self._house.health())
+
+    def _environments(self, request: Request) -> None:
+        _respond(request, 200, {"environments": self._house.environments()})
+
+    def _reset(self, request: Request) -> None:
+        refusal = self._house.reset()
+        if refusal is None:
+            _respond(request, 200, {})
+        else:
+            _respond(request, 409, {"message": refusal})
+
+    def _logs(self, request: Request) -> None:
+        query = query_of(request.query)
+        caller = caller_of(request, self._defaults)
+        name = query.get("function", [""])[0]
+        try:
+            after = int(query.get("after", ["0"])[0])
+            wait_seconds = min(WAIT_SECONDS_MAX, float(query.get("wait", ["0"])[0]))
+        except ValueError:
+            _respond(request, 400, {"message": "`after` and `wait` must be numbers."})
+            return
+        function_log = self._house.log_of(FunctionKey(caller.account, caller.region, name))
+        if function_log is None:
+            _respond(request, 404, {"message": f"There is no function {name!r} in {caller.account} {caller.region}."})
+            return
+        if function_log.appended > after or wait_seconds <= 0:
+            _answer_logs(request, function_log, after)
+        else:
+            self._wait_for_logs(request, function_log, after, wait_seconds)
+
+    def _wait_for_logs(self, request: Request, function_log: FunctionLog, after: int, wait_seconds: float) -> None:
+        cancel: list[Callable[[], None]] = []
+
+        def answer() -> None:
+            function_log.watchers.discard(answer)
+            cancel[0]()
+            if not request.closed:
+                _answer_logs(request, function_log, after)
+
+        cancel.append(self._house.call_later(wait_seconds, answer))
+        function_log.watchers.add(answer)
+
+
+def _answer_logs(request: Request, function_log: FunctionLog, after: int) -> None:
+    events, following = function_log.events(after)
+    _respond(
+        request,
+        200,
+        {"events": [event._asdict() for event in events], "next": following, "dropped": function_log.dropped},
+    )
+
+
+def _respond(request: Request, status: int, body: dict[str, Any]) -> None:
+    request.respond(status, b"Content-Type: application/json\r\n", _encode(body))
+
+

@@ -1,0 +1,272 @@
+"""Invoke over HTTP. The one file of the API that is on the hot path: it resolves an address once and then only looks it up.
+
+The order of checks is the service's: input, address, permission, size, JSON; then the dispatcher admits or throttles.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from typing import Final
+
+import msgspec
+
+from fastlam import limits
+from fastlam.api import decoding, service_model, validation
+from fastlam.api.caller import Defaults, caller_of
+from fastlam.api.errors import respond_error, respond_fault
+from fastlam.arn import resolve
+from fastlam.control.authorize import Authorize, action_of
+from fastlam.core.dispatcher import (
+    OUTCOME_CANCELLED,
+    OUTCOME_REJECTED,
+    OUTCOME_THROTTLED,
+    Dispatcher,
+    Invocation,
+    request_id,
+)
+from fastlam.core.scan import scan_json
+from fastlam.dispatch.targets import Resolved, Targets
+from fastlam.errors import ApiError, invalid_parameter, service_fault, throttled, too_large
+from fastlam.http.server import Request
+from fastlam.invoke.event import Events
+
+log = logging.getLogger(__name__)
+
+_PREFIX: Final = b"/2015-03-31/functions/"
+_SUFFIX: Final = b"/invocations"
+_UUID_CHARACTERS: Final = frozenset(b"0123456789abcdefABCDEF-")
+
+# Header names, lower-case as the HTTP server gives them.
+_AUTHORIZATION: Final = b"authorization"
+_TYPE: Final = b"x-amz-invocation-type"
+_LOG_TYPE: Final = b"x-amz-log-type"
+_CLIENT_CONTEXT: Final = b"x-amz-client-context"
+_TRACE: Final = b"x-amzn-trace-id"
+_REQUEST_ID: Final = b"x-amzn-requestid"
+_TENANT: Final = b"x-amz-tenant-id"
+_DURABLE: Final = b"x-amz-durable-execution-name"
+_KNOWN_TYPES: Final = frozenset({b"RequestResponse", b"Event", b"DryRun"})
+_KNOWN_LOG_TYPES: Final = frozenset({b"None", b"Tail"})
+
+
+class InvokeRoute:
+    """Takes `POST /2015-03-31/functions/{FunctionName}/invocations`."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, targets: Targets, events: Events, *, defaults: Defaults, authorize: Authorize
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._targets = targets
+        self._events = events
+        self._defaults = defaults
+        self._authorize = authorize
+        self._resolved: dict[tuple[bytes, bytes, bytes], Resolved] = {}
+        model = service_model.load()
+        self._model = model
+        self._operation = next(operation for operation in model.operations if operation.name == "Invoke")
+
+    def forget(self) -> None:
+        """Something changed: every address is resolved anew."""
+        self._resolved.clear()
+
+    def __call__(self, request: Request) -> None:
+        try:
+            self._invoke(request)
+        except ApiError as error:
+            respond_error(request, error)
+        except Exception as error:  # noqa: BLE001 - logged and answered
+            respond_fault(request, error)
+
+    def _invoke(self, request: Request) -> None:
+        scope = kind = b""
+        log_type = context = trace = given_id = tenant = durable = None
+        for name, value in request.headers:
+            if name == _AUTHORIZATION:
+                start = value.find(b"Credential=")
+                scope = value[start : value.find(b",", start)] if start >= 0 else b""
+            elif name == _TYPE:
+                kind = value
+            elif name == _LOG_TYPE:
+                log_type = value
+            elif name == _CLIENT_CONTEXT:
+                context = value
+            elif name == _TRACE:
+                trace = value
+            elif name == _REQUEST_ID:
+                given_id = value
+            elif name == _TENANT:
+                tenant = value
+            elif name == _DURABLE:
+                durable = value
+        key = (request.path, request.query, scope)
+        resolved = self._resolved.get(key)
+        if (
+            resolved is None
+            or (kind and kind not in _KNOWN_TYPES)
+            or (log_type is not None and log_type not in _KNOWN_LOG_TYPES)
+            or tenant is not None
+            or durable is not None
+        ):
+            resolved = self._resolve(request, key)
+        body = request.body
+        if kind == b"Event":
+            _check_size(body, "Event", limits.ASYNC_PAYLOAD_BYTES_MAX)
+        else:
+            _check_size(body, "RequestResponse", limits.SYNC_PAYLOAD_BYTES_MAX)
+        if not body:
+            body = b"{}"
+        else:
+            fault = scan_json(body)
+            if fault is not None:
+                raise ApiError("InvalidRequestContentException", fault)
+        if given_id is not None:
+            _check_request_id(given_id)
+        client_context = _client_context(context) if context is not None else None
+        if kind == b"DryRun":
+            request.respond(204, b"x-amzn-RequestId: %s\r\n" % request_id().encode(), b"")
+            return
+        if kind == b"Event":
+            self._accept(request, resolved, body, trace)
+            return
+        invocation = Invocation(resolved.target, body)
+        invocation.invoked_function_arn = resolved.invoked_arn
+        invocation.client_context = client_context
+        invocation.trace_id = _trace_id(invocation.request_id, trace)
+        invocation.tag = (request, resolved, log_type == b"Tail")
+        invocation.on_done = self._done
+        self._dispatcher.submit(invocation)
+
+    def _resolve(self, request: Request, key: tuple[bytes, bytes, bytes]) -> Resolved:
+        """The slow way, once for each address: validation by the service model, permission, handle."""
+        labels = {"FunctionName": decoding.unquote(request.path[len(_PREFIX) : -len(_SUFFIX)])}
+        query = decoding.query_of(request.query)
+        parameters = decoding.decode(self._model, self._operation, request, labels, query)
+        validation.check(self._model, self._operation, parameters)
+        for name in ("TenantId", "DurableExecutionName"):
+            if parameters.get(name) is not None:
+                raise invalid_parameter(f"{name} was given for a function that is not configured for it.")
+        caller = caller_of(request, self._defaults)
+        action = action_of("Invoke")
+        address = resolve(
+            parameters["FunctionName"],
+            parameters.get("Qualifier"),
+            account=caller.account,
+            region=caller.region,
+            principal=caller.principal,
+            action=action,
+        )
+        self._authorize(caller, action, address.arn)
+        resolved = self._targets.resolve(address)
+        if len(self._resolved) >= limits.TARGET_CACHE_ENTRIES_MAX:
+            self._resolved.clear()
+        self._resolved[key] = resolved
+        return resolved
+
+    def _accept(self, request: Request, resolved: Resolved, body: bytes, trace: bytes | None) -> None:
+        """Event: answered before it runs."""
+        first_id = request_id()
+
+        def make() -> Invocation:
+            invocation = Invocation(resolved.target, body, first_id)
+            invocation.invoked_function_arn = resolved.invoked_arn
+            invocation.trace_id = _trace_id(first_id, trace)
+            return invocation
+
+        self._events.accept(make)
+        request.respond(
+            202,
+            b"x-amzn-RequestId: %s\r\nx-amzn-Remapped-Content-Length: 0\r\nX-Amzn-Trace-Id: %s\r\n"
+            % (first_id.encode(), _trace_id(first_id, trace).encode().lower()),
+            b"",
+        )
+
+    def _done(self, invocation: Invocation) -> None:
+        """The dispatcher's call when the invocation is over, in the loop's thread."""
+        request, resolved, tail = invocation.tag
+        if request.closed:
+            return
+        try:
+            outcome = invocation.outcome
+            if outcome > 1:
+                respond_error(request, _refusal(invocation))
+                return
+            error = b"X-Amz-Function-Error: Unhandled\r\n" if outcome else b""
+            if tail:
+                text = invocation.target.log.tail(invocation)
+                error += b"X-Amz-Log-Result: %s\r\n" % base64.b64encode(text)
+            request.respond(
+                200,
+                b"Content-Type: %s\r\nx-amzn-RequestId: %s\r\nX-Amz-Executed-Version: %s\r\n%s"
+                b"x-amzn-Remapped-Content-Length: 0\r\nX-Amzn-Trace-Id: %s\r\n"
+                % (
+                    _content_type(invocation.content_type) if invocation.content_type else b"application/json",
+                    invocation.request_id.encode(),
+                    resolved.executed_version.encode(),
+                    error,
+                    invocation.trace_id.encode(),
+                ),
+                invocation.result,
+            )
+        except Exception as failure:  # noqa: BLE001 - a completion callback must not raise
+            if not request.answered:
+                respond_fault(request, failure)
+            else:
+                log.exception("an answer could not be sent")
+
+
+def _refusal(invocation: Invocation) -> ApiError:
+    """The error of a call that never ran."""
+    if invocation.outcome == OUTCOME_THROTTLED:
+        return throttled(invocation.throttle_reason)
+    if invocation.outcome == OUTCOME_REJECTED:
+        return service_fault(
+            f"Too many invocations wait for an execution environment on this machine"
+            f" (limit {limits.PENDING_INVOCATIONS_MAX}): raise --environments-max or lower the load."
+        )
+    if invocation.outcome == OUTCOME_CANCELLED:
+        return service_fault("The daemon is stopping.")
+    return service_fault(invocation.error or "The execution environment could not be started.")
+
+
+def _check_size(body: bytes, kind: str, bytes_max: int) -> None:
+    if len(body) > bytes_max:
+        raise too_large(
+            f"{len(body)} byte payload is too large for the {kind} invocation type (limit {bytes_max} bytes)"
+        )
+
+
+def _check_request_id(value: bytes) -> None:
+    if len(value) != 36 or not _UUID_CHARACTERS.issuperset(value):
+        raise ApiError("InvalidRequestContentException", "x-amzn-RequestId must be a UUID")
+
+
+def _content_type(value: str) -> bytes:
+    """What the function's runtime said, kept to what a header may hold."""
+    return bytes(byte for byte in value.encode("latin-1", "replace")[:256] if 0x20 <= byte < 0x7F)
+
+
+def _client_context(value: bytes) -> str:
+    """The header's JSON text; the service refuses what is too long, no base64 or no JSON."""
+    if len(value) > limits.CLIENT_CONTEXT_BYTES_MAX:
+        raise ApiError(
+            "InvalidRequestContentException",
+            f"Client context must be less than {limits.CLIENT_CONTEXT_BYTES_MAX} bytes.",
+        )
+    try:
+        text = base64.b64decode(value, validate=True).decode()
+        msgspec.json.decode(text)
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        raise ApiError("InvalidRequestContentException", "Client context must be a valid Base64-encoded JSON object.") from None
+    return text
+
+
+def _trace_id(identifier: str, given: bytes | None) -> str:
+    """The X-Ray header of an invocation: the caller's trace is joined, or a new one is begun (not sampled)."""
+    if given is not None and given.startswith(b"Root=") and len(given) <= 512 and given.isascii():
+        text = given.decode("ascii")
+        if text.isprintable():
+            return text
+    # The request id is random: its digits make the trace's, so that no more randomness is needed.
+    return f"Root=1-{identifier[:8]}-{identifier[9:13]}{identifier[14:18]}{identifier[19:23]}{identifier[24:]};Parent={identifier[-12:]}{identifier[:4]};Sampled=0"

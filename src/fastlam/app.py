@@ -1,0 +1,319 @@
+"""The composition root: the only place that knows concrete classes, and the order in which they start, drain and stop.
+
+Start: data directory, records, artifacts, dispatcher and zygote, API, HTTP server. Stop is the reverse: no new connections, what is in
+flight ends, environments are killed, the zygotes leave, the records are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from fastlam import limits
+from fastlam.api import concurrency as concurrency_api
+from fastlam.api import functions as functions_api
+from fastlam.api.admin import AdminRoute
+from fastlam.api.blocking import Workers
+from fastlam.api.caller import Defaults
+from fastlam.api.code import CodeLinks
+from fastlam.api.forward import Forwarder
+from fastlam.api.invoke import InvokeRoute
+from fastlam.api.router import Api
+from fastlam.clock import SystemClock
+from fastlam.config import DaemonConfig
+from fastlam.control.authorize import authorize
+from fastlam.control.concurrency import ReservedConcurrency
+from fastlam.control.functions import Functions
+from fastlam.core.dispatcher import Dispatcher
+from fastlam.core.native_path import zmq_module_path
+from fastlam.dispatch.faults import Faults
+from fastlam.dispatch.targets import Targets
+from fastlam.errors import FastlamError
+from fastlam.http.server import HttpServer
+from fastlam.invoke.event import Events
+from fastlam.model.function import FunctionKey
+from fastlam.sandbox.launcher import Launcher
+from fastlam.sandbox.runtime_directory import RuntimeDirectory
+from fastlam.store.artifacts import ArtifactStore
+from fastlam.store.directory import DataDirectory
+from fastlam.store.memory import MemoryStore
+from fastlam.store.records import FUNCTION, RecordStore
+from fastlam.store.sqlite import SqliteStore
+from fastlam.telemetry.logs import FunctionLog
+from fastlam.version import VERSION
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS: Final = 30.0
+_HOUSEKEEPING_SECONDS: Final = 0.25
+
+
+class Daemon:
+    """One daemon in the running event loop. `start`, then `stop` once."""
+
+    def __init__(self, config: DaemonConfig) -> None:
+        self.config = config
+        self.port = 0
+        self._loop = asyncio.get_running_loop()
+        self._closers: list[Callable[[], Any]] = []  # run in reverse order
+        self._tick: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Brings everything up; raises FastlamError with one sentence, and leaves nothing open then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop(drain_seconds=0.0)
+            raise
+
+    async def _start(self) -> None:
+        config = self.config
+        defaults = Defaults(config.account, config.region)
+        self._data_dir = self._open_data_dir()
+        self.store = self._open_store()
+        self.artifacts = ArtifactStore(self._data_dir)
+        blocking = Workers(self._loop)
+        self._closers.append(blocking.close)
+        clock = SystemClock()
+        functions = Functions(
+            self.store, self.artifacts, self._loop.call_later, clock=clock, in_background=blocking.in_background
+        )
+        reserved = ReservedConcurrency(self.store, account_concurrency=config.concurrency)
+
+        self.launcher = Launcher()
+        self._closers.append(self.launcher.close)
+        self.dispatcher = Dispatcher(
+            self.launcher,
+            Faults(),
+            environments_max=config.environments_max,
+            zmq_module_path=zmq_module_path(),
+        )
+        self.launcher.dispatcher = self.dispatcher
+        self._closers.append(self.dispatcher.close)
+        self.dispatcher.adopt()
+        self._loop.add_reader(self.dispatcher.fileno(), self.dispatcher.drive_ready)
+        self._closers.append(lambda: self._loop.remove_reader(self.dispatcher.fileno()))
+        self.launcher.zygote("plain")
+
+        # The address is known before the port is bound only if it was chosen: the endpoint is set below.
+        self.targets = Targets(
+            self.dispatcher,
+            self.store,
+            self.artifacts,
+            account_concurrency=config.concurrency,
+            endpoint_url=None,
+            on_change=lambda: self._invoke.forget(),
+        )
+        self.events = Events(self.dispatcher, self._loop.call_later, clock)
+        self._invoke = InvokeRoute(
+            self.dispatcher, self.targets, self.events, defaults=defaults, authorize=authorize
+        )
+        links = CodeLinks(self.artifacts, blocking, clock=clock)
+        self.forwarder = Forwarder(config.aws_endpoint, self._loop.call_soon_threadsafe)
+        self._closers.append(self.forwarder.close)
+        api = Api(
+            {**functions_api.handlers(functions, links), **concurrency_api.handlers(reserved)},
+            defaults=defaults,
+            run_blocking=blocking,
+            invoke_route=self._invoke,
+            admin_route=AdminRoute(self, defaults),
+            code_route=links.download,
+            forward=self.forwarder,
+            authorize=authorize,
+        )
+        self.http = HttpServer(api, body_bytes_max=limits.FORWARD_BODY_BYTES_MAX + limits.SYNC_PAYLOAD_BYTES_MAX)
+        try:
+            self.port = await self.http.start(config.host, config.port)
+        except OSError as error:
+            raise _address_error(config, error) from None
+        host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
+        authority = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        self.url = f"http://{authority}"
+        self.targets.endpoint_url = self.url
+        links.authority = authority
+        self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
+
+    def _open_data_dir(self) -> Path:
+        if self.config.ephemeral:
+            directory = RuntimeDirectory()
+            self._closers.append(directory.close)
+            path = directory.path / "data"
+            path.mkdir()
+            return path
+        assert self.config.data_dir is not None
+        data = DataDirectory(self.config.data_dir)
+        self._closers.append(data.close)
+        return data.path
+
+    def _open_store(self) -> RecordStore:
+        store: RecordStore = MemoryStore() if self.config.ephemeral else SqliteStore(self._data_dir / "records.sqlite")
+        self._closers.append(store.close)
+        return store
+
+    def _keep_house(self) -> None:
+        """Bounds the output of what runs, and stops environments that nobody has used for long."""
+        self.dispatcher.bound_output()
+        self.dispatcher.stop_idle(self.config.idle_seconds)
+        self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
+
+    async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Lets what is in flight end, at most that long; then everything is closed. Never raises for what is closed already."""
+        if self._tick is not None:
+            self._tick.cancel()
+        http = getattr(self, "http", None)
+        if http is not None:
+            await http.drain(drain_seconds)
+        while self._closers:
+            closer = self._closers.pop()
+            try:
+                closer()
+            except Exception:
+                log.exception("stopping: %r failed", closer)
+
+    # -- what the admin routes see ----------------------------------------------------------------
+
+    def health(self) -> dict[str, Any]:
+        counts = {"starting": 0, "idle": 0, "busy": 0, "stopping": 0}
+        for environment in self.dispatcher.snapshot():
+            counts[environment["state"]] = counts.get(environment["state"], 0) + 1
+        return {
+            "status": "ok",
+            "version": VERSION,
+            "pid": os.getpid(),
+            "account": self.config.account,
+            "region": self.config.region,
+            "ephemeral": self.config.ephemeral,
+            "data_dir": None if self.config.ephemeral else str(self._data_dir),
+            "functions": len(self.store.all(FUNCTION)),
+            "environments": counts,
+            "statistics": {
+                "dispatcher": self.dispatcher.statistics(),
+                "http": asdict(self.http.statistics()),
+                "events": {
+                    "accepted": self.events.accepted,
+                    "completed": self.events.completed,
+                    "failed": self.events.failed,
+                    "expired": self.events.expired,
+                    "pending": self.events.pending,
+                },
+                "forwarded": {"requests": self.forwarder.forwarded, "failed": self.forwarder.failed},
+            },
+        }
+
+    def environments(self) -> list[dict[str, Any]]:
+        owners = {id(target): key for key, target in self.targets.targets().items()}
+        rows = []
+        for environment in self.dispatcher.environments_all():
+            row = environment.snapshot()
+            key = owners.get(id(environment.target))
+            name, _, version = row.pop("name").partition(":")
+            pool = environment.target.pool
+            rows.append(
+                {
+                    **row,
+                    "function": name,
+                    "version": version,
+                    "account": pool.account.account,
+                    "region": pool.account.region,
+                    "memory_peak_mb": -(-row.pop("memory_peak_kib") // 1024),
+                    "current": key is not None,
+                }
+            )
+        return rows
+
+    def log_of(self, key: FunctionKey) -> FunctionLog | None:
+        return self.targets.log_of(key)
+
+    def reset(self) -> str | None:
+        if not self.config.ephemeral:
+            return "This daemon keeps its functions: only one started with --ephemeral can be reset."
+        self.store.clear()
+        return None
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._loop.call_later(seconds, callback).cancel
+
+
+def _address_error(config: DaemonConfig, error: OSError) -> FastlamError:
+    address = f"{config.host}:{config.port}"
+    if error.errno == errno.EADDRINUSE:
+        return FastlamError(
+            f"Port {config.port} on {config.host} is in use, perhaps by another fastlam: stop it (fastlam stop) or choose"
+            " another --port."
+        )
+    if error.errno == errno.EACCES:
+        return FastlamError(f"{address} may not be listened on by this user: choose a --port above 1023.")
+    return FastlamError(f"{address} cannot be listened on: {error.strerror or error}.")
+
+
+def raise_open_files_limit() -> None:
+    """Environments take about five descriptors each: use all that this process is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def serve(config: DaemonConfig, on_ready: Callable[[Daemon], None] | None = None) -> None:
+    """Runs a daemon until SIGTERM or SIGINT, which drain it; a second one cuts the drain short."""
+    loop = asyncio.get_running_loop()
+    daemon = Daemon(config)
+    leaving = asyncio.Event()
+    hurry = asyncio.Event()
+
+    def on_signal() -> None:
+        if leaving.is_set():
+            hurry.set()
+        leaving.set()
+
+    await daemon.start()
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        if on_ready is not None:
+            on_ready(daemon)
+        await leaving.wait()
+    finally:
+        stopping = loop.create_task(daemon.stop())
+        hurrying = loop.create_task(hurry.wait())
+        await asyncio.wait({stopping, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        if not stopping.done():
+            stopping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await stopping
+            await daemon.stop(drain_seconds=0.0)
+
+
+def announce(daemon: Daemon) -> None:
+    """Tells the person who started the daemon where it is."""
+    kept = "keeps nothing" if daemon.config.ephemeral else f"functions in {daemon.config.data_dir}"
+    print(f"fastlam {VERSION} is ready on {daemon.url} ({kept})", flush=True)
+
+
+def run_daemon(config: DaemonConfig, on_ready: Callable[[Daemon], None] | None = announce) -> None:
+    """Runs a daemon in this process until it is told to stop. Raises FastlamError when it cannot start."""
+    raise_open_files_limit()
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        from setproctitle import setproctitle
+
+        setproctitle(f"fastlam: daemon {config.host}:{config.port}")
+    except ImportError:
+        pass
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(config, on_ready))
+
+

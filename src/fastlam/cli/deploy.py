@@ -1,0 +1,174 @@
+"""`fastlam deploy`: creates or updates a function and waits until it can be invoked."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from fastlam.cli.client import FUNCTIONS_PATH, Client, function_path
+from fastlam.cli.output import configuration_line, human_bytes, json_option, print_json
+from fastlam.cli.package import default_handler, package
+from fastlam.cli.session import ApiFailure, CommandError, Session, pass_session
+from fastlam.limits import ZIP_BYTES_MAX
+
+POLL_SECONDS: Final = 0.02
+SETTLE_SECONDS: Final = 300
+OWN_RUNTIME: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@click.command("deploy")
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--name", help="Name of the function [default: the directory's or file's].")
+@click.option("--handler", help="module.function [default: app.handler, or handler in the given file].")
+@click.option("--runtime", help=f"Lambda runtime of a new function [default: {OWN_RUNTIME}].")
+@click.option(
+    "--timeout", type=int, metavar="SECONDS", help="Longest time one invocation may take [Lambda's default: 3]."
+)
+@click.option("--memory", type=int, metavar="MB", help="Memory of one environment [Lambda's default: 128].")
+@click.option("--env", "environment", multiple=True, metavar="KEY=VALUE", help="Environment variable; repeat for more.")
+@click.option("--role", metavar="ARN", help="Execution role [default of a new function: role/lambda of the account].")
+@json_option
+@pass_session
+def command(
+    session: Session,
+    path: Path,
+    name: str | None,
+    handler: str | None,
+    runtime: str | None,
+    timeout: int | None,
+    memory: int | None,
+    environment: tuple[str, ...],
+    role: str | None,
+    as_json: bool,
+) -> None:
+    """Create or update a function from PATH: a directory (its requirements.txt is installed), a file, or a zip.
+
+    What is not given stays as it is. --env replaces all variables of the function.
+
+    \b
+    Examples:
+      fastlam deploy hello
+      fastlam deploy handler.py --handler handler.main --timeout 30 --memory 512
+      fastlam deploy build.zip --name api --handler app.handler --env STAGE=dev --env TABLE=orders
+    """
+    path = Path(os.path.abspath(path))
+    name = name or (path.name if path.is_dir() else path.stem)
+    wanted = {
+        "Handler": handler,
+        "Runtime": runtime,
+        "Timeout": timeout,
+        "MemorySize": memory,
+        "Role": role,
+        "Environment": {"Variables": _variables(environment)} if environment else None,
+    }
+    wanted = {key: value for key, value in wanted.items() if value is not None}
+    client = session.client
+    current = _current(client, name)
+    effective_runtime = runtime or (current or {}).get("Runtime", OWN_RUNTIME)
+    code = package(path, effective_runtime)
+    if len(code) > ZIP_BYTES_MAX:
+        raise CommandError(
+            f"The package has {human_bytes(len(code))}; Lambda takes {human_bytes(ZIP_BYTES_MAX)} at most: leave packages"
+            " or data out."
+        )
+    if current is None:
+        wanted.setdefault("Handler", _guessed_handler(path))
+        changes = [_create(client, name, wanted, code, session.account)]
+    else:
+        changes = _update(client, name, current, wanted, code)
+    configuration = _settle(client, name)
+    if as_json:
+        print_json(configuration)
+    else:
+        click.echo("\n".join(changes) or f"{name} is unchanged")
+        click.echo(f"  {configuration_line(configuration)}, code {human_bytes(configuration['CodeSize'])}")
+        click.echo(f"next: fastlam invoke {name} -p '{{}}'", err=True)
+
+
+def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
+    variables = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE.", param_hint="--env")
+        variables[key] = value
+    return variables
+
+
+def _guessed_handler(path: Path) -> str:
+    handler = default_handler(path)
+    if handler is None:
+        raise click.UsageError(
+            "Which function is the handler? Give --handler module.function, e.g. --handler app.handler."
+        )
+    return handler
+
+
+def _current(client: Client, name: str) -> dict[str, Any] | None:
+    try:
+        return client.configuration(name)
+    except ApiFailure as failure:
+        if failure.status == 404:
+            return None
+        raise
+
+
+def _create(client: Client, name: str, wanted: dict[str, Any], code: bytes, account: str | None) -> str:
+    account = account or client.health()["account"]
+    document = {
+        "FunctionName": name,
+        "Runtime": OWN_RUNTIME,
+        "Role": f"arn:aws:iam::{account}:role/lambda",
+        "Code": {"ZipFile": base64.b64encode(code).decode()},
+        **wanted,
+    }
+    client.call("POST", FUNCTIONS_PATH, document)
+    return f"created {name}"
+
+
+def _update(client: Client, name: str, current: dict[str, Any], wanted: dict[str, Any], code: bytes) -> list[str]:
+    """Sends what differs, and says it."""
+    changes = []
+    if base64.b64encode(hashlib.sha256(code).digest()).decode() != current["CodeSha256"]:
+        _settle(client, name)
+        client.call("PUT", function_path(name, "/code"), {"ZipFile": base64.b64encode(code).decode()})
+        changes.append(f"updated the code of {name}: {human_bytes(current['CodeSize'])} -> {human_bytes(len(code))}")
+    differing = {key: value for key, value in wanted.items() if value != current.get(key)}
+    if differing:
+        _settle(client, name)
+        client.call("PUT", function_path(name, "/configuration"), differing)
+        for key, value in differing.items():
+            changes.append(f"updated {name}: {_change(key, current.get(key), value)}")
+    return changes
+
+
+def _change(key: str, old: Any, new: Any) -> str:
+    if key == "Environment":  # values may be secrets
+        names = ", ".join(sorted(new["Variables"]))
+        return f"environment variables are now {names}"
+    return f"{key} {old} -> {new}"
+
+
+def _settle(client: Client, name: str) -> dict[str, Any]:
+    """Waits until the function is active and its last update is through."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        configuration = client.configuration(name)
+        state, update = configuration.get("State", "Active"), configuration.get("LastUpdateStatus", "Successful")
+        if state == "Failed" or update == "Failed":
+            reason = configuration.get(
+                "StateReason" if state == "Failed" else "LastUpdateStatusReason", "no reason given"
+            )
+            raise CommandError(f"{name} cannot be used: {reason}")
+        if state != "Pending" and update == "Successful":
+            return configuration
+        if time.monotonic() > deadline:
+            raise CommandError(f"{name} is still {state}, its update {update}, after {SETTLE_SECONDS} s.")
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,197 @@
+"""`fastlam serve`: the daemon, in the foreground or detached."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Any, Final
+
+import click
+
+from fastlam.cli.session import CommandError, NoDaemon
+from fastlam.config import DEFAULT_ACCOUNT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_REGION, DaemonConfig, default_data_dir
+from fastlam.errors import FastlamError
+from fastlam.limits import ACCOUNT_CONCURRENCY, ENVIRONMENT_IDLE_SECONDS, ENVIRONMENTS_MAX
+
+START_SECONDS: Final = 60  # a detached daemon that has not answered by then is stopped again
+POLL_SECONDS: Final = 0.02
+
+
+@click.command("serve")
+@click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address to listen on.")
+@click.option("--port", default=DEFAULT_PORT, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Where functions are kept [default: $FASTLAM_DATA_DIR or ~/.local/share/fastlam].",
+)
+@click.option("--ephemeral", is_flag=True, help="Keep nothing: functions are gone when the daemon stops.")
+@click.option("--detach", is_flag=True, help="Start in the background and return when the daemon answers.")
+@click.option("--account", default=DEFAULT_ACCOUNT, show_default=True, help="Account id of callers that name none.")
+@click.option("--region", default=DEFAULT_REGION, show_default=True, help="Region of callers that name none.")
+@click.option("--aws-endpoint", metavar="URL", help="Where calls of other AWS services go, e.g. http://127.0.0.1:5000.")
+@click.option(
+    "--concurrency",
+    default=ACCOUNT_CONCURRENCY,
+    show_default=True,
+    help="Invocations that may run at a time; more are throttled, as in Lambda.",
+)
+@click.option(
+    "--environments-max",
+    default=ENVIRONMENTS_MAX,
+    show_default=True,
+    help="Execution environments this machine holds at a time; more invocations wait.",
+)
+@click.option(
+    "--idle-seconds",
+    default=float(ENVIRONMENT_IDLE_SECONDS),
+    show_default=True,
+    help="After this time an unused environment is stopped.",
+)
+def command(detach: bool, **options: Any) -> None:
+    """Start the daemon: the AWS Lambda API on this machine.
+
+    It runs until Ctrl-C or 'fastlam stop', lets running invocations finish, and keeps the functions for the next start.
+
+    \b
+    Examples:
+      fastlam serve                          in the foreground, on http://127.0.0.1:4566
+      fastlam serve --detach                 in the background
+      fastlam serve --ephemeral --port 0     for a test: any free port, nothing kept
+      fastlam serve --aws-endpoint http://127.0.0.1:5000    functions reach S3, SQS ... there
+    """
+    if options["data_dir"] is None:
+        options["data_dir"] = None if options["ephemeral"] else default_data_dir()
+    try:
+        config = DaemonConfig(**options)
+    except FastlamError as error:
+        raise click.UsageError(str(error)) from error
+    if detach:
+        _detach(config)
+    else:
+        _run(config)
+
+
+def _run(config: DaemonConfig) -> None:
+    from fastlam.app import run_daemon
+
+    try:
+        run_daemon(config)
+    except FastlamError as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(_listen_failure(config, error)) from error
+
+
+def _listen_failure(config: DaemonConfig, error: OSError) -> str:
+    where = f"{config.host}:{config.port}"
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Port {config.port} of {config.host} is taken: stop what listens there ('fastlam stop'?) or give --port."
+        )
+    if error.errno == errno.EACCES:
+        return f"This user may not listen on {where}: give a --port above 1023."
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"--host {config.host} is no address of this machine."
+    return f"The daemon could not start on {where}: {error}."
+
+
+# --- detached ----------------------------------------------------------------------------------------
+
+
+def _detach(config: DaemonConfig) -> None:
+    """Starts a new interpreter in a session of its own (nothing of this one is inherited) and waits for its answer."""
+    port = config.port or _free_port(config.host)
+    log_path = _log_path(config, port)
+    with _open_log(log_path) as log:
+        log_start = log.tell()
+        child = subprocess.Popen(
+            [sys.executable, "-m", "fastlam", "serve", *_arguments(config, port)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    host = "127.0.0.1" if config.host in ("0.0.0.0", "") else "::1" if config.host == "::" else config.host
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    try:
+        _await_answer(child, url)
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+    if child.returncode is not None:
+        raise CommandError(
+            _last_line(log_path, log_start) or f"The daemon ended at once with status {child.returncode}."
+        )
+    click.echo(f"{url} (pid {child.pid}, log {log_path})")
+
+
+def _await_answer(child: subprocess.Popen[bytes], url: str) -> None:
+    """Returns when this very child answers or has ended: another daemon may hold the port."""
+    from fastlam.cli.client import Client
+
+    deadline = time.monotonic() + START_SECONDS
+    client = Client(url, None, None)
+    try:
+        while child.poll() is None:
+            try:
+                if client.health()["pid"] == child.pid:
+                    return
+            except NoDaemon:
+                pass
+            if time.monotonic() > deadline:
+                raise CommandError(f"The daemon did not answer at {url} within {START_SECONDS} s.")
+            time.sleep(POLL_SECONDS)
+    finally:
+        client.close()
+
+
+def _arguments(config: DaemonConfig, port: int) -> list[str]:
+    arguments = ["--host", config.host, "--port", str(port), "--account", config.account, "--region", config.region]
+    arguments += ["--concurrency", str(config.concurrency), "--environments-max", str(config.environments_max)]
+    arguments += ["--idle-seconds", str(config.idle_seconds)]
+    if config.ephemeral:
+        arguments.append("--ephemeral")
+    if config.data_dir is not None:
+        arguments += ["--data-dir", str(config.data_dir.absolute())]
+    if config.aws_endpoint is not None:
+        arguments += ["--aws-endpoint", config.aws_endpoint]
+    return arguments
+
+
+def _log_path(config: DaemonConfig, port: int) -> Path:
+    if config.data_dir is not None:
+        return config.data_dir / "serve.log"
+    return Path(tempfile.gettempdir()) / f"fastlam-{os.getuid()}-{port}.log"
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CommandError(f"The daemon's log {path} cannot be written: {error.strerror}.") from error
+    log = os.fdopen(descriptor, "ab")
+    log.seek(0, os.SEEK_END)
+    return log
+
+
+def _last_line(path: Path, start: int) -> str:
+    """The last line that the child wrote: where it failed, that is the sentence meant for the user."""
+    with path.open("rb") as log:
+        log.seek(start)
+        lines = log.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        port: int = probe.getsockname()[1]
+        return port

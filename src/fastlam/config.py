@@ -1,0 +1,79 @@
+"""What a daemon is started with: one frozen record, checked when it is made."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from fastlam.errors import FastlamError
+from fastlam.limits import ACCOUNT_CONCURRENCY, ENVIRONMENT_IDLE_SECONDS, ENVIRONMENTS_MAX
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 4566
+DEFAULT_ACCOUNT: Final = "000000000000"
+DEFAULT_REGION: Final = "us-east-1"
+
+_REGION: Final = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d{1,2}")
+
+
+def default_data_dir() -> Path:
+    """$FASTLAM_DATA_DIR, else fastlam in $XDG_DATA_HOME, else in ~/.local/share."""
+    own = os.environ.get("FASTLAM_DATA_DIR")
+    if own:
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_DATA_HOME", "")
+    base = Path(shared) if os.path.isabs(shared) else Path.home() / ".local" / "share"
+    return base / "fastlam"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonConfig:
+    """The settings of one daemon. A FastlamError names the first mistake in one sentence."""
+
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT  # 0: any free one
+    data_dir: Path | None = field(default_factory=default_data_dir)  # None only with ephemeral
+    ephemeral: bool = False  # keep everything in memory and temporary files
+    account: str = DEFAULT_ACCOUNT  # of requests whose access key id names none
+    region: str = DEFAULT_REGION  # of requests without a signature
+    aws_endpoint: str | None = None  # where requests for other AWS services are forwarded to
+    concurrency: int = ACCOUNT_CONCURRENCY  # the account's limit; beyond it invocations are throttled
+    environments_max: int = ENVIRONMENTS_MAX  # live at a time on this machine; beyond it invocations wait
+    idle_seconds: float = ENVIRONMENT_IDLE_SECONDS  # after which an unused environment is stopped
+
+    def __post_init__(self) -> None:
+        if not self.host or any(character.isspace() for character in self.host):
+            raise FastlamError(f"--host {self.host!r} is no host name or address: give one such as 127.0.0.1.")
+        if not 0 <= self.port <= 65535:
+            raise FastlamError(f"--port {self.port} is no port: give a number from 1 to 65535, or 0 for any free one.")
+        if re.fullmatch(r"\d{12}", self.account, re.ASCII) is None:
+            raise FastlamError(f"--account {self.account!r} is no account id: give twelve digits.")
+        if _REGION.fullmatch(self.region) is None:
+            raise FastlamError(f"--region {self.region!r} is no region name: give one such as us-east-1.")
+        if self.aws_endpoint is not None:
+            _check_endpoint(self.aws_endpoint)
+        if self.concurrency < 1:
+            raise FastlamError(f"--concurrency {self.concurrency} leaves nothing to run: give at least 1.")
+        if self.environments_max < 1:
+            raise FastlamError(f"--environments-max {self.environments_max} leaves nothing to run: give at least 1.")
+        if not self.idle_seconds > 0:
+            raise FastlamError(f"--idle-seconds {self.idle_seconds:g} is no time to keep anything: give more than 0.")
+        if self.data_dir is None:
+            if not self.ephemeral:
+                raise FastlamError("A daemon that keeps its functions needs a data directory: give --data-dir.")
+        elif self.data_dir.exists() and not self.data_dir.is_dir():
+            raise FastlamError(f"--data-dir {self.data_dir} is a file: give a directory, existing or not.")
+
+
+def _check_endpoint(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number, or the brackets of an address do not match
+        valid = False
+    if not valid:
+        raise FastlamError(f"--aws-endpoint {url!r} is no URL: give one such as http://127.0.0.1:5000.")

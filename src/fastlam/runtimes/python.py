@@ -1,0 +1,116 @@
+"""Python functions: environment variables, import path, and which interpreter runs them.
+
+The variables are those that AWS documents for managed runtimes ("Using Lambda environment variables"). Until the file system of an
+environment is its own, LAMBDA_TASK_ROOT and the working directory are the real directory of the unpacked code.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from fastlam.errors import FastlamError
+from fastlam.model.function import FunctionRecord
+from fastlam.sandbox.launcher import LaunchSpec
+from fastlam.sandbox.package import foreign_abi_extensions, package_carries_boto3
+from fastlam.wire.control import WorkerSpec
+
+INTERPRETER: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class RuntimeUnavailable(FastlamError):
+    """The function cannot run on this machine's interpreter."""
+
+
+def launch_spec(record: FunctionRecord, directory: Path, endpoint_url: str | None) -> tuple[LaunchSpec, str | None]:
+    """How environments of a function version are made, and a warning for its log, or None.
+
+    Raises RuntimeUnavailable for a package with extension modules of another Python.
+    """
+    warning = None
+    if record.runtime != INTERPRETER:
+        foreign = foreign_abi_extensions(directory)
+        if foreign:
+            raise RuntimeUnavailable(
+                f"{record.name} asks for {record.runtime}, this daemon runs {INTERPRETER}, and the package holds extension"
+                f" modules of another Python ({foreign[0]}): start fastlam with {record.runtime}, or package for {INTERPRETER}."
+            )
+        warning = (
+            f"[fastlam: {record.name} asks for {record.runtime}; this machine's daemon runs {INTERPRETER} and so does the"
+            " function]"
+        )
+    environ = environment_variables(record, directory, endpoint_url)
+    path = [str(directory), *(entry for entry in environ.get("PYTHONPATH", "").split(":") if entry)]
+    worker = WorkerSpec(
+        kind="function",
+        title=f"{record.name}:{record.version}",
+        endpoint="",
+        environ=environ,
+        directory=str(directory),
+        path=path,
+        handler=record.handler,
+        task_root=str(directory),
+    )
+    preload = uses_boto3(directory) and not package_carries_boto3(directory)
+    return LaunchSpec(worker, zygote_kind="boto3" if preload else "plain"), warning
+
+
+def environment_variables(record: FunctionRecord, directory: Path, endpoint_url: str | None) -> dict[str, str]:
+    """The variables of a function's environments; the user's own come last where Lambda lets them."""
+    role_name = record.role.rsplit("/", 1)[-1]
+    platform = {
+        "AWS_LAMBDA_FUNCTION_NAME": record.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": record.version,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(record.memory_mb),
+        "AWS_LAMBDA_LOG_GROUP_NAME": record.log_group_name,
+        "AWS_LAMBDA_LOG_FORMAT": record.log_format,
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_REGION": record.region,
+        "AWS_DEFAULT_REGION": record.region,
+        # The key id says which account calls, the token as which role: nothing here is a secret.
+        "AWS_ACCESS_KEY_ID": record.account,
+        "AWS_SECRET_ACCESS_KEY": "fastlam",
+        "AWS_SESSION_TOKEN": f"assumed-role/{role_name}/{record.name}",
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{record.runtime}",
+        "_HANDLER": record.handler,
+        "LAMBDA_TASK_ROOT": str(directory),
+        "LAMBDA_RUNTIME_DIR": "/var/runtime",
+    }
+    if record.log_format == "JSON":
+        platform["AWS_LAMBDA_LOG_LEVEL"] = record.application_log_level or "INFO"
+    defaults = {
+        "LANG": "en_US.UTF-8",
+        "TZ": ":UTC",
+        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+        "LD_LIBRARY_PATH": f"/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:{directory}:{directory}/lib:/opt/lib",
+        "PWD": str(directory),
+        "SHLVL": "0",
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        "AWS_XRAY_DAEMON_ADDRESS": "169.254.100.1:2000",
+        "_AWS_XRAY_DAEMON_ADDRESS": "169.254.100.1",
+        "_AWS_XRAY_DAEMON_PORT": "2000",
+    }
+    if record.runtime not in ("python3.10", "python3.11"):
+        defaults["LC_CTYPE"] = "C.UTF-8"
+    if endpoint_url is not None:
+        defaults["AWS_ENDPOINT_URL"] = endpoint_url
+    return {**defaults, **(record.environment or {}), **platform}
+
+
+def uses_boto3(directory: Path) -> bool:
+    """Whether any of the package's own sources names boto3 or botocore: then its zygote has it imported already."""
+    examined = 0
+    for source in directory.rglob("*.py"):
+        examined += 1
+        if examined > _SOURCES_EXAMINED_MAX:
+            return True  # a large package: most use it, and preloading does no harm
+        try:
+            if b"boto" in source.read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+_SOURCES_EXAMINED_MAX: Final = 300

@@ -1,0 +1,270 @@
+"""A function's log: one record an invocation, turned into Lambda's START, END and REPORT lines when somebody reads.
+
+The hot path only appends a record. Bounds: LOG_RECORDS_PER_FUNCTION_MAX records and LOG_BYTES_PER_FUNCTION_MAX bytes of output; older ones
+are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fastlam import limits
+
+if TYPE_CHECKING:
+    from fastlam.core.dispatcher import Invocation
+
+# Errors of the process rather than of the code: REPORT then ends with a status, and an extra line says what happened.
+_PLATFORM_ERRORS: Final = frozenset({"Sandbox.Timedout", "Runtime.ExitError", "Runtime.OutOfMemory"})
+
+
+class Entry(NamedTuple):
+    """What one invocation left. Times in nanoseconds, `epoch_ms` is its start."""
+
+    epoch_ms: int
+    request_id: str
+    duration_ns: int
+    init_ns: int  # -1: no cold start
+    cpu_ns: int
+    queue_ns: int
+    memory_peak_kib: int
+    error_type: str
+    error_message: str  # of the platform; empty for errors of the code
+    init_logs: bytes | None
+    logs: bytes | None
+    logs_dropped_bytes: int
+
+
+class InitReport(NamedTuple):
+    """A failed INIT."""
+
+    epoch_ms: int
+    duration_ns: int
+    phase: str
+    error_type: str
+    logs: bytes | None
+
+
+class Note(NamedTuple):
+    """A line of fastlam's own, such as a warning."""
+
+    epoch_ms: int
+    text: str
+
+
+class Event(NamedTuple):
+    """One log event as it is shown."""
+
+    sequence: int
+    timestamp_ms: int
+    message: str
+
+
+class FunctionLog:
+    """The log of one function, over all its versions' environments. Written by the driver, read by anybody in its thread."""
+
+    def __init__(self, version: str, memory_mb: int, billed_ms: Callable[[int, int], int], json_format: bool) -> None:
+        self.version = version
+        self.memory_mb = memory_mb
+        self.json_format = json_format
+        self.appended = 0
+        self.dropped = 0
+        self._billed_ms = billed_ms
+        self._entries: deque[Entry | InitReport | Note] = deque()
+        self._bytes = 0
+        self.watchers: set[Callable[[], None]] = set()
+
+    def append(self, invocation: Invocation) -> None:
+        """The driver's call after each invocation that ran."""
+        logs, init_logs = invocation.logs, invocation.init_logs
+        error_type = invocation.error_type or ""
+        self._add(
+            Entry(
+                invocation.epoch_ms,
+                invocation.request_id,
+                invocation.duration_ns,
+                invocation.init_ns,
+                invocation.cpu_ns,
+                invocation.queue_ns,
+                invocation.memory_peak_kib,
+                error_type,
+                _platform_message(invocation.result) if error_type in _PLATFORM_ERRORS else "",
+                init_logs,
+                logs,
+                invocation.logs_dropped_bytes,
+            ),
+            (len(logs) if logs else 0) + (len(init_logs) if init_logs else 0),
+        )
+
+    def append_init_report(self, duration_ns: int, phase: str, error_type: str, logs: bytes | None) -> None:
+        """The driver's call after a failed INIT."""
+        self._add(InitReport(_now_ms(), duration_ns, phase, error_type, logs), len(logs) if logs else 0)
+
+    def note(self, text: str) -> None:
+        """Adds a line of our own."""
+        self._add(Note(_now_ms(), text), len(text))
+
+    def _add(self, entry: Entry | InitReport | Note, size: int) -> None:
+        entries = self._entries
+        entries.append(entry)
+        self.appended += 1
+        self._bytes += size
+        while len(entries) > limits.LOG_RECORDS_PER_FUNCTION_MAX or (
+            self._bytes > limits.LOG_BYTES_PER_FUNCTION_MAX and len(entries) > 1
+        ):
+            self._bytes -= _size(entries.popleft())
+            self.dropped += 1
+        if self.watchers:
+            for watcher in tuple(self.watchers):
+                watcher()
+
+    def entries(self, after: int = 0) -> Iterator[tuple[int, Entry | InitReport | Note]]:
+        """(sequence, entry) of those with a higher sequence number than `after`, oldest first. Sequences count from 1."""
+        first = self.appended - len(self._entries) + 1
+        for index, entry in enumerate(self._entries):
+            if first + index > after:
+                yield first + index, entry
+
+    def events(self, after: int = 0, entries_max: int = 1000) -> tuple[list[Event], int]:
+        """Events of the entries after `after`, and the sequence to go on from."""
+        events: list[Event] = []
+        last = after
+        for count, (sequence, entry) in enumerate(self.entries(after)):
+            if count >= entries_max:
+                break
+            last = sequence
+            for message in self.lines(entry):
+                events.append(Event(sequence, entry.epoch_ms, message))
+        return events, last
+
+    def lines(self, entry: Entry | InitReport | Note) -> Iterator[str]:
+        """The log events of one entry, each with its line end."""
+        if isinstance(entry, Note):
+            yield entry.text + "\n"
+        elif isinstance(entry, InitReport):
+            yield from _split(entry.logs)
+            yield self._init_report(entry)
+        else:
+            yield from _split(entry.init_logs)
+            yield self._start(entry)
+            if entry.logs_dropped_bytes:
+                yield f"[fastlam: {entry.logs_dropped_bytes} bytes of output dropped]\n"
+            yield from _split(entry.logs)
+            yield from self._end(entry)
+
+    def tail(self, invocation: Invocation) -> bytes:
+        """The last LOG_TAIL_BYTES of one invocation's log, for X-Amz-Log-Result."""
+        for _, entry in reversed(list(self.entries(self.appended - 64))):
+            if isinstance(entry, Entry) and entry.request_id == invocation.request_id:
+                text = "".join(self.lines(entry)).encode()
+                if len(text) <= limits.LOG_TAIL_BYTES:
+                    return text
+                return text[-limits.LOG_TAIL_BYTES :].decode("utf-8", "replace").encode()
+        return b""
+
+    def _start(self, entry: Entry) -> str:
+        if self.json_format:
+            return _json(entry.epoch_ms, "platform.start", {"requestId": entry.request_id, "version": self.version})
+        return f"START RequestId: {entry.request_id} Version: {self.version}\n"
+
+    def _end(self, entry: Entry) -> Iterator[str]:
+        duration_ms = entry.duration_ns / 1e6
+        billed = self._billed_ms(entry.duration_ns, entry.init_ns)
+        memory_mb = max(1, -(-entry.memory_peak_kib // 1024))
+        end_ms = entry.epoch_ms + int(duration_ms)
+        status = ""
+        if entry.error_type in _PLATFORM_ERRORS:
+            status = "timeout" if entry.error_type == "Sandbox.Timedout" else "error"
+        if self.json_format:
+            metrics: dict[str, object] = {
+                "durationMs": round(duration_ms, 3),
+                "billedDurationMs": billed,
+                "memorySizeMB": self.memory_mb,
+                "maxMemoryUsedMB": memory_mb,
+            }
+            if entry.init_ns >= 0:
+                metrics["initDurationMs"] = round(entry.init_ns / 1e6, 3)
+            record: dict[str, object] = {
+                "requestId": entry.request_id,
+                "metrics": metrics,
+                "status": status or ("error" if entry.error_type else "success"),
+            }
+            if entry.error_type:
+                record["errorType"] = entry.error_type
+            yield _json(end_ms, "platform.report", record)
+            return
+        if status == "timeout":
+            yield f"{_iso(end_ms)} {entry.request_id} {entry.error_message.partition('Error: ')[2]}\n\n"
+        yield f"END RequestId: {entry.request_id}\n"
+        if status == "error":
+            yield f"{entry.error_message}\n{entry.error_type}\n"
+        report = (
+            f"REPORT RequestId: {entry.request_id}\tDuration: {duration_ms:.2f} ms\tBilled Duration: {billed} ms\t"
+            f"Memory Size: {self.memory_mb} MB\tMax Memory Used: {memory_mb} MB"
+        )
+        if entry.init_ns >= 0:
+            report += f"\tInit Duration: {entry.init_ns / 1e6:.2f} ms"
+        if status:
+            report += f"\tStatus: {status}"
+            if status == "error":
+                report += f"\tError Type: {entry.error_type}"
+            yield report + "\n"
+        else:
+            yield report + "\t\n"
+
+    def _init_report(self, entry: InitReport) -> str:
+        duration_ms = entry.duration_ns / 1e6
+        timed_out = entry.error_type == "Sandbox.Timedout"
+        status = "timeout" if timed_out else "error"
+        if self.json_format:
+            record: dict[str, object] = {
+                "initializationType": "on-demand",
+                "phase": entry.phase,
+                "status": status,
+                "metrics": {"durationMs": round(duration_ms, 3)},
+            }
+            if not timed_out:
+                record["errorType"] = entry.error_type
+            return _json(entry.epoch_ms, "platform.initReport", record)
+        line = f"INIT_REPORT Init Duration: {duration_ms:.2f} ms\tPhase: {entry.phase}\tStatus: {status}"
+        return f"{line}\n" if timed_out else f"{line}\tError Type: {entry.error_type}\n"
+
+
+def _split(logs: bytes | None) -> Iterator[str]:
+    """Output as log events: one a line; what has no line end yet is one too."""
+    if logs:
+        for line in logs.decode("utf-8", "replace").split("\n"):
+            if line:
+                yield line + "\n"
+
+
+def _size(entry: Entry | InitReport | Note) -> int:
+    if isinstance(entry, Note):
+        return len(entry.text)
+    if isinstance(entry, InitReport):
+        return len(entry.logs or b"")
+    return len(entry.logs or b"") + len(entry.init_logs or b"")
+
+
+def _platform_message(payload: bytes) -> str:
+    try:
+        message = json.loads(payload).get("errorMessage", "")
+    except (ValueError, AttributeError):
+        return ""
+    return message if isinstance(message, str) else ""
+
+
+def _now_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
+
+
+def _iso(epoch_ms: int) -> str:
+    moment = datetime.fromtimestamp(epoch_ms / 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{epoch_ms % 1000:03d}Z"
+
+
+def _json(epoch_ms: int, kind: str, record: dict[str, object]) -> str:
+    return json.dumps({"time": _iso(epoch_ms), "type": kind, "record": record}, separators=(",", ":")) + "\n"
