@@ -34,7 +34,7 @@ enum {
 
 /* Makes an empty ring of `slot_count` slots (a power of two, at least 2), each for records of up to `record_bytes_max`
  * bytes (at least 1).
- * FL_RING_OK and *out set; else *out is NULL: FL_RING_INVALID (a count or size that is not allowed), FL_RING_NO_MEMORY. */
+ * FL_RING_OK and *out set; else *out is NULL: FL_RING_INVALID (a count or size not allowed), FL_RING_NO_MEMORY. */
 int fl_ring_create(fl_ring **out, uint32_t slot_count, uint32_t record_bytes_max);
 
 /* Frees the ring and whatever records it still holds; NULL is allowed. No other thread may be inside a call. */

@@ -161,7 +161,8 @@ void fl_slots_close(fl_slots *slots)
 /* ---- dispatcher's side ----------------------------------------------------------------------------------------- */
 
 /* Tries this often to swap a word that the worker may be changing at the same time. An honest worker changes it a few
- * times at most; one that never stops is overruled by a plain store (free) or believed (queue: busy; revoke: too late). */
+ * times at most; one that never stops is overruled by a plain store (free) or believed (queue: busy; revoke: too
+ * late). */
 enum { SWAP_TRIES = 64 };
 
 static void wake_waiters(struct slot *slot)

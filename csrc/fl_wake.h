@@ -6,10 +6,10 @@
 /* A new non-blocking, close-on-exec eventfd with nothing signalled. The descriptor (close() it), or -errno. */
 int fl_wake_create(void);
 
-/* Rings: the descriptor becomes readable. 0 (also when it already was), or -errno. Never blocks; retries after EINTR. */
+/* Rings: the descriptor becomes readable. 0 (also when it already was), or -errno. Never blocks; retries on EINTR. */
 int fl_wake_signal(int fd);
 
-/* Takes every signal given so far. 1: there was one; 0: there was none; or -errno. Never blocks; retries after EINTR. */
+/* Takes every signal given so far. 1: there was one; 0: there was none; or -errno. Never blocks; retries on EINTR. */
 int fl_wake_clear(int fd);
 
 #endif

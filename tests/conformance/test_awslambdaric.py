@@ -397,13 +397,27 @@ def test_chosen_results(recorder: Recorder, result: Any) -> None:
     assert_same_result(result, recorder)
 
 
+@pytest.mark.parametrize("unit", ["x", "\n", "\x01", "\x7f", '"', "é", "\u20ac", "\U0001f600"])
+def test_texts_of_every_length(recorder: Recorder, unit: str) -> None:
+    """The writer works on eight bytes at a time and changes its buffer on the way."""
+    for length in [*range(40), *range(980, 1060), 5000]:
+        assert_same_result(["x" * (length % 8), unit * length, "x" * length + unit], recorder)
+
+
+def test_integers_of_every_length(recorder: Recorder) -> None:
+    bounds = [2**bits + step for bits in (7, 31, 32, 53, 62, 63, 64) for step in (-1, 0, 1)]
+    powers = [10**digits + step for digits in range(22) for step in (-1, 0)]
+    assert_same_result([sign * number for number in bounds + powers for sign in (1, -1)], recorder)
+
+
 @pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"a": value}, lambda value: (value, 1)])
 def test_deeply_nested_results(recorder: Recorder, wrap: Callable[[Any], Any]) -> None:
     result: Any = 1
     kinds = set()
     for depth in range(sys.getrecursionlimit() + 20):
         result = wrap(result)
-        if depth > sys.getrecursionlimit() - 200:
+        # Where the writer gives up, and where the general encoder does.
+        if 95 < depth < 105 or depth > sys.getrecursionlimit() - 200:
             ours = marshalled_by_us(ENVIRONMENTS[1], result)
             assert ours == marshalled_by_them(ENVIRONMENTS[1], result, recorder), depth
             kinds.add(ours[0])

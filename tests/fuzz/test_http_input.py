@@ -6,18 +6,16 @@ import asyncio
 import errno
 import re
 import socket
-import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import uvloop
+from http_running import WAIT_SECONDS, Running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastlam.http.server import HttpServer, Request
+from fastlam.http.server import Request
 
-WAIT_SECONDS = 20
+BODY_BYTES_MAX = 10_000
 SEEDS = (
     b"GET /2015-03-31/functions/ HTTP/1.1\r\nHost: localhost:4566\r\nAccept: */*\r\n\r\n",
     b"POST /2015-03-31/functions/hello/invocations?Qualifier=1 HTTP/1.1\r\nContent-Length: 15\r\n\r\n"
@@ -61,48 +59,24 @@ def mutated(draw: st.DrawFn) -> list[bytes]:
     return [bytes(data[start:end]) for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
-class Server:
-    """The server on a thread; half of its answers come later than the handler returns, in another order."""
-
-    def __init__(self) -> None:
-        self.loop = uvloop.new_event_loop()
-        self.errors: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.errors.append(context))
-        self.thread = threading.Thread(target=self.loop.run_forever)
-        self.thread.start()
-        self.port: int = self.run(self.start())
-
-    async def start(self) -> int:
-        self.server = HttpServer(self.handle, body_bytes_max=10_000, header_bytes_max=8192)
-        return await self.server.start("127.0.0.1", 0)
-
-    def handle(self, request: Request) -> None:
-        assert len(request.body) <= 10_000
-        if len(request.target) % 2:
-            self.loop.call_soon(request.respond, 200, b"", request.body)
-        else:
-            request.respond(200, b"", request.body)
-
-    def run(self, awaitable: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(awaitable, self.loop).result(WAIT_SECONDS)
-
-    def stop(self) -> None:
-        self.run(self.server.drain(0))
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(WAIT_SECONDS)
-        self.loop.close()
+def answer(request: Request) -> None:
+    """Half of the answers come later than the handler returns, in another order."""
+    assert len(request.body) <= BODY_BYTES_MAX
+    if len(request.target) % 2:
+        asyncio.get_running_loop().call_soon(request.respond, 200, b"", request.body)
+    else:
+        request.respond(200, b"", request.body)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    running = Server()
-    yield running
-    running.stop()
+def server() -> Iterator[Running]:
+    with Running(answer, body_bytes_max=BODY_BYTES_MAX, header_bytes_max=8192) as running:
+        yield running
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(pieces=mutated())
-def test_any_bytes(server: Server, pieces: list[bytes]) -> None:
+def test_any_bytes(server: Running, pieces: list[bytes]) -> None:
     received = bytearray()
     with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_SECONDS) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -124,7 +98,7 @@ def test_any_bytes(server: Server, pieces: list[bytes]) -> None:
     assert server.errors == []
 
 
-def test_nothing_is_left_open(server: Server) -> None:
+def test_nothing_is_left_open(server: Running) -> None:
     async def settled() -> None:
         while server.server.statistics().connections_open:
             await asyncio.sleep(0)

@@ -246,7 +246,11 @@ def test_unsigned_requests_use_the_defaults(server: ApiServer, client: Any) -> N
     answer = server.send("GET", "/2015-03-31/functions/hello/configuration")
     assert answer.status == 200
     assert answer.json["FunctionArn"] == f"{ARN}:hello"
-    for junk in ("AWS4-HMAC-SHA256 Credential=", "Bearer x", "AWS4-HMAC-SHA256 Credential=a/b/../../c/d/e, Signature=1"):
+    for junk in (
+        "AWS4-HMAC-SHA256 Credential=",
+        "Bearer x",
+        "AWS4-HMAC-SHA256 Credential=a/b/../../c/d/e, Signature=1",
+    ):
         assert server.send("GET", "/2015-03-31/functions/hello", headers={"Authorization": junk}).status == 200
 
 
@@ -340,21 +344,21 @@ def test_what_is_not_there_yet_is_refused(client: Any, given: dict[str, Any], me
         ),
         (
             {"Runtime": "python3.7"},
-            "The runtime parameter of python3.7 is no longer supported for creating or updating AWS Lambda functions. We"
-            " recommend you use a supported runtime while creating or updating functions.",
+            ("The runtime parameter of python3.7 is no longer supported for creating or updating AWS Lambda functions. We"
+            " recommend you use a supported runtime while creating or updating functions."),
         ),
         ({"Runtime": "nodejs22.x"}, "The runtime nodejs22.x is not supported yet: fastlam runs python runtimes so far."),
         (
             {"Runtime": "PYTHON3.9"},
-            "Value PYTHON3.9 at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: [nodejs20.x,"
+            ("Value PYTHON3.9 at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: [nodejs20.x,"
             " python3.14, provided.al2023, python3.12, python3.13, nodejs24.x, nodejs22.x, java25, python3.10, python3.11,"
             " java21, ruby3.3, ruby3.4, ruby3.2, python3.8, python3.9, java17, nodejs16.x, dotnet10, dotnet8, java11,"
-            " dotnet6, nodejs18.x, provided.al2, java8.al2] or be a valid ARN",
+            " dotnet6, nodejs18.x, provided.al2, java8.al2] or be a valid ARN"),
         ),
         (
             {"FunctionName": "x" * 65},
-            f"1 validation error detected: Value '{'x' * 65}' at 'functionName' failed to satisfy constraint: Member must"
-            " have length less than or equal to 64",
+            (f"1 validation error detected: Value '{'x' * 65}' at 'functionName' failed to satisfy constraint: Member must"
+            " have length less than or equal to 64"),
         ),
         ({"FunctionName": "x:1"}, "A function is created without a qualifier: x:1"),
         (
@@ -363,15 +367,15 @@ def test_what_is_not_there_yet_is_refused(client: Any, given: dict[str, Any], me
         ),
         (
             {"Environment": {"Variables": {"OK": "1", "AWS_REGION": "x", "AWS_SESSION_TOKEN": "y"}}},
-            "Lambda was unable to configure your environment variables because the environment variables you have provided"
+            ("Lambda was unable to configure your environment variables because the environment variables you have provided"
             " contains reserved keys that are currently not supported for modification. Reserved keys used in this request:"
-            " AWS_REGION, AWS_SESSION_TOKEN",
+            " AWS_REGION, AWS_SESSION_TOKEN"),
         ),
         ({"Tags": {f"key{number}": "" for number in range(51)}}, "Number of tags exceeds resource tag limit."),
         (
             {"LoggingConfig": {"ApplicationLogLevel": "DEBUG"}},
-            'LogLevel is not supported when LogFormat is set to "Text". Remove LogLevel from your request or change the'
-            ' LogFormat to "JSON" and try again.',
+            ('LogLevel is not supported when LogFormat is set to "Text". Remove LogLevel from your request or change the'
+            ' LogFormat to "JSON" and try again.'),
         ),
     ],
 )  # fmt: skip
@@ -457,7 +461,12 @@ def test_update_logging(client: Any) -> None:
     group = {"LogGroup": "/aws/lambda/hello"}
     levels = {"ApplicationLogLevel": "INFO", "SystemLogLevel": "INFO"}
     assert update(LogFormat="JSON") == {"LogFormat": "JSON", **levels, **group}
-    assert update(ApplicationLogLevel="DEBUG") == {"LogFormat": "JSON", **levels, "ApplicationLogLevel": "DEBUG", **group}
+    assert update(ApplicationLogLevel="DEBUG") == {
+        "LogFormat": "JSON",
+        **levels,
+        "ApplicationLogLevel": "DEBUG",
+        **group,
+    }
     assert update(LogGroup="/mine")["ApplicationLogLevel"] == "DEBUG"
     assert update(LogFormat="Text") == {"LogFormat": "Text", "LogGroup": "/mine"}
 
@@ -489,7 +498,10 @@ def test_revisions(client: Any) -> None:
     created = create(client)
     wait(client)
     stale = created["RevisionId"]
-    for call, more in ((client.update_function_configuration, {}), (client.update_function_code, {"ZipFile": make_zip()})):
+    for call, more in (
+        (client.update_function_configuration, {}),
+        (client.update_function_code, {"ZipFile": make_zip()}),
+    ):
         error = error_of(call, FunctionName="hello", RevisionId=stale, **more)
         assert isinstance(error, client.exceptions.PreconditionFailedException)
         assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 412
@@ -631,7 +643,10 @@ def test_validation_over_the_wire(client: Any) -> None:
     assert "Type" not in error.response
     message = error.response["Error"]["Message"]
     assert message.startswith("4 validation errors detected: Value 'x' at 'role' failed to satisfy constraint:")
-    assert "; Value '0' at 'timeout' failed to satisfy constraint: Member must have value greater than or equal to 1;" in message
+    assert (
+        "; Value '0' at 'timeout' failed to satisfy constraint: Member must have value greater than or equal to 1;"
+        in message
+    )
     assert message.endswith(
         "Value 'on' at 'tracingConfig.mode' failed to satisfy constraint: Member must satisfy enum value set: [Active,"
         " PassThrough]"

@@ -5,70 +5,18 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-import uvloop
+from http_running import WAIT_SECONDS, Running
 
 from fastlam.http.server import HttpServer, Request
 from fastlam.limits import HTTP_HEADERS_MAX, HTTP_PIPELINE_MAX
 
-WAIT_SECONDS = 20
 JSON = b"Content-Type: application/json\r\n"
-
-
-class Running:
-    """A server on a uvloop thread of its own; `seen` are the requests its handler got."""
-
-    def __init__(self, answer: Callable[[Request], None] | None = None, **options: Any) -> None:
-        self.seen: queue.Queue[Request] = queue.Queue()
-        self.answer = answer
-        self.options = {"body_bytes_max": 1_000_000, **options}
-        self.loop = uvloop.new_event_loop()
-        self.errors: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.errors.append(context))
-        self.thread = threading.Thread(target=self.loop.run_forever)
-
-    def handle(self, request: Request) -> None:
-        self.seen.put(request)
-        if self.answer is not None:
-            self.answer(request)
-
-    def __enter__(self) -> Self:
-        self.thread.start()
-
-        async def start() -> tuple[HttpServer, int]:
-            server = HttpServer(self.handle, **self.options)
-            return server, await server.start("127.0.0.1", 0)
-
-        self.server, self.port = self.run(start())
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.run(self.server.drain(0))
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(WAIT_SECONDS)
-        self.loop.close()
-
-    def run(self, awaitable: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(awaitable, self.loop).result(WAIT_SECONDS)
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        async def inside() -> Any:
-            return function(*arguments)
-
-        return self.run(inside())
-
-    def next(self) -> Request:
-        return self.seen.get(timeout=WAIT_SECONDS)
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_SECONDS)
 
 
 def echo(request: Request) -> None:

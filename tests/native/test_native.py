@@ -17,13 +17,14 @@ PROGRAMS = {
     "test_slots": ("fl_slots.c",),
     "test_json": ("fl_json.c",),
     "stress_ring": ("fl_ring.c", "fl_wake.c"),
+    "stress_slots": ("fl_slots.c",),
 }
 WAYS = {
     "plain": ("-O2",),
-    "memory": ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
-    "thread": ("-O1", "-fsanitize=thread"),
+    "memory": ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DFL_SANITIZED"),
+    "thread": ("-O1", "-fsanitize=thread", "-DFL_SANITIZED"),
 }
-THREADED = ("test_ring", "stress_ring", "test_slots")
+THREADED = ("test_ring", "test_slots", "stress_ring", "stress_slots")
 SLOWED = {"plain": "1", "memory": "4", "thread": "10"}
 CASES = [(program, way) for program in PROGRAMS for way in WAYS if way != "thread" or program in THREADED]
 FUZZ_RUNS = 200_000

@@ -17,7 +17,9 @@ PATTERN = MODEL.shape_for("NamespacedFunctionName").metadata["pattern"]
 
 names = st.from_regex(r"[a-zA-Z0-9-_]{1,64}", fullmatch=True)
 qualifiers = st.one_of(st.none(), st.just("$LATEST"), st.from_regex(r"[a-zA-Z0-9-_]{1,30}", fullmatch=True))
-regions = st.sampled_from(["us-east-1", "eu-west-3", "us-gov-west-1", "us-iso-east-1", "us-isob-east-1", "eusc-de-east-1"])
+regions = st.sampled_from(
+    ["us-east-1", "eu-west-3", "us-gov-west-1", "us-iso-east-1", "us-isob-east-1", "eusc-de-east-1"]
+)
 accounts = st.from_regex(r"\d{12}", fullmatch=True).filter(str.isascii)
 PIECES = ["arn", "aws", "aws-cn", "lambda", ":", "::", "us-east-1", "123456789012", "function", "$LATEST", "$LATEST.PUBLISHED",
           "name", "1", "$", ".", "/", " ", "\n", "é", ""]  # fmt: skip
@@ -34,7 +36,9 @@ def test_every_form_gives_its_parts_back(name: str, qualifier: str | None, regio
         (f"arn:aws-cn:lambda:{region}:{account}:function:{name}{suffix}", region, account),
     ):
         assert parse_locator(text) == (name, qualifier, expected_region, expected_account)
-    assert function_arn(region, account, name, qualifier) == f"arn:aws:lambda:{region}:{account}:function:{name}{suffix}"
+    assert (
+        function_arn(region, account, name, qualifier) == f"arn:aws:lambda:{region}:{account}:function:{name}{suffix}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,9 +115,11 @@ def test_resolving() -> None:
             "$LATEST",
             False,
             "AccessDeniedException",
-            "User: me is not authorized to perform: lambda:GetFunction on resource:"
-            " arn:aws:lambda:us-east-1:111111111111:function:hello:$LATEST because no resource-based policy allows the"
-            " lambda:GetFunction action",
+            (
+                "User: me is not authorized to perform: lambda:GetFunction on resource:"
+                " arn:aws:lambda:us-east-1:111111111111:function:hello:$LATEST because no resource-based policy allows the"
+                " lambda:GetFunction action"
+            ),
         ),
     ],
 )

@@ -44,7 +44,9 @@ class Raw:
     packed_size: int | None = None
 
 
-def build(*entries: Raw, count: int | None = None, prefix: bytes = b"", tail: bytes = b"", comment: bytes = b"") -> bytes:
+def build(
+    *entries: Raw, count: int | None = None, prefix: bytes = b"", tail: bytes = b"", comment: bytes = b""
+) -> bytes:
     body, directory = bytearray(prefix), bytearray()
     for entry in entries:
         deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -63,7 +65,9 @@ def build(*entries: Raw, count: int | None = None, prefix: bytes = b"", tail: by
                                  0, 0, entry.mode << 16, min(offset, 0xFFFFFFFF)) + entry.name + entry.extra  # fmt: skip
     declared = len(entries) if count is None else count
     start = len(body) - len(prefix)
-    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, declared & 0xFFFF, declared & 0xFFFF, len(directory), start, len(comment))
+    end = struct.pack(
+        "<4s4H2LH", b"PK\5\6", 0, 0, declared & 0xFFFF, declared & 0xFFFF, len(directory), start, len(comment)
+    )
     return bytes(body + directory + tail + end + comment)
 
 
@@ -105,7 +109,9 @@ def refusal(store: ArtifactStore, data: bytes) -> ApiError:
 
 
 def test_a_package_is_stored_once(store: ArtifactStore, tmp_path: Path) -> None:
-    data = build(Raw(b"app.py", b"x = 1\n", method=8), Raw(b"lib/", mode=stat.S_IFDIR | 0o755), Raw(b"lib/a/b.txt", b"b"))
+    data = build(
+        Raw(b"app.py", b"x = 1\n", method=8), Raw(b"lib/", mode=stat.S_IFDIR | 0o755), Raw(b"lib/a/b.txt", b"b")
+    )
     artifact = store.put_zip(data)
     assert artifact.sha256 == hashlib.sha256(data).hexdigest()
     assert artifact.code_sha256 == base64.b64encode(hashlib.sha256(data).digest()).decode()
@@ -117,7 +123,9 @@ def test_a_package_is_stored_once(store: ArtifactStore, tmp_path: Path) -> None:
     assert store.put_zip(data) == artifact == store.open(artifact.sha256)
     assert artifact.directory.stat().st_ino == before
     assert store.open("0" * 64) is None
-    assert sorted(path.name for path in (tmp_path / "code").iterdir()) == sorted([artifact.sha256, f"{artifact.sha256}.zip"])
+    assert sorted(path.name for path in (tmp_path / "code").iterdir()) == sorted(
+        [artifact.sha256, f"{artifact.sha256}.zip"]
+    )
 
 
 def test_modes(store: ArtifactStore) -> None:
@@ -174,7 +182,11 @@ def test_names(store: ArtifactStore) -> None:
 
 def test_prefixes_comments_and_data_descriptors(store: ArtifactStore) -> None:
     entry = Raw(b"a", b"content", method=8, flags=8)
-    for data in (build(entry, prefix=b"#!/bin/sh\n" * 9), build(entry, comment=b"hello" * 100), build(entry) + b"\0" * 20):
+    for data in (
+        build(entry, prefix=b"#!/bin/sh\n" * 9),
+        build(entry, comment=b"hello" * 100),
+        build(entry) + b"\0" * 20,
+    ):
         assert tree(store.put_zip(data).directory) == {"a": b"content"}
 
 
@@ -195,7 +207,9 @@ def test_zip64(store: ArtifactStore) -> None:
         assert tree(store.put_zip(front + body[:-22] + record + locator + end).directory) == {"a": b"abc"}
 
 
-names = st.text(st.characters(codec="utf-8", exclude_characters="/\\\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
+names = st.text(
+    st.characters(codec="utf-8", exclude_characters="/\\\0", exclude_categories=["Cs"]), min_size=1, max_size=12
+)
 paths = (
     st.lists(names, min_size=1, max_size=4)
     .filter(lambda parts: not {".", ".."} & set(parts) and not (len(parts[0]) > 1 and parts[0][1] == ":"))
@@ -362,7 +376,9 @@ def test_links_that_lead_far(monkeypatch: pytest.MonkeyPatch, store: ArtifactSto
 @settings(max_examples=400, deadline=None)
 def test_damaged_archives(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Any bytes changed in a good archive: an error of the API or an artifact, and nothing outside of it."""
-    good = build(Raw(b"a/b.txt", b"some content " * 9, method=8), link(b"l", b"a/b.txt"), Raw(b"d/", mode=stat.S_IFDIR), PLAIN)
+    good = build(
+        Raw(b"a/b.txt", b"some content " * 9, method=8), link(b"l", b"a/b.txt"), Raw(b"d/", mode=stat.S_IFDIR), PLAIN
+    )
     damaged = bytearray(good)
     for position in data.draw(st.lists(st.integers(0, len(good) - 1), min_size=1, max_size=4)):
         damaged[position] = data.draw(st.integers(0, 255))

@@ -20,7 +20,10 @@ def error(kind: str, message: str) -> dict[str, Any]:
         (error("Runtime.ExitError", "RequestId: 1 Error: Runtime exited with error: signal: killed"), "--memory"),
         (error("Runtime.OutOfMemory", "RequestId: 1 Error: …"), "--memory"),
         (error("MemoryError", ""), "--memory"),
-        (error("Runtime.ImportModuleError", "Unable to import module 'app': No module named 'requests'"), "requirements.txt"),
+        (
+            error("Runtime.ImportModuleError", "Unable to import module 'app': No module named 'requests'"),
+            "requirements.txt",
+        ),
         (error("Runtime.ImportModuleError", "Unable to import module 'app': No module named 'app'"), "--handler"),
         (error("Runtime.ImportModuleError", "Unable to import module 'pkg/app': No module named 'pkg'"), "--handler"),
         (error("Runtime.ImportModuleError", "Unable to import module 'app': cannot import name 'x'"), "log"),

@@ -105,7 +105,9 @@ def test_requirements_are_installed_beside_the_projects_own_files(tmp_path: Path
             "backend.py": BACKEND,
         },
     )
-    project = write(tmp_path / "project", {"app.py": "own", "shadowed.py": "own", "requirements.txt": "../dependency\n"})
+    project = write(
+        tmp_path / "project", {"app.py": "own", "shadowed.py": "own", "requirements.txt": "../dependency\n"}
+    )
     code = package(project, "python3.11")
     with zipfile.ZipFile(BytesIO(code)) as archive:
         assert {"app.py", "dependency.py", "shadowed.py", "requirements.txt"} <= set(archive.namelist())
@@ -121,7 +123,7 @@ def test_requirements_are_installed_beside_the_projects_own_files(tmp_path: Path
 
 
 #: The smallest build backend: writes a wheel without any tool.
-BACKEND = '''
+BACKEND = """
 import os, zipfile
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
@@ -133,7 +135,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
         wheel.writestr("dependency-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr("dependency-1.dist-info/RECORD", "")
     return name
-'''
+"""
 
 
 def test_the_handler_that_the_files_suggest(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ from fastlam.store.records import FUNCTION, RESERVED_CONCURRENCY, Change, Record
 from fastlam.store.sqlite import FILE_NAME, MIGRATIONS, SqliteStore
 
 
-def function(name: str = "hello", account: str = "000000000000", region: str = "us-east-1", **more: object) -> FunctionRecord:
+def function(
+    name: str = "hello", account: str = "000000000000", region: str = "us-east-1", **more: object
+) -> FunctionRecord:
     fields: dict[str, object] = {
         "account": account,
         "region": region,
@@ -86,7 +88,9 @@ def test_watchers_hear_of_committed_changes_in_order(store: RecordStore) -> None
     stop = store.watch(heard.append)
     one, two = function("one"), function("two")
     store.put(FUNCTION, one)
-    store.apply([Write(FUNCTION, two.key, two), Write(RESERVED_CONCURRENCY, one.key, None), Write(FUNCTION, one.key, None)])
+    store.apply(
+        [Write(FUNCTION, two.key, two), Write(RESERVED_CONCURRENCY, one.key, None), Write(FUNCTION, one.key, None)]
+    )
     store.delete(FUNCTION, one.key)
     assert heard == [
         Change(FUNCTION, one.key, one, None),
@@ -217,7 +221,9 @@ def test_newer_databases_are_refused(tmp_path: Path) -> None:
         SqliteStore(path)
 
 
-@pytest.mark.parametrize("content", [b"this is no database, it is a text of some length" * 100, b"SQLite format 3\0" + b"\xff" * 500])
+@pytest.mark.parametrize(
+    "content", [b"this is no database, it is a text of some length" * 100, b"SQLite format 3\0" + b"\xff" * 500]
+)
 def test_what_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
     with pytest.raises(FastlamError, match=r"cannot be used: file is not a database"):

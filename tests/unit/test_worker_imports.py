@@ -92,7 +92,7 @@ def test_hidden_modules_go_on_working(tmp_path: Path) -> None:
         "{'a': [1.5, 'é', None]} [inf, '\\ud800']",
         """(b'{"a": [1.50, "x"]}', 'application/json')""",
         "Runtime.UnmarshalError",
-        '''b"[ERROR] Runtime.ImportModuleError: Unable to import module 'nothing': '''
+        """b"[ERROR] Runtime.ImportModuleError: Unable to import module 'nothing': """
         '''No module named 'nothing'\\rTraceback (most recent call last):\\n"''',
         "ClientContext([custom={'a': 1},env=None,client=None])",
     ]
@@ -173,7 +173,8 @@ def test_packages_that_lambda_brings_along(tmp_path: Path) -> None:
         imports.hide_runtime_modules()
         import importlib.metadata
         import boto3, simplejson, six, six.moves.urllib.parse
-        print(importlib.metadata.version("boto3") == boto3.__version__, importlib.metadata.version("python_dateutil") != "")
+        version = importlib.metadata.version
+        print(version("boto3") == boto3.__version__, version("python_dateutil") != "")
         try:
             importlib.metadata.version("msgspec")
         except importlib.metadata.PackageNotFoundError as error:
@@ -257,8 +258,8 @@ def test_preloaded_boto3(tmp_path: Path, steps: str) -> None:
         f"""
         {steps}
         imports.set_path([sys.argv[1]])
-        kept = {{name.partition(".")[0] for name in sys.modules}} - set(sys.stdlib_module_names) - {{"__main__", "__mp_main__"}}
-        print(sorted(kept - set(imports.BOTO3_PACKAGES)), "boto3" in kept)
+        kept = {{name.partition(".")[0] for name in sys.modules}} - set(sys.stdlib_module_names)
+        print(sorted(kept - set(imports.BOTO3_PACKAGES) - {{"__main__", "__mp_main__"}}), "boto3" in kept)
         import boto3, six.moves.urllib.parse
         print(boto3.DEFAULT_SESSION)
         """

@@ -7,18 +7,23 @@ null members are absent. Numbers with a fraction are truncated towards zero and 
 from __future__ import annotations
 
 import binascii
+import contextlib
 import math
+import re
+import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from fastlam import limits
 from fastlam.api.service_model import Operation, ServiceModel
-from fastlam.errors import serialization
+from fastlam.errors import ApiError, serialization
 from fastlam.http.server import Request
 
 _INTEGER_BITS: Final = {"integer": 31, "long": 63}
+_BASE64_CHARACTERS: Final = 128 * 1024  # a multiple of four
 _decode_json: Final = msgspec.json.Decoder().decode
 
 
@@ -43,6 +48,55 @@ def decode(
     query: Mapping[str, list[str]],
 ) -> dict[str, Any]:
     """The operation's input by member name. May take long for a large body; touches nothing but its arguments."""
+    if len(request.body) > limits.BLOCKING_BODY_BYTES:
+        lifted = Lifted.of(request.body)
+        if lifted is not None:
+            with contextlib.suppress(ApiError):  # which is worded better without the detour
+                parameters = _decode(model, operation, request, labels, query, lifted)
+                if lifted.used:
+                    return parameters
+    return _decode(model, operation, request, labels, query, None)
+
+
+class Lifted:
+    """A large deployment package taken out of its body, which is then small: a decoder would hold the interpreter's lock for
+    as long as it takes to read the whole text. An unguessable word stands in its place; `used` says that the word turned up
+    where a blob belongs and nowhere else, otherwise the result is void."""
+
+    _WORD: Final = f"lifted:{secrets.token_hex(16)}"
+    _KEY: Final = re.compile(rb'"ZipFile"\s*:\s*"')
+
+    def __init__(self, body: bytes, text: memoryview) -> None:
+        self.body = body
+        self.text = text
+        self.used = False
+
+    @classmethod
+    def of(cls, body: bytes) -> Lifted | None:
+        match = cls._KEY.search(body, max(0, body.find(b'"ZipFile"')))
+        if match is None:
+            return None
+        start = match.end()
+        end = body.find(b'"', start)
+        if end < 0 or body.find(b"\\", start, end) >= 0:
+            return None
+        return cls(body[:start] + cls._WORD.encode() + body[end:], memoryview(body)[start:end])
+
+    def take(self, value: str) -> memoryview | None:
+        if value != self._WORD:
+            return None
+        self.used = True
+        return self.text
+
+
+def _decode(
+    model: ServiceModel,
+    operation: Operation,
+    request: Request,
+    labels: Mapping[str, str],
+    query: Mapping[str, list[str]],
+    lifted: Lifted | None,
+) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     if not operation.input:
         return parameters
@@ -50,7 +104,7 @@ def decode(
     for member in model.shapes[operation.input].members:
         value: Any = None
         if member.location == "uri":
-            value = labels.get(member.wire_name)
+            value = _from_text(model, member.shape, labels[member.wire_name])
         elif member.location == "querystring":
             value = _from_query(model, member.shape, query.get(member.wire_name))
         elif member.location == "header":
@@ -62,8 +116,8 @@ def decode(
             value = convert(model, member.shape, _json_object(request.body), member.name)
         else:
             if body is None:
-                body = _json_object(request.body)
-            value = convert(model, member.shape, body.get(member.wire_name), member.name)
+                body = _json_object(request.body if lifted is None else lifted.body)
+            value = convert(model, member.shape, body.get(member.wire_name), member.name, lifted)
         if value is not None:
             parameters[member.name] = value
     return parameters
@@ -83,7 +137,7 @@ def _json_object(body: bytes) -> Mapping[str, Any]:
     return value
 
 
-def convert(model: ServiceModel, shape_name: str, value: Any, path: str) -> Any:
+def convert(model: ServiceModel, shape_name: str, value: Any, path: str, lifted: Lifted | None = None) -> Any:
     """A JSON value as the model's type."""
     if value is None:
         return None
@@ -92,16 +146,16 @@ def convert(model: ServiceModel, shape_name: str, value: Any, path: str) -> Any:
     if kind == "structure":
         _expect(value, dict, path, "a structure")
         found = {
-            member.name: convert(model, member.shape, value.get(member.wire_name), f"{path}.{member.name}")
+            member.name: convert(model, member.shape, value.get(member.wire_name), f"{path}.{member.name}", lifted)
             for member in shape.members
         }
         return {name: item for name, item in found.items() if item is not None}
     if kind == "list":
         _expect(value, list, path, "a list")
-        return [convert(model, shape.element, item, path) for item in value]
+        return [convert(model, shape.element, item, path, lifted) for item in value]
     if kind == "map":
         _expect(value, dict, path, "a map")
-        return {name: convert(model, shape.element, item, path) for name, item in value.items()}
+        return {name: convert(model, shape.element, item, path, lifted) for name, item in value.items()}
     if kind == "string":
         _expect(value, str, path, "a String")
         return value
@@ -110,10 +164,7 @@ def convert(model: ServiceModel, shape_name: str, value: Any, path: str) -> Any:
         return value
     if kind == "blob":
         _expect(value, str, path, "a Blob")
-        try:
-            return binascii.a2b_base64(value, strict_mode=True)
-        except (binascii.Error, ValueError):
-            raise serialization(f"{path}: the value is not valid base64") from None
+        return _from_base64((lifted and lifted.take(value)) or value, path)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise serialization(f"{path}: {_kind_of(value)} can not be converted to {_article(kind)}")
     if kind in _INTEGER_BITS:
@@ -122,6 +173,21 @@ def convert(model: ServiceModel, shape_name: str, value: Any, path: str) -> Any:
             value = 2.0**bits if value > 0 else -(2.0**bits)
         return max(-(1 << bits), min(int(value), (1 << bits) - 1))
     return float(value)  # double, timestamp
+
+
+def _from_base64(text: str | memoryview, path: str) -> bytes:
+    """In pieces: each holds the interpreter's lock for a millisecond, so that the loop thread gets its turns meanwhile."""
+    pieces = []
+    try:
+        for position in range(0, len(text), _BASE64_CHARACTERS):
+            piece = text[position : position + _BASE64_CHARACTERS]
+            raw = piece.encode("ascii") if isinstance(piece, str) else bytes(piece)
+            if b"=" in raw and position + len(raw) < len(text):
+                raise ValueError("padding in the middle")
+            pieces.append(binascii.a2b_base64(raw, strict_mode=True))
+    except ValueError:  # of binascii or of a character that is not ASCII
+        raise serialization(f"{path}: the value is not valid base64") from None
+    return b"".join(pieces)
 
 
 def _from_query(model: ServiceModel, shape_name: str, values: list[str] | None) -> Any:

@@ -59,9 +59,9 @@ class Commands(click.Group):
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from importlib.metadata import version
+        from fastlam.version import VERSION
 
-        click.echo(f"fastlam {version('fastlam')}")
+        click.echo(f"fastlam {VERSION}")
         ctx.exit()
 
 

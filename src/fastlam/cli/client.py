@@ -1,4 +1,7 @@
-"""The daemon's API over http.client: one connection, JSON in and out, failures as the exceptions of `session`."""
+"""The daemon's API over http.client: JSON in and out, failures as the exceptions of `session`.
+
+Each request has its own connection: they are few, and so a daemon that drains has nothing of ours to wait for.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,6 @@ class Client:
         self.endpoint_url = endpoint_url
         self._account, self._region = account, region
         self._authorization: str | None = None
-        self._connection: http.client.HTTPConnection | None = None
         try:
             parts = urlsplit(endpoint_url)
             host, port = parts.hostname, parts.port
@@ -50,11 +52,6 @@ class Client:
         self._prefix = parts.path.rstrip("/")
         self._connection_class = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
 
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
     def request(
         self,
         method: str,
@@ -66,7 +63,7 @@ class Client:
         signed: bool = True,
     ) -> Response:
         """Sends one request. ApiFailure for an error answer, NoDaemon when nobody is there."""
-        sent = {"Accept": "application/json", **(headers or {})}
+        sent = {"Accept": "application/json", "Connection": "close", **(headers or {})}
         if signed and (self._account or self._region):
             sent["Authorization"] = self._authorize()
         target = self._prefix + path + (f"?{urlencode(query)}" if query else "")
@@ -76,26 +73,24 @@ class Client:
             answer = connection.getresponse()
             response = Response(answer.status, answer.headers, answer.read())
         except TimeoutError as error:
-            self.close()
             raise NoAnswer(f"The daemon did not answer within {ANSWER_SECONDS} s.") from error
         except (OSError, http.client.HTTPException) as error:
-            self.close()
             raise NoAnswer(f"What listens at {self.endpoint_url} ended the connection without an answer.") from error
+        finally:
+            connection.close()
         if response.status >= 400:
             raise _failure(response)
         return response
 
     def _connect(self) -> http.client.HTTPConnection:
-        if self._connection is None:
-            connection = self._connection_class(self.host, self._port, timeout=CONNECT_SECONDS)
-            try:
-                connection.connect()
-            except OSError as error:
-                raise NoDaemon(self.endpoint_url) from error
-            sock: socket.socket = connection.sock
-            sock.settimeout(ANSWER_SECONDS)
-            self._connection = connection
-        return self._connection
+        connection = self._connection_class(self.host, self._port, timeout=CONNECT_SECONDS)
+        try:
+            connection.connect()
+        except OSError as error:
+            raise NoDaemon(self.endpoint_url) from error
+        sock: socket.socket = connection.sock
+        sock.settimeout(ANSWER_SECONDS)
+        return connection
 
     def _authorize(self) -> str:
         """Looks like Signature Version 4 so far that account and region can be read from it; nothing is signed."""

@@ -137,12 +137,12 @@ def _update(client: Client, name: str, current: dict[str, Any], wanted: dict[str
     """Sends what differs, and says it."""
     changes = []
     if base64.b64encode(hashlib.sha256(code).digest()).decode() != current["CodeSha256"]:
-        _settle(client, name)
+        _await_quiet(client, name)
         client.call("PUT", function_path(name, "/code"), {"ZipFile": base64.b64encode(code).decode()})
         changes.append(f"updated the code of {name}: {human_bytes(current['CodeSize'])} -> {human_bytes(len(code))}")
     differing = {key: value for key, value in wanted.items() if value != current.get(key)}
     if differing:
-        _settle(client, name)
+        _await_quiet(client, name)
         client.call("PUT", function_path(name, "/configuration"), differing)
         for key, value in differing.items():
             changes.append(f"updated {name}: {_change(key, current.get(key), value)}")
@@ -156,19 +156,23 @@ def _change(key: str, old: Any, new: Any) -> str:
     return f"{key} {old} -> {new}"
 
 
-def _settle(client: Client, name: str) -> dict[str, Any]:
-    """Waits until the function is active and its last update is through."""
+def _await_quiet(client: Client, name: str) -> dict[str, Any]:
+    """Waits until the function is neither being created nor updated, well or badly."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
         configuration = client.configuration(name)
-        state, update = configuration.get("State", "Active"), configuration.get("LastUpdateStatus", "Successful")
-        if state == "Failed" or update == "Failed":
-            reason = configuration.get(
-                "StateReason" if state == "Failed" else "LastUpdateStatusReason", "no reason given"
-            )
-            raise CommandError(f"{name} cannot be used: {reason}")
-        if state != "Pending" and update == "Successful":
+        state, update = configuration.get("State"), configuration.get("LastUpdateStatus")
+        if state != "Pending" and update != "InProgress":
             return configuration
         if time.monotonic() > deadline:
             raise CommandError(f"{name} is still {state}, its update {update}, after {SETTLE_SECONDS} s.")
         time.sleep(POLL_SECONDS)
+
+
+def _settle(client: Client, name: str) -> dict[str, Any]:
+    """Waits until the function can be invoked."""
+    configuration = _await_quiet(client, name)
+    for status, reason in (("State", "StateReason"), ("LastUpdateStatus", "LastUpdateStatusReason")):
+        if configuration.get(status) == "Failed":
+            raise CommandError(f"{name} cannot be used: {configuration.get(reason, 'no reason is given')}")
+    return configuration

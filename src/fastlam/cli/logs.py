@@ -10,7 +10,7 @@ import click
 
 from fastlam.cli.session import Session, pass_session
 
-WAIT_SECONDS: Final = 20  # the daemon holds a request of -f open for so long
+WAIT_SECONDS: Final = 2  # the daemon holds a request of -f open for so long, also when it is told to stop
 
 
 @click.command("logs")

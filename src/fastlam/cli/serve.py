@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import subprocess
@@ -85,21 +84,6 @@ def _run(config: DaemonConfig) -> None:
         run_daemon(config)
     except FastlamError as error:
         raise CommandError(str(error)) from error
-    except OSError as error:
-        raise CommandError(_listen_failure(config, error)) from error
-
-
-def _listen_failure(config: DaemonConfig, error: OSError) -> str:
-    where = f"{config.host}:{config.port}"
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"Port {config.port} of {config.host} is taken: stop what listens there ('fastlam stop'?) or give --port."
-        )
-    if error.errno == errno.EACCES:
-        return f"This user may not listen on {where}: give a --port above 1023."
-    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-        return f"--host {config.host} is no address of this machine."
-    return f"The daemon could not start on {where}: {error}."
 
 
 # --- detached ----------------------------------------------------------------------------------------
@@ -139,18 +123,15 @@ def _await_answer(child: subprocess.Popen[bytes], url: str) -> None:
 
     deadline = time.monotonic() + START_SECONDS
     client = Client(url, None, None)
-    try:
-        while child.poll() is None:
-            try:
-                if client.health()["pid"] == child.pid:
-                    return
-            except NoDaemon:
-                pass
-            if time.monotonic() > deadline:
-                raise CommandError(f"The daemon did not answer at {url} within {START_SECONDS} s.")
-            time.sleep(POLL_SECONDS)
-    finally:
-        client.close()
+    while child.poll() is None:
+        try:
+            if client.health()["pid"] == child.pid:
+                return
+        except NoDaemon:
+            pass
+        if time.monotonic() > deadline:
+            raise CommandError(f"The daemon did not answer at {url} within {START_SECONDS} s.")
+        time.sleep(POLL_SECONDS)
 
 
 def _arguments(config: DaemonConfig, port: int) -> list[str]:

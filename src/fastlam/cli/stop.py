@@ -32,7 +32,6 @@ def command(session: Session, timeout: float) -> None:
     """
     client = session.client
     health = client.health()
-    client.close()  # an open connection would be one more for the daemon to drain
     if not _is_local(client.host):
         raise CommandError(f"The daemon at {session.endpoint_url} runs on another machine: stop it there.")
     pid = int(health["pid"])

@@ -28,14 +28,10 @@ _RESERVED_KEYS: Final = frozenset(_RESERVED.split())
 
 
 def _filled(value: Any) -> bool:
-    """Anything but nothing: None, "", empty lists and structures of such."""
+    """Anything but nothing: None, False, "", empty lists and structures of such."""
     if isinstance(value, Mapping):
         return any(_filled(inner) for inner in value.values())
-    return value not in (None, "", [], ())
-
-
-def _true(value: Any) -> bool:
-    return value is True
+    return value is not False and value not in (None, "", [])
 
 
 # Member, when it asks for something, and what it asks for.
@@ -52,9 +48,9 @@ _UNSUPPORTED: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
         "code from S3 (S3ObjectStorageMode); send the deployment package itself (ZipFile)",
     ),
     ("SourceKMSKeyArn", _filled, "customer-managed keys (SourceKMSKeyArn)"),
-    ("Publish", _true, "function versions (Publish)"),
+    ("Publish", _filled, "function versions (Publish)"),
     ("PublishTo", _filled, "function versions (PublishTo)"),
-    ("VpcConfig", lambda value: _filled(value) and value != {"Ipv6AllowedForDualStack": False}, "VPCs (VpcConfig)"),
+    ("VpcConfig", _filled, "VPCs (VpcConfig)"),
     ("DeadLetterConfig", _filled, "dead-letter queues (DeadLetterConfig)"),
     ("KMSKeyArn", _filled, "customer-managed keys (KMSKeyArn)"),
     ("Layers", _filled, "layers (Layers)"),

@@ -10,7 +10,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EINTR
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from fastlam.core.native cimport (
     FL_ZMQ_DONTWAIT,
@@ -32,6 +32,9 @@ import os
 
 import msgspec
 
+cdef extern from "<stdlib.h>" nogil:
+    int putenv(char *string)
+    int unsetenv(const char *name)
 cdef extern from "<stdio.h>" nogil:
     ctypedef struct FILE:
         pass
@@ -46,9 +49,16 @@ cdef enum:
     PyBUF_READ = 0x100
     LENGTH_BYTES = 4
 
+cdef dict environment_bytes = os.environ._data
 cdef uint32_t header_bytes_max = FRAME_HEADER_BYTES_MAX
 cdef object encode_header = msgspec.msgpack.Encoder().encode
 cdef object decode_header = msgspec.msgpack.Decoder(ToEnvironment).decode
+
+
+cdef enum:
+    VARIABLE_BYTES_MAX = 1024
+
+cdef char[VARIABLE_BYTES_MAX] trace_variable
 
 
 class ChannelError(Exception):
@@ -242,3 +252,58 @@ def now_ns():
 def line_buffer_c_stdio():
     """Makes C's stdout write line by line, so that what extension modules print is captured with its invocation."""
     setvbuf(stdout, NULL, _IOLBF, 4096)
+
+
+def set_trace_variable(str value):
+    """_X_AMZN_TRACE_ID for this process and its children; None takes it away.
+
+    os.environ would do, but C's setenv never frees what it is given: a new value for each invocation is a leak. Here the variable
+    stands in one buffer for good.
+    """
+    cdef bytes name = b"_X_AMZN_TRACE_ID"
+    cdef bytes encoded
+    cdef Py_ssize_t size
+    if value is None:
+        environment_bytes.pop(name, None)
+        unsetenv(name)
+        return
+    encoded = value.encode("utf-8", "surrogateescape")[:VARIABLE_BYTES_MAX - 18]
+    size = PyBytes_GET_SIZE(encoded)
+    if name not in environment_bytes:
+        memcpy(trace_variable, b"_X_AMZN_TRACE_ID=", 17)
+        trace_variable[17] = 0
+        putenv(trace_variable)
+    memcpy(trace_variable + 17, PyBytes_AS_STRING(encoded), size + 1)
+    environment_bytes[name] = encoded
+
+
+cdef class StateTitle:
+    """The state word at the end of a process title, rewritten in place: ps shows it, and an invocation pays nothing.
+
+    `title` is what setproctitle has just shown; it ends in "[idle]". Where that text is not found in the process's argument area,
+    `show` does nothing.
+    """
+
+    cdef char *word
+
+    def __cinit__(self, bytes title not None):
+        cdef size_t start = 0, end = 0
+        cdef size_t size = PyBytes_GET_SIZE(title)
+        cdef const char *shown
+        self.word = NULL
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rsplit(b")", 1)[1].split()
+        start, end = int(fields[45]), int(fields[46])
+        if not title.endswith(b"[idle]") or start == 0 or end - start <= size:
+            return
+        shown = <const char *>start
+        if memcmp(shown, PyBytes_AS_STRING(title), size) == 0:
+            self.word = <char *>start + size - 5
+
+    cpdef busy(self):
+        if self.word != NULL:
+            memcpy(self.word, b"busy", 4)
+
+    cpdef idle(self):
+        if self.word != NULL:
+            memcpy(self.word, b"idle", 4)

@@ -124,9 +124,12 @@ cdef class Dispatcher:
             # Nobody drives: this thread does so for a moment, so that environments get their work without a wake-up.
             self.owner = pthread_self()
             try:
-                self._pass(0)
+                if invocation.target.waiting and self.submitted & 15 == 0:
+                    self._pass(0)   # a long run of submissions: take in replies meanwhile, so that workers do not starve
+                elif not self.driving:
+                    self._drain_ring()
             finally:
-                self.owner = 0
+                self._release()
             if self.background_sleeps:
                 self._rouse_background()
         elif self.owner == pthread_self():
@@ -135,6 +138,34 @@ cdef class Dispatcher:
         elif rc == FL_RING_WAKE:
             self.wakes += 1
             fl_wake_signal(self.wake_fd)
+
+    def submit_all(self, list invocations):
+        """As `submit` for each of them, in this order, with one wake-up in all."""
+        cdef Invocation invocation
+        cdef bint mine = False
+        if self.closed:
+            raise DispatcherClosed("the dispatcher is closed")
+        if self.owner == 0:
+            self.owner = pthread_self()
+            mine = True
+        try:
+            for item in invocations:
+                invocation = <Invocation>item
+                if self.owner != pthread_self() or self.driving:
+                    self.submit(invocation)
+                    continue
+                invocation.state = STATE_SUBMITTED
+                invocation.submitted_ns = monotonic_ns()
+                self.outstanding += 1
+                self.submitted += 1
+                self._admit(invocation)
+                if self.submitted & 31 == 0:
+                    self._pass(0)
+        finally:
+            if mine:
+                self._release()
+                if self.background_sleeps:
+                    self._rouse_background()
 
     cdef int _make_room(self) except -1:
         """The ring is full: drain it if nobody drives, otherwise let the driver do so."""
@@ -1369,6 +1400,15 @@ cdef class Dispatcher:
     def snapshot(self):
         """The environments' states, for `ps`."""
         return [(<Environment>item).snapshot() for item in list(self.environments.values())]
+
+    def quiet(self, Target target):
+        """True when nothing of the target waits or runs (what is still in the ring counts as neither)."""
+        if target.waiting:
+            return False
+        for item in target.environments:
+            if (<Environment>item).outstanding:
+                return False
+        return True
 
     def environments_all(self):
         """All environments that have not been forgotten yet."""

@@ -287,7 +287,7 @@ cdef tuple _decoded(bytes data, offset, column, str text):
 
 
 cdef tuple _decode(bytes data, position):
-    """The Java char (16 bits) at `position`, the position after what was read, and Jackson's text if it is not UTF-8."""
+    """The Java char (16 bits) at `position`, the position after it, and Jackson's text if it is not UTF-8."""
     first = data[position]
     position += 1
     if first < 0x80:

@@ -1,0 +1,1 @@
+"""The HTTP server: uvloop, httptools, bounds. It knows nothing of Lambda."""

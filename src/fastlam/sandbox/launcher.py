@@ -21,6 +21,7 @@ import msgspec
 import zmq
 
 from fastlam import limits
+from fastlam.sandbox.keeper import Keeper
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.sandbox.zygotes import Zygote
 from fastlam.wire import control
@@ -49,6 +50,7 @@ class Launcher:
         self.context = zmq.Context(io_threads=1)
         self.context.set(zmq.MAX_SOCKETS, 65_000)
         self.directory = RuntimeDirectory()
+        self.keeper = Keeper()
         self.zygotes: dict[str, Zygote] = {}
         self._homes: dict[int, Zygote] = {}  # environment id -> the zygote that its process came from
 
@@ -56,7 +58,7 @@ class Launcher:
         """The zygote of that kind, started if there is none."""
         zygote = self.zygotes.get(kind)
         if zygote is None:
-            zygote = self.zygotes[kind] = Zygote(kind, self._zygote_ended)
+            zygote = self.zygotes[kind] = Zygote(kind, self.keeper, self._zygote_ended)
             self.dispatcher.add_reader(zygote.fileno, zygote.on_readable)
         return zygote
 
@@ -153,8 +155,14 @@ class Launcher:
         """Ends the zygotes and with them every process; call after the dispatcher has closed its environments."""
         for zygote in list(self.zygotes.values()):
             zygote.close()
+        self.keeper.close()
         self.context.destroy(linger=0)
         self.directory.close()
+
+    def disown(self) -> None:
+        """In a fork of the owner: lets go of what would keep the zygotes alive beyond their owner; touches nothing else."""
+        for zygote in self.zygotes.values():
+            zygote.disown()
 
 
 def _dup_or_null(fd: int) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fastlam.sandbox import keeper
+from fastlam.sandbox.keeper import Keeper
 from fastlam.wire import control
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _PROGRAM: Final = (
 class Zygote:
     """One zygote process of one kind. `on_end` is called once, when the process is gone."""
 
-    def __init__(self, kind: str, on_end: Callable[[Zygote], None]) -> None:
+    def __init__(self, kind: str, keeper: Keeper, on_end: Callable[[Zygote], None]) -> None:
         self.kind = kind
         self.on_end = on_end
         self.up = False
@@ -165,17 +165,21 @@ class Zygote:
         """Ends the zygote, which kills its descendants first; returns when it is gone."""
         if self.ended:
             return
-        self.ended = True
         self.on_end(self)
-        self.socket.close()
-        for _, descriptors in self._orders:
-            _close_all(descriptors)
-        self._orders.clear()
+        self.disown()
         try:
             self.process.wait(5.0)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+    def disown(self) -> None:
+        """Closes this process's ends; all that may be done in a fork of the owner."""
+        self.ended = True
+        self.socket.close()
+        for _, descriptors in self._orders:
+            _close_all(descriptors)
+        self._orders.clear()
 
 
 def _close_all(descriptors: list[int]) -> None:

@@ -16,6 +16,9 @@ from typing import Any, Final
 from fastlam.worker.faults import LAMBDA_CONTEXT_UNMARSHAL_ERROR, Fault
 
 _PUBLIC_MODULE: Final = "awslambdaric.lambda_context"
+# In the order in which they are shown.
+_CLIENT_FIELDS: Final = ("installation_id", "app_title", "app_version_name", "app_version_code", "app_package_name")
+_CLIENT_CONTEXT_FIELDS: Final = ("custom", "env", "client")
 _W3C_FIELDS: Final = ("traceparent", "tracestate", "baggage")
 
 
@@ -43,14 +46,14 @@ class Client(_Record):
     """The mobile application that called."""
 
     __module__ = _PUBLIC_MODULE
-    __slots__ = ("installation_id", "app_title", "app_version_name", "app_version_code", "app_package_name")
+    __slots__ = _CLIENT_FIELDS
 
 
 class ClientContext(_Record):
     """What the caller sent along in X-Amz-Client-Context."""
 
     __module__ = _PUBLIC_MODULE
-    __slots__ = ("custom", "env", "client")
+    __slots__ = _CLIENT_CONTEXT_FIELDS
 
     custom: Any
     env: Any

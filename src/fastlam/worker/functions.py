@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fastlam import limits
-from fastlam.core.channel import Channel, peak_memory_kib
+from fastlam.core.channel import Channel, peak_memory_kib, set_trace_variable
 from fastlam.wire.control import WorkerSpec
 from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Result, Stop
 from fastlam.worker import logs
@@ -110,9 +110,8 @@ class FunctionWorker:
 
     def _serve(self, handler: Callable[[Any, Any], Any]) -> None:
         """The loop. Each line of it is paid for by every invocation."""
-        channel, show = self.channel, self.title.show
+        channel, title = self.channel, self.title.state()
         make_context, unmarshal, marshal = self.contexts.make, self.marshaller.unmarshal, self.marshaller.marshal
-        environ = os.environ
         traced = False
         while True:
             frame, payload = channel.receive()
@@ -120,14 +119,11 @@ class FunctionWorker:
                 return
             if not channel.claim(frame.slot):
                 continue
-            show("busy")
+            title.busy()
             logs.set_request(frame.request_id, frame.tenant_id)
-            if frame.trace_id is not None:
-                environ["_X_AMZN_TRACE_ID"] = frame.trace_id
-                traced = True
-            elif traced:
-                environ.pop("_X_AMZN_TRACE_ID", None)
-                traced = False
+            if frame.trace_id is not None or traced:
+                set_trace_variable(frame.trace_id)
+                traced = frame.trace_id is not None
             error: ErrorPayload | None = None
             called = False
             try:
@@ -154,7 +150,7 @@ class FunctionWorker:
             elif len(body) > limits.RESPONSE_BYTES_MAX:
                 body, error_type = self._too_large(), _RESPONSE_TOO_LARGE
                 content_type = JSON_CONTENT_TYPE
-            show("idle")
+            title.idle()
             channel.reply(
                 frame.slot,
                 Result(

@@ -120,7 +120,7 @@ def set_path(entries: Iterable[str]) -> None:
 def preload_boto3() -> None:
     """Imports boto3 with all that a first client needs, seeing neither the runtime's other packages nor a function's.
 
-    Only modules are shared: no session, no loader cache and no credentials exist before user code makes them.
+    No session, no loader and no credentials exist before user code makes them.
     """
     path, meta_path = list(sys.path), list(sys.meta_path)
     if not any(isinstance(finder, RuntimePackagesFinder) for finder in meta_path):

@@ -12,6 +12,7 @@ import msgspec
 import simplejson  # type: ignore[import-untyped]
 from simplejson.raw_json import RawJSON  # type: ignore[import-untyped]
 
+from fastlam.core.jsonwriter import write
 from fastlam.worker.faults import MARSHAL_ERROR, UNMARSHAL_ERROR, Fault, RuntimeCrash
 
 JSON_CONTENT_TYPE: Final = "application/json"
@@ -50,7 +51,8 @@ class Marshaller:
     """Owned by one execution environment; `execution_env` is the value of AWS_EXECUTION_ENV."""
 
     def __init__(self, execution_env: str) -> None:
-        self._encode: Callable[[object], str] = _Encoder(ensure_ascii=writes_ascii(execution_env)).encode
+        self._ascii_only = writes_ascii(execution_env)
+        self._encode: Callable[[object], str] = _Encoder(ensure_ascii=self._ascii_only).encode
 
     def unmarshal(self, payload: bytes | memoryview) -> object:
         """The event as a Python object; raises Fault.
@@ -74,6 +76,9 @@ class Marshaller:
         """The handler's result as (payload, content type); raises Fault, or RuntimeCrash for what UTF-8 cannot hold."""
         if isinstance(result, bytes):
             return result, BYTES_CONTENT_TYPE
+        payload = write(result, self._ascii_only)
+        if payload is not None:
+            return payload, JSON_CONTENT_TYPE
         try:
             text = self._encode(result)
         except Exception as error:
@@ -82,7 +87,7 @@ class Marshaller:
 
     def encode_error(self, payload: Mapping[str, object]) -> bytes:
         """An error document as bytes; raises RuntimeCrash for a text that UTF-8 cannot hold."""
-        return _utf8(self._encode(payload))
+        return write(payload, self._ascii_only) or _utf8(self._encode(payload))
 
     def encode_text(self, value: Mapping[str, object]) -> str:
         """The same JSON as text, for log lines."""

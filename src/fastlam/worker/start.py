@@ -16,7 +16,7 @@ import setproctitle
 import zmq
 import zmq.backend.cython._zmq as zmq_native
 
-from fastlam.core.channel import Channel, line_buffer_c_stdio
+from fastlam.core.channel import Channel, StateTitle, line_buffer_c_stdio
 from fastlam.wire import control
 from fastlam.worker import functions, imports, logs, tasks
 
@@ -103,6 +103,10 @@ class Title:
 
     def show(self, state: str) -> None:
         self.set(self.texts[state])
+
+    def state(self) -> StateTitle:
+        """The quick way from now on: between "idle", which must be shown already, and "busy"."""
+        return StateTitle(os.fsencode(self.texts["idle"]))
 
 
 def _read_spec(fd: int) -> control.WorkerSpec:

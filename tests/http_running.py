@@ -1,0 +1,74 @@
+"""A HttpServer on a uvloop thread of its own, for tests that talk to it over sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import uvloop
+
+from fastlam.http.server import HttpServer, Request
+
+WAIT_SECONDS = 20
+
+
+class Running:
+    """Started and stopped by `with`. `seen` are the requests its handler got, `errors` what the loop complained of."""
+
+    def __init__(self, answer: Callable[[Request], None] | None = None, **options: Any) -> None:
+        self.seen: queue.Queue[Request] = queue.Queue()
+        self.answer = answer
+        self.options = {"body_bytes_max": 1_000_000, **options}
+        self.loop = uvloop.new_event_loop()
+        self.errors: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _, context: self.errors.append(context))
+        self.thread = threading.Thread(target=self.loop.run_forever)
+
+    def handle(self, request: Request) -> None:
+        self.seen.put(request)
+        if self.answer is not None:
+            self.answer(request)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+
+        async def start() -> tuple[HttpServer, int]:
+            server = HttpServer(self.handle, **self.options)
+            return server, await server.start("127.0.0.1", 0)
+
+        self.server, self.port = self.run(start())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.run(self.server.drain(0))
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(WAIT_SECONDS)
+        self.loop.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def run(self, awaitable: Any) -> Any:
+        """Awaits in the server's loop."""
+        return asyncio.run_coroutine_threadsafe(awaitable, self.loop).result(WAIT_SECONDS)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Calls in the server's loop."""
+
+        async def inside() -> Any:
+            return function(*arguments)
+
+        return self.run(inside())
+
+    def next(self) -> Request:
+        """The next request that the handler got and the test has not looked at."""
+        return self.seen.get(timeout=WAIT_SECONDS)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_SECONDS)
