@@ -26,8 +26,8 @@ if not sys.platform.startswith("linux"):
 
 if TYPE_CHECKING:
     from fastlam.embed.executor import Executor, WorkerDied
-    from fastlam.embed.function import Function, InvokeResult
-    from fastlam.embed.runtime import Runtime, Throttled
+    from fastlam.embed.function import Function, InvokeResult, Throttled
+    from fastlam.embed.runtime import Runtime
 
 __all__ = ["Executor", "Function", "InvokeResult", "Runtime", "Throttled", "WorkerDied", "__version__"]
 
@@ -38,7 +38,7 @@ _PLACES = {
     "Function": "fastlam.embed.function",
     "InvokeResult": "fastlam.embed.function",
     "Runtime": "fastlam.embed.runtime",
-    "Throttled": "fastlam.embed.runtime",
+    "Throttled": "fastlam.embed.function",
 }
 
 

@@ -351,7 +351,7 @@ def assert_same_result(result: Any, recorder: Recorder) -> None:
         assert marshalled_by_us(execution_env, result) == marshalled_by_them(execution_env, result, recorder)
 
 
-@generated(5000)
+@generated(4000)
 @given(result=PLAIN_RESULTS)
 def test_plain_results(recorder: Recorder, result: Any) -> None:
     assert_same_result(result, recorder)

@@ -278,6 +278,19 @@ def test_authorize_is_asked_for_every_operation(tmp_path: Path) -> None:
     ]
 
 
+def test_a_fault_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(caller: Caller, action: str, resource: str) -> None:
+        raise RuntimeError("the secret of the house")
+
+    with api_server(tmp_path, authorize=fail) as server:
+        error = error_of(server.client().get_function, FunctionName="hello")
+        assert isinstance(error, server.client().exceptions.ServiceException)
+        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+        assert error.response["Type"] == "Service"
+        assert error.response["Error"]["Message"] == "An error occurred and the request cannot be processed."
+    assert "the secret of the house" in caplog.text
+
+
 # Refusals of create ------------------------------------------------------------------------------
 
 

@@ -79,6 +79,8 @@ class CodeLinks:
             raw = base64.b64decode(token + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except binascii.Error:
             return None
+        if base64.urlsafe_b64encode(raw).rstrip(b"=") != token:
+            return None  # another spelling of the same bytes
         payload, signature = raw[:-_SIGNATURE_BYTES], raw[-_SIGNATURE_BYTES:]
         if len(raw) != _TOKEN_BYTES or not hmac.compare_digest(signature, self._sign(payload)):
             return None

@@ -10,7 +10,8 @@ import os
 import resource
 import sys
 import time
-from typing import Any
+from types import ModuleType
+from typing import Any, Final, NamedTuple
 
 import setproctitle
 import zmq
@@ -20,15 +21,33 @@ from fastlam.core.channel import Channel, StateTitle, line_buffer_c_stdio
 from fastlam.wire import control
 from fastlam.worker import functions, imports, logs, tasks
 
-ImportSystem = tuple[list[Any], list[Any]]
-OPEN_FILES_MAX = 1024  # as in Lambda
+
+
+class ImportSystem(NamedTuple):
+    """The interpreter's import system as it was before the runtime's modules were hidden."""
+
+    meta_path: list[Any]
+    path_hooks: list[Any]
+    modules: dict[str, ModuleType]
+
+    def restore(self, path: list[str]) -> None:
+        """For workers that run the calling program's own code: its path, and the finders that an editable installation has put in
+        place. Modules that the zygote has loaded are the ones that the program itself has loaded to get here."""
+        sys.meta_path[:], sys.path_hooks[:] = self.meta_path, self.path_hooks
+        sys.path_importer_cache.clear()
+        sys.path[:] = path
+        main = sys.modules["__main__"]
+        sys.modules.update(self.modules)
+        sys.modules["__main__"] = main
+
+
+OPEN_FILES_MAX: Final = 1024  # as in Lambda
 
 
 def start_worker(caller_imports: ImportSystem, descriptors: list[int]) -> int:
     """Runs a worker to its end; returns the exit status of the process.
 
-    `caller_imports` is (meta_path, path_hooks) as they were before the runtime's modules were hidden; `descriptors` those of
-    wire.control.Fork.
+    `caller_imports` is what the runtime's modules were hidden from; `descriptors` are those of wire.control.Fork.
     """
     spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd = descriptors
     started_ns = time.monotonic_ns()
@@ -80,10 +99,7 @@ def start_worker(caller_imports: ImportSystem, descriptors: list[int]) -> int:
     if is_function and not spec.preparation:
         imports.set_path(spec.path)
     else:
-        # The caller's own import system: its path, and the finders that an editable installation has put in place.
-        sys.meta_path[:], sys.path_hooks[:] = caller_imports
-        sys.path_importer_cache.clear()
-        sys.path[:] = spec.path
+        caller_imports.restore(spec.path)
     status = 0
     try:
         worker.run()

@@ -199,7 +199,7 @@ def main(owner_fd: int, kind: str) -> None:
     setproctitle.setproctitle(f"fastlam: zygote python{version}" + (" boto3" if kind == "boto3" else ""))
     from fastlam.worker import imports, start  # imported before the first fork, so that every worker has them for nothing
 
-    caller_imports = (list(sys.meta_path), list(sys.path_hooks))
+    caller_imports = start.ImportSystem(list(sys.meta_path), list(sys.path_hooks), dict(sys.modules))
     imports.hide_runtime_modules()
     if kind == "boto3":
         imports.preload_boto3()

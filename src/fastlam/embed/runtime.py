@@ -1,0 +1,191 @@
+"""Lambda functions inside a Python program: the daemon's environments and meter without its HTTP."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import msgspec
+
+from fastlam import limits
+from fastlam.arn import function_arn
+from fastlam.billing.duration import billed_ms
+from fastlam.core.dispatcher import AccountPool, FunctionPool, Target
+from fastlam.embed import engine
+from fastlam.embed.function import Function, Throttled
+from fastlam.embed.inline import InlineFunction
+from fastlam.embed.pickling import CallablePickler, preparation
+from fastlam.errors import FastlamError
+from fastlam.model.function import FunctionRecord
+from fastlam.runtimes import python
+from fastlam.sandbox.launcher import LaunchSpec
+from fastlam.store.artifacts import ArtifactStore
+from fastlam.telemetry.logs import FunctionLog
+
+__all__ = ["Runtime", "Throttled"]
+
+Handler = Callable[[Any, Any], Any]
+
+
+class Runtime:
+    """A context manager that owns functions; leaving it ends their environments.
+
+    ``FASTLAM_INLINE=1`` in the environment, or ``inline=True``, runs handlers in the calling process instead, so that breakpoints work.
+    """
+
+    def __init__(
+        self,
+        *,
+        account: str = "000000000000",
+        region: str = "us-east-1",
+        concurrency: int = limits.ACCOUNT_CONCURRENCY,
+        endpoint_url: str | None = None,
+        inline: bool | None = None,
+    ) -> None:
+        self.account = account
+        self.region = region
+        self.inline = os.environ.get("FASTLAM_INLINE", "") not in ("", "0") if inline is None else inline
+        self._endpoint_url = endpoint_url
+        self._pool = AccountPool(account, region, concurrency)
+        self._functions: dict[str, Function | InlineFunction] = {}
+        self._scratch = tempfile.TemporaryDirectory(prefix="fastlam-code-")
+        self._artifacts = ArtifactStore(Path(self._scratch.name))
+        self._engine = engine.acquire()
+        self._targets: list[Target] = []
+        self._finalizer = weakref.finalize(self, _close, self._engine, self._targets, self._scratch)
+
+    def function(
+        self,
+        name: str,
+        handler: Handler | str,
+        *,
+        code: str | os.PathLike[str] | bytes | None = None,
+        memory: int = limits.MEMORY_MB_MIN,
+        timeout: int = 3,
+        environment: Mapping[str, str] | None = None,
+        reserved: int | None = None,
+    ) -> Function:
+        """Declares a function. `handler` is a callable, or "module.attribute" with `code`: a directory, a zip file or a zip's bytes.
+
+        `memory` is in MB, `timeout` in seconds, `reserved` its reserved concurrency. Declaring a name again replaces the function.
+        """
+        self._check()
+        if not limits.MEMORY_MB_MIN <= memory <= limits.MEMORY_MB_MAX:
+            raise ValueError(f"memory is {memory} MB; it must be {limits.MEMORY_MB_MIN} to {limits.MEMORY_MB_MAX}")
+        if not 1 <= timeout <= limits.TIMEOUT_SECONDS_MAX:
+            raise ValueError(f"timeout is {timeout} s; it must be 1 to {limits.TIMEOUT_SECONDS_MAX}")
+        directory = self._directory(handler, code)
+        handler_name = handler if isinstance(handler, str) else _name_of(handler)
+        record = self._record(name, handler_name, memory, timeout, environment)
+        arn = function_arn(self.region, self.account, name)
+        if self.inline:
+            inline = InlineFunction(record, arn, handler, directory, self._endpoint_url)
+            self._functions[name] = inline
+            return inline  # type: ignore[return-value]  # the same calls, in this process
+        spec, warning = python.launch_spec(record, directory, self._endpoint_url)
+        if not isinstance(handler, str):
+            spec = _with_callable(spec, handler, directory)
+        log = FunctionLog(record.version, memory, billed_ms, False)
+        if warning is not None:
+            log.note(warning)
+        pool = FunctionPool(self._pool, name)
+        if reserved is not None:
+            pool.set_reserved(reserved)
+        target = Target(f"{name}:{record.version}", spec, pool, timeout * 1000, log=log)
+        previous = self._functions.get(name)
+        if isinstance(previous, Function):
+            self._engine.dispatcher.run_as_driver(lambda: self._engine.dispatcher.retire(previous.target))
+        function = Function(name, arn, self._engine.dispatcher, target, self._check)
+        self._functions[name] = function
+        self._targets.append(target)
+        return function
+
+    def _directory(self, handler: Handler | str, code: str | os.PathLike[str] | bytes | None) -> Path:
+        if code is None:
+            if isinstance(handler, str):
+                raise ValueError(f"handler {handler!r} is a name: give code= (a directory, a zip file or a zip's bytes)")
+            return Path.cwd()
+        if isinstance(code, bytes):
+            return self._artifacts.put_zip(code).directory
+        path = Path(code).absolute()
+        if path.is_dir():
+            return path
+        if path.is_file():
+            return self._artifacts.put_zip(path.read_bytes()).directory
+        raise FileNotFoundError(f"code={os.fspath(code)!r} is neither a directory nor a zip file")
+
+    def _record(
+        self, name: str, handler: str, memory: int, timeout: int, environment: Mapping[str, str] | None
+    ) -> FunctionRecord:
+        return FunctionRecord(
+            account=self.account,
+            region=self.region,
+            name=name,
+            runtime=python.INTERPRETER,
+            handler=handler,
+            role=f"arn:aws:iam::{self.account}:role/fastlam",
+            timeout_seconds=timeout,
+            memory_mb=memory,
+            environment=dict(environment or {}),
+            code_sha256="",
+            code_bytes=0,
+            revision_id=str(uuid4()),
+            last_modified="",
+        )
+
+    def _check(self) -> None:
+        if not self._finalizer.alive:
+            raise FastlamError("this Runtime has been closed")
+        if self._engine.foreign:
+            raise FastlamError(
+                f"this Runtime belongs to process {self._engine.pid}, of which this one is a fork: make a Runtime here"
+            )
+
+    def close(self) -> None:
+        """Ends all environments. Idempotent."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _with_callable(spec: LaunchSpec, handler: Handler, directory: Path) -> LaunchSpec:
+    """A spec whose environments unpickle their handler, with the caller's modules in reach."""
+    prepared, has_main = preparation()
+    pickler = CallablePickler(has_main)
+    worker = msgspec.structs.replace(
+        spec.worker,
+        callable_payload=pickler(handler),
+        preparation=prepared,
+        path=[os.path.abspath(entry) if entry else os.getcwd() for entry in sys.path],
+    )
+    return LaunchSpec(worker, zygote_kind="plain")
+
+
+def _name_of(handler: Handler) -> str:
+    return f"{getattr(handler, '__module__', '?')}.{getattr(handler, '__qualname__', type(handler).__name__)}"
+
+
+def _close(owner: engine.Engine, targets: list[Target], scratch: tempfile.TemporaryDirectory[str]) -> None:
+    if owner.foreign:
+        return
+    dispatcher = owner.dispatcher
+    for target in targets:
+        dispatcher.run_as_driver(lambda target=target: dispatcher.dismiss(target, True))  # type: ignore[misc]
+        dispatcher.drive_until(lambda target=target: not dispatcher.environments_of(target), 10.0)  # type: ignore[misc]
+    owner.release()
+    scratch.cleanup()
+
+
