@@ -4,7 +4,8 @@ Switches, all from the environment:
     FASTLAM_DEBUG=1                assertions and counters in C and Cython, no optimisation
     FASTLAM_SANITIZE=address,undefined | thread
     FASTLAM_COVERAGE=1             gcov for C, line tracing for Cython
-    FASTLAM_ANNOTATE=1             Cython's annotated HTML beside each module
+    FASTLAM_ANNOTATE=1             Cython's annotated HTML beside each generated C file, below build/
+Each combination has a directory of its own below build/, so that no build finds another one's objects.
 """
 
 import os
@@ -17,11 +18,11 @@ if not sys.platform.startswith("linux"):
         " (docs/howto/install.md)."
     )
 
-from Cython.Build import cythonize  # noqa: E402
-from setuptools import Extension, setup  # noqa: E402
-from setuptools.command.build_ext import build_ext  # noqa: E402
-from setuptools.command.build_py import build_py  # noqa: E402
-from setuptools.errors import CCompilerError, ExecError, PlatformError  # noqa: E402
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 ROOT = Path(__file__).parent
 
@@ -32,6 +33,8 @@ def switch(name: str) -> bool:
 
 debug, coverage = switch("FASTLAM_DEBUG"), switch("FASTLAM_COVERAGE")
 sanitize = os.environ.get("FASTLAM_SANITIZE", "")
+parts = [*(["debug"] if debug else []), *(sanitize.split(",") if sanitize else []), *(["coverage"] if coverage else [])]
+build_base = f"build/{'-'.join(parts) or 'release'}"
 compile_args = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-unreachable-code"]
 compile_args += ["-O0", "-g3", "-DFL_DEBUG=1"] if debug else ["-O2", "-g0"]
 link_args = ["-pthread"]
@@ -56,6 +59,8 @@ def extension(name: str, *c_sources: str) -> Extension:
 
 EXTENSIONS = [
     extension("core.scan", "fl_json.c"),
+    extension("core.jsonwriter"),
+    extension("core.jsonwriter"),
     extension("core.channel", "fl_slots.c", "fl_zmq.c"),
     extension("core.dispatcher", "fl_ring.c", "fl_wake.c", "fl_timer.c", "fl_slots.c", "fl_zmq.c"),
 ]
@@ -86,12 +91,13 @@ class BuildPy(build_py):
 
 
 setup(
+    options={"build": {"build_base": build_base}, "build_ext": {"parallel": True}},
     cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
     ext_modules=cythonize(
         EXTENSIONS,
         annotate=switch("FASTLAM_ANNOTATE"),
         include_path=["src"],
-        build_dir="build/cython",
+        build_dir=f"{build_base}/cython",
         compiler_directives={
             "language_level": "3",
             "boundscheck": debug,

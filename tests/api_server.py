@@ -1,4 +1,6 @@
-"""The Lambda API on a real socket, for tests: the daemon without its data plane. One loop, one thread, stopped and joined."""
+"""The Lambda API on a real socket, for tests: the daemon without its data plane. One loop, one thread, stopped and
+joined.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Compiles botocore's Lambda service model into the compact form that the daemon loads (src/fastlam/api/service_model.py).
+"""Compiles botocore's Lambda service model into the compact form that the daemon loads
+(src/fastlam/api/service_model.py).
 
-Run at build time only, by setup.py or by hand: `python tools/compile_service_model.py OUT`. What the daemon needs is what comes
-in: operations with their routes, input shapes with their constraints, error shapes with their status and spelling. The arrays
-below follow the field order of the structs that read them; FORMAT changes when that order does.
+Run at build time only, by setup.py or by hand: `python tools/compile_service_model.py OUT`. What the daemon needs is
+what comes in: operations with their routes, input shapes with their constraints, error shapes with their status and
+spelling. The arrays below follow the field order of the structs that read them; FORMAT changes when that order does.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from botocore.model import (
 
 FORMAT = 1
 
-# Java's classes of letters, separators and numbers, which Python's `re` does not have. `\w` adds only the underscore, and each
-# pattern that uses these allows the underscore anyway (checked below).
+# Java's classes of letters, separators and numbers, which Python's `re` does not have. `\w` adds only the underscore,
+# and each pattern that uses these allows the underscore anyway (checked below).
 JAVA_CLASSES = {
     r"\p{L}": r"\w",
     r"\p{N}": "",

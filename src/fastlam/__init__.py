@@ -21,7 +21,8 @@ from fastlam.version import VERSION as __version__
 
 if not sys.platform.startswith("linux"):
     raise ImportError(
-        f"fastlam runs on Linux only and this is {sys.platform!r}: use WSL2, a Linux VM or a container (docs/howto/install.md)."
+        f"fastlam runs on Linux only and this is {sys.platform!r}: use WSL2, a Linux VM or a container"
+        " (docs/howto/install.md)."
     )
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("fastlam.core."):
             raise ImportError(
-                f"fastlam's native module {error.name} is missing: build it with `pip install .` in the clone, which needs a C"
+                f"fastlam's native module {error.name} is missing: build it with `pip install .` in the clone, which"
+                " needs a C"
                 " compiler and the Python headers (docs/howto/install.md)."
             ) from error
         raise

@@ -1,7 +1,7 @@
 """The composition root: the only place that knows concrete classes, and the order in which they start, drain and stop.
 
-Start: data directory, records, artifacts, dispatcher and zygote, API, HTTP server. Stop is the reverse: no new connections, what is in
-flight ends, environments are killed, the zygotes leave, the records are closed.
+Start: data directory, records, artifacts, dispatcher and zygote, API, HTTP server. Stop is the reverse: no new
+connections, what is in flight ends, environments are killed, the zygotes leave, the records are closed.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from fastlam.api.code import CodeLinks
 from fastlam.api.forward import Forwarder
 from fastlam.api.invoke import InvokeRoute
 from fastlam.api.router import Api
+from fastlam.billing.duration import billed_ms
 from fastlam.clock import SystemClock
 from fastlam.config import DaemonConfig
 from fastlam.control.authorize import authorize
@@ -114,6 +115,7 @@ class Daemon:
             self.artifacts,
             account_concurrency=config.concurrency,
             endpoint_url=None,
+            billed_ms=billed_ms,
             on_change=lambda: self._invoke.forget(),
         )
         self.events = Events(self.dispatcher, self._loop.call_later, clock)
@@ -169,7 +171,9 @@ class Daemon:
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
 
     async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
-        """Lets what is in flight end, at most that long; then everything is closed. Never raises for what is closed already."""
+        """Lets what is in flight end, at most that long; then everything is closed. Never raises for what is closed
+        already.
+        """
         if self._tick is not None:
             self._tick.cancel()
         http = getattr(self, "http", None)
@@ -250,7 +254,8 @@ def _address_error(config: DaemonConfig, error: OSError) -> FastlamError:
     address = f"{config.host}:{config.port}"
     if error.errno == errno.EADDRINUSE:
         return FastlamError(
-            f"Port {config.port} on {config.host} is in use, perhaps by another fastlam: stop it (fastlam stop) or choose"
+            f"Port {config.port} on {config.host} is in use, perhaps by another fastlam: stop it (fastlam stop) or"
+            " choose"
             " another --port."
         )
     if error.errno == errno.EACCES:

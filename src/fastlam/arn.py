@@ -1,4 +1,6 @@
-"""Function names as clients write them: every locator form of the Lambda API, read, checked and written back as ARNs."""
+"""Function names as clients write them: every locator form of the Lambda API, read, checked and written back as
+ARNs.
+"""
 
 from __future__ import annotations
 
@@ -68,8 +70,8 @@ def function_arn(region: str, account: str, name: str, qualifier: str | None = N
 
 
 def parse_locator(text: str) -> Locator | None:
-    """None when the text has none of the forms. A cut ARN such as `arn:aws:lambda:us-east-1:123456789012:function` has one:
-    the name it carries is `function`, as the service reads it too."""
+    """None when the text has none of the forms. A cut ARN such as `arn:aws:lambda:us-east-1:123456789012:function` has
+    one: the name it carries is `function`, as the service reads it too."""
     match = _LOCATOR.fullmatch(text)
     if match is None:
         return None

@@ -1,7 +1,7 @@
 """Every error a client can be answered with: one table from code to HTTP status and spelling, one exception class.
 
-The table holds what the Lambda service model says of each error shape (a test compares the two) and, below the line, the
-codes the live service sends although its model does not list them, and the few that only this program needs.
+The table holds what the Lambda service model says of each error shape (a test compares the two) and, below the line,
+the codes the live service sends although its model does not list them, and the few that only this program needs.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ def _shapes(status: int, capital: str = "", small: str = "") -> dict[str, Shape]
 MODELLED: Final[Mapping[str, Shape]] = {
     **_shapes(
         400,
-        "CallbackTimeout CodeVerificationFailed InvalidCodeSignature NoPublishedVersion PublicPolicy RecursiveInvocation"
+        "CallbackTimeout CodeVerificationFailed InvalidCodeSignature NoPublishedVersion PublicPolicy"
+        " RecursiveInvocation"
         " ResourceInUse SnapStart",
-        "AliasLimitExceeded CapacityProviderLimitExceeded CodeStorageExceeded InvalidParameterValue InvalidRequestContent"
+        "AliasLimitExceeded CapacityProviderLimitExceeded CodeStorageExceeded InvalidParameterValue"
+        " InvalidRequestContent"
         " FunctionVersionsPerCapacityProviderLimitExceeded ModeNotSupported PolicyLengthExceeded",
     ),
     **_shapes(402, "ServiceQuotaExceeded"),

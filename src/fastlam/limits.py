@@ -1,6 +1,7 @@
 """Every bound of the system in one place; units are the last word of each name.
 
-Lambda's own quotas are named after AWS's documentation (Lambda quotas page); the others bound our own queues, tables and buffers.
+Lambda's own quotas are named after AWS's documentation (Lambda quotas page); the others bound our own queues, tables
+and buffers.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ ZIP_NAME_BYTES_MAX: Final = 255  # of one component of it; what Linux file syste
 ZIP_DEPTH_MAX: Final = 128  # components of one path
 ZIP_LINK_STEPS_MAX: Final = 1_000_000  # path components followed while all links of an archive are checked
 CODE_LINK_SECONDS: Final = 600  # how long GetFunction's Code.Location is good
-CODE_GRACE_SECONDS: Final = TIMEOUT_SECONDS_MAX + 60  # replaced code stays on disk while an invocation may still run on it
+CODE_GRACE_SECONDS: Final = TIMEOUT_SECONDS_MAX + 60  # replaced code stays on disk; an invocation may still run on it
 STATE_CHANGE_SECONDS: Final = 0.02  # Pending to Active, InProgress to Successful
 LIST_PAGE_ITEMS_MAX: Final = 50
 TAGS_MAX: Final = 50

@@ -1,4 +1,6 @@
-"""Whatever is sent to the API: an answer, soon, and never a 5xx of ours (501 says that an operation is not there yet)."""
+"""Whatever is sent to the API: an answer, soon, and never a 5xx of ours (501 says that an operation is not there
+yet).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ from typing import Any
 from urllib.parse import quote, quote_from_bytes
 
 import pytest
-from api_server import ROLE, ApiServer, api_server, make_zip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from api_server import ROLE, ApiServer, api_server, make_zip
 from fastlam.api import service_model
 
 MODEL = service_model.load()

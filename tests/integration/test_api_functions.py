@@ -13,9 +13,9 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from api_server import ACCOUNT, REGION, ROLE, ApiServer, api_server, make_zip
 from botocore.exceptions import ClientError
 
+from api_server import ACCOUNT, REGION, ROLE, ApiServer, api_server, make_zip
 from fastlam.control.authorize import Caller
 from fastlam.errors import access_denied
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from http_running import WAIT_SECONDS, Running
 
 from fastlam.http.server import HttpServer, Request
 from fastlam.limits import HTTP_HEADERS_MAX, HTTP_PIPELINE_MAX
+from http_running import WAIT_SECONDS, Running
 
 JSON = b"Content-Type: application/json\r\n"
 

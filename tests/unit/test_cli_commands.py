@@ -17,12 +17,12 @@ from urllib.parse import parse_qs
 
 import pytest
 from click.testing import CliRunner, Result
-from http_running import Running
 
 from fastlam.cli import COMMANDS, cli
 from fastlam.cli.client import Client
 from fastlam.cli.session import NoAnswer, NoDaemon
 from fastlam.http.server import Request
+from http_running import Running
 
 HEALTH = {"status": "ok", "version": "9.9.9", "pid": 1, "account": "111122223333", "region": "eu-west-1"}
 CONFIGURATION = {

@@ -1,4 +1,6 @@
-"""The record stores: one contract, held against both; what only the durable one does; the lock of the data directory."""
+"""The record stores: one contract, held against both; what only the durable one does; the lock of the data
+directory.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastlam.sandbox.package import foreign_abi_extensions, package_carries_boto3
+from fastlam.runtimes.package import foreign_abi_extensions, package_carries_boto3
 from fastlam.worker.imports import BOTO3_PACKAGES
 
 OWN = EXTENSION_SUFFIXES[0]

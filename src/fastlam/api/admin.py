@@ -1,4 +1,6 @@
-"""What is asked of the daemon itself: /_fastlam/health, environments, logs, reset. The command line and the tests use it."""
+"""What is asked of the daemon itself: /_fastlam/health, environments, logs, reset. The command line and the tests use
+it.
+"""
 
 from __future__ import annotations
 

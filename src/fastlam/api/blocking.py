@@ -9,7 +9,9 @@ from typing import Any
 
 Done = Callable[[Any, BaseException | None], None]
 RunBlocking = Callable[[Callable[[], Any], Done], None]
-"""`run_blocking(work, done)`: runs `work` elsewhere, then `done(result, None)` or `done(None, error)` in the loop thread."""
+"""`run_blocking(work, done)`: runs `work` elsewhere, then `done(result, None)` or `done(None, error)` in the loop
+thread.
+"""
 
 
 class Workers:

@@ -1,7 +1,7 @@
 """Who calls, read from the request's signature. Signatures are not verified: this is a service of one's own machine.
 
-The region is that of the credential scope, the account the access key id when that is twelve digits; whatever is missing or
-malformed gives way to the daemon's defaults, so that `curl` without a signature works too.
+The region is that of the credential scope, the account the access key id when that is twelve digits; whatever is
+missing or malformed gives way to the daemon's defaults, so that `curl` without a signature works too.
 """
 
 from __future__ import annotations

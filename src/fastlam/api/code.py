@@ -1,7 +1,8 @@
 """Links to deployment packages: what GetFunction's Code.Location points at, and the download behind it.
 
-A link carries its own expiry and the name of the code under a signature whose key lives as long as the process: nothing is
-stored, links of a stopped daemon are void. A link stays good when the code is replaced or the function deleted meanwhile.
+A link carries its own expiry and the name of the code under a signature whose key lives as long as the process: nothing
+is stored, links of a stopped daemon are void. A link stays good when the code is replaced or the function deleted
+meanwhile.
 """
 
 from __future__ import annotations

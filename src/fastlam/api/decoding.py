@@ -1,7 +1,8 @@
 """From an HTTP request to an operation's input: path, query string, headers and JSON body, converted as the model says.
 
-What has the wrong type is a SerializationException, as in rest-json services; members the model does not know are ignored;
-null members are absent. Numbers with a fraction are truncated towards zero and kept within 32 (or 64) bits before validation.
+What has the wrong type is a SerializationException, as in rest-json services; members the model does not know are
+ignored; null members are absent. Numbers with a fraction are truncated towards zero and kept within 32 (or 64) bits
+before validation.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ def decode(
 
 
 class Lifted:
-    """A large deployment package taken out of its body, which is then small: a decoder would hold the interpreter's lock for
-    as long as it takes to read the whole text. An unguessable word stands in its place; `used` says that the word turned up
-    where a blob belongs and nowhere else, otherwise the result is void."""
+    """A large deployment package taken out of its body, which is then small: a decoder would hold the interpreter's
+    lock for as long as it takes to read the whole text. An unguessable word stands in its place; `used` says that the
+    word turned up where a blob belongs and nowhere else, otherwise the result is void."""
 
     _WORD: Final = f"lifted:{secrets.token_hex(16)}"
     _KEY: Final = re.compile(rb'"ZipFile"\s*:\s*"')
@@ -176,7 +177,9 @@ def convert(model: ServiceModel, shape_name: str, value: Any, path: str, lifted:
 
 
 def _from_base64(text: str | memoryview, path: str) -> bytes:
-    """In pieces: each holds the interpreter's lock for a millisecond, so that the loop thread gets its turns meanwhile."""
+    """In pieces: each holds the interpreter's lock for a millisecond, so that the loop thread gets its turns
+    meanwhile.
+    """
     pieces = []
     try:
         for position in range(0, len(text), _BASE64_CHARACTERS):

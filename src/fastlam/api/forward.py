@@ -1,6 +1,7 @@
 """One door to AWS: requests for other services that functions send to their AWS_ENDPOINT_URL, which is this daemon.
 
-They are told apart by the service in the signature's scope, and passed on to --aws-endpoint, or refused in one clear sentence.
+They are told apart by the service in the signature's scope, and passed on to --aws-endpoint, or refused in one clear
+sentence.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _SCOPE: Final = re.compile(rb"Credential=[^/,\s]+/\d{8}/[^/,\s]+/([a-z0-9-]+)/aws4_request")
 # Of this connection only; the rest is passed on.
 _HOP_HEADERS: Final = frozenset(
-    {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"upgrade", b"proxy-connection", b"expect", b"content-length"}
+    b"connection keep-alive transfer-encoding te upgrade proxy-connection expect content-length".split()
 )
 _OURS: Final = frozenset({b"lambda"})
 

@@ -1,4 +1,5 @@
-"""Invoke over HTTP. The one file of the API that is on the hot path: it resolves an address once and then only looks it up.
+"""Invoke over HTTP. The one file of the API that is on the hot path: it resolves an address once and then only looks it
+up.
 
 The order of checks is the service's: input, address, permission, size, JSON; then the dispatcher admits or throttles.
 """
@@ -205,7 +206,7 @@ class InvokeRoute:
                     invocation.request_id.encode(),
                     resolved.executed_version.encode(),
                     error,
-                    invocation.trace_id.encode(),
+                    (invocation.trace_id or "").encode(),
                 ),
                 invocation.result,
             )
@@ -258,7 +259,8 @@ def _client_context(value: bytes) -> str:
         text = base64.b64decode(value, validate=True).decode()
         msgspec.json.decode(text)
     except (binascii.Error, ValueError, msgspec.DecodeError):
-        raise ApiError("InvalidRequestContentException", "Client context must be a valid Base64-encoded JSON object.") from None
+        message = "Client context must be a valid Base64-encoded JSON object."
+        raise ApiError("InvalidRequestContentException", message) from None
     return text
 
 
@@ -269,4 +271,5 @@ def _trace_id(identifier: str, given: bytes | None) -> str:
         if text.isprintable():
             return text
     # The request id is random: its digits make the trace's, so that no more randomness is needed.
-    return f"Root=1-{identifier[:8]}-{identifier[9:13]}{identifier[14:18]}{identifier[19:23]}{identifier[24:]};Parent={identifier[-12:]}{identifier[:4]};Sampled=0"
+    digits = identifier.replace("-", "")
+    return f"Root=1-{digits[:8]}-{digits[8:]};Parent={digits[-12:]}{digits[:4]};Sampled=0"

@@ -166,7 +166,7 @@ class Api:
 
     def _handle(self, request: Request, operation: Operation, handler: Handler, parameters: dict[str, Any]) -> None:
         caller = caller_of(request, self._defaults)
-        (lambda *a: None)(caller, action_of(operation.name), self._resource(caller, operation, parameters))
+        self._authorize(caller, action_of(operation.name), self._resource(caller, operation, parameters))
         outcome = handler(Call(request, caller, operation, parameters))
         if isinstance(outcome, Generator):
             self._step(request, operation, outcome, None, None)

@@ -1,4 +1,5 @@
-"""The Lambda service model as the daemon uses it: operations, input shapes and error shapes, read from the compiled file.
+"""The Lambda service model as the daemon uses it: operations, input shapes and error shapes, read from the compiled
+file.
 
 The file is made at build time from botocore's model (tools/compile_service_model.py); botocore is not needed to run.
 """

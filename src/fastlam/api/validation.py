@@ -1,6 +1,7 @@
 """Input held against the constraints of the service model, with the findings in the service's own words.
 
-All findings of a request are reported in one error: first of what the query string carries, then of the path, then of the body.
+All findings of a request are reported in one error: first of what the query string carries, then of the path, then of
+the body.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The `fastlam` command. A command's module is imported only when that command runs, so that help and `invoke` start fast."""
+"""The `fastlam` command. A command's module is imported only when that command runs, so that help and `invoke` start
+fast.
+"""
 
 from __future__ import annotations
 

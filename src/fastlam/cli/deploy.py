@@ -75,7 +75,8 @@ def command(
     code = package(path, effective_runtime)
     if len(code) > ZIP_BYTES_MAX:
         raise CommandError(
-            f"The package has {human_bytes(len(code))}; Lambda takes {human_bytes(ZIP_BYTES_MAX)} at most: leave packages"
+            f"The package has {human_bytes(len(code))}; Lambda takes {human_bytes(ZIP_BYTES_MAX)} at most: leave"
+            " packages"
             " or data out."
         )
     if current is None:

@@ -36,7 +36,8 @@ def hint(name: str, error: Any) -> str | None:
         return "A function may write to /tmp only."
     if DENIED.search(text):
         return (
-            f"Permission was denied: name a role that may do this (fastlam deploy PATH --name {name} --role ARN), or check"
+            f"Permission was denied: name a role that may do this (fastlam deploy PATH --name {name} --role ARN), or"
+            " check"
             " the service behind --aws-endpoint."
         )
     if NO_SERVICE.search(text):

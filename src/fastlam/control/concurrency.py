@@ -31,7 +31,8 @@ class ReservedConcurrency:
         others = sum(reservation.concurrency for reservation in reservations if reservation.name != address.name)
         if wanted > self._account_concurrency - others - limits.UNRESERVED_CONCURRENCY_MIN:
             raise invalid_parameter(
-                "Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below"
+                "Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution"
+                " below"
                 f" its minimum value of [{limits.UNRESERVED_CONCURRENCY_MIN}].",
                 typed=False,
             )
@@ -59,7 +60,8 @@ class ReservedConcurrency:
         address = address_of(caller, request, operation)
         if address.qualifier is not None:
             raise invalid_parameter(
-                "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation."
+                "This operation is permitted on Lambda functions only. Aliases and versions do not support this"
+                " operation."
                 " Please specify either a function name or an unqualified function ARN."
             )
         return address

@@ -56,7 +56,7 @@ class Functions:
         schedule: Schedule,
         *,
         clock: Clock | None = None,
-        in_background: Callable[[Callable[[], object]], object] | None = None,
+        in_background: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         """`in_background` runs what may take long and that nobody waits for (deleting old code); default: at once."""
         self._store = store
@@ -69,6 +69,7 @@ class Functions:
         for record in store.all(FUNCTION):
             if not record.settled:
                 store.put(FUNCTION, self._settled(record))
+        self.collect()  # what a stopped process had no time to
 
     # Reading ---------------------------------------------------------------------------------------
 
@@ -187,7 +188,7 @@ class Functions:
         now = self._clock.elapsed_ms()
         self._retired = {artifact: due for artifact, due in self._retired.items() if due > now}
         keep = {record.artifact for record in self._store.all(FUNCTION)} | self._retired.keys()
-        self._in_background(partial(self._artifacts.collect, keep))
+        self._artifacts.collect(keep, self._in_background)
 
     # Inside ----------------------------------------------------------------------------------------
 

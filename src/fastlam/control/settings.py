@@ -1,7 +1,8 @@
 """A function's settings: read from a request, checked against the service's rules, turned into fields of the record.
 
-What this version cannot honour is refused in one sentence; it is never stored and then ignored. Members that switch nothing on
-(an empty VpcConfig, SnapStart None, an empty list of layers) are let through, since SDKs and templates send them.
+What this version cannot honour is refused in one sentence; it is never stored and then ignored. Members that switch
+nothing on (an empty VpcConfig, SnapStart None, an empty list of layers) are let through, since SDKs and templates send
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from fastlam.errors import invalid_parameter
 Request = Mapping[str, Any]
 
 _RESERVED: Final = (
-    "AWS_ACCESS_KEY AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_REGION AWS_DEFAULT_REGION AWS_EXECUTION_ENV"
+    "AWS_ACCESS_KEY AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_REGION AWS_DEFAULT_REGION"
+    " AWS_EXECUTION_ENV"
     " AWS_LAMBDA_FUNCTION_NAME AWS_LAMBDA_FUNCTION_VERSION AWS_LAMBDA_FUNCTION_MEMORY_SIZE AWS_LAMBDA_LOG_GROUP_NAME"
     " AWS_LAMBDA_LOG_STREAM_NAME AWS_LAMBDA_INITIALIZATION_TYPE AWS_LAMBDA_RUNTIME_API AWS_LAMBDA_METADATA_API"
     " AWS_LAMBDA_METADATA_TOKEN AWS_LAMBDA_MAX_CONCURRENCY AWS_CONTAINER_CREDENTIALS_FULL_URI"
@@ -112,14 +114,17 @@ def check_environment(variables: Mapping[str, str]) -> dict[str, str]:
     reserved = [key for key in variables if key in _RESERVED_KEYS]
     if reserved:
         raise invalid_parameter(
-            "Lambda was unable to configure your environment variables because the environment variables you have provided"
-            " contains reserved keys that are currently not supported for modification. Reserved keys used in this request: "
+            "Lambda was unable to configure your environment variables because the environment variables you have"
+            " provided"
+            " contains reserved keys that are currently not supported for modification. Reserved keys used in this"
+            " request: "
             + ", ".join(reserved)
         )
     measured = json.dumps(dict(variables), separators=(",", ":"), ensure_ascii=False)
     if len(measured.encode("utf-8", "surrogatepass")) > limits.ENVIRONMENT_BYTES_MAX:
         raise invalid_parameter(
-            "Lambda was unable to configure your environment variables because the environment variables you have provided"
+            "Lambda was unable to configure your environment variables because the environment variables you have"
+            " provided"
             f" exceeded the 4KB limit. String measured: {measured}"
         )
     return dict(variables)
@@ -143,8 +148,8 @@ def _logging(given: Request, current: Mapping[str, Any]) -> dict[str, Any]:
             found[field] = level or current[field] or "INFO"
         elif level is not None:
             raise invalid_parameter(
-                'LogLevel is not supported when LogFormat is set to "Text". Remove LogLevel from your request or change the'
-                ' LogFormat to "JSON" and try again.'
+                'LogLevel is not supported when LogFormat is set to "Text". Remove LogLevel from your request or change'
+                ' the LogFormat to "JSON" and try again.'
             )
         else:
             found[field] = None

@@ -1,8 +1,8 @@
 """Requests that have slow work in the middle (unpacking, hashing), written as one function each.
 
-Such a function is a generator: it yields each piece of slow work as a callable and gets its result back. Between the pieces it
-runs in the thread that owns the records. `complete` runs it where nobody minds waiting; the API server runs the pieces on a
-worker thread instead.
+Such a function is a generator: it yields each piece of slow work as a callable and gets its result back. Between the
+pieces it runs in the thread that owns the records. `complete` runs it where nobody minds waiting; the API server runs
+the pieces on a worker thread instead.
 """
 
 from __future__ import annotations

@@ -819,6 +819,7 @@ cdef class Dispatcher:
         """INIT failed for whatever cause: once more within the invocation's time, then the waiting call gets the error."""
         cdef Target target = environment.target
         cdef Invocation invocation = environment.init_for
+        cdef Invocation caller
         environment.init_for = None
         if not target.is_function:
             while target.waiting:
@@ -828,8 +829,12 @@ cdef class Dispatcher:
                 self._finish(invocation, C_FAILED, payload)
             return 0
         if target.log is not None:
+            caller = invocation
+            if caller is None and target.waiting:
+                caller = <Invocation>target.waiting[0]
             target.log.append_init_report(
-                environment.init_ns, "init" if invocation is None else "invoke", error_type, environment.init_logs
+                environment.init_ns, "init" if invocation is None else "invoke", error_type, environment.init_logs,
+                "" if caller is None else caller.request_id,
             )
         if invocation is None:
             if not target.waiting:

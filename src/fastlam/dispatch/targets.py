@@ -1,4 +1,6 @@
-"""From function records to core targets, and from changes of the store to replaced handles. Lives in the driver's thread."""
+"""From function records to core targets, and from changes of the store to replaced handles. Lives in the driver's
+thread.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,6 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from fastlam.arn import LATEST, FunctionAddress
-from fastlam.billing.duration import billed_ms
 from fastlam.core.dispatcher import AccountPool, Dispatcher, FunctionPool, Target
 from fastlam.errors import ApiError, FastlamError, conflict, function_not_found
 from fastlam.model.function import PENDING, FunctionKey, FunctionRecord
@@ -52,6 +53,7 @@ class Targets:
         *,
         account_concurrency: int,
         endpoint_url: str | None,
+        billed_ms: Callable[[int, int], int],
         enforce_rates: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
@@ -60,6 +62,7 @@ class Targets:
         self._store = store
         self._artifacts = artifacts
         self._account_concurrency = account_concurrency
+        self._billed_ms = billed_ms
         self._enforce_rates = enforce_rates
         self._on_change = on_change
         self._accounts: dict[tuple[str, str], AccountPool] = {}
@@ -72,14 +75,17 @@ class Targets:
             self._pool(reservation.key).set_reserved(reservation.concurrency)
 
     def resolve(self, address: FunctionAddress) -> Resolved:
-        """The handle for an address; raises ApiError when it cannot be invoked. Until versions exist, `$LATEST` is all there is."""
+        """The handle for an address; raises ApiError when it cannot be invoked. Until versions exist, `$LATEST` is all
+        there is.
+        """
         key = FunctionKey(address.account, address.region, address.name)
         record = self._store.get(FUNCTION, key)
         if record is None or address.qualifier not in (None, LATEST):
             raise function_not_found(address.arn_with_version)
         if record.state == PENDING:
             raise conflict(
-                "The operation cannot be performed at this time. The function is currently in the following state: Pending"
+                "The operation cannot be performed at this time. The function is currently in the following state:"
+                " Pending"
             )
         target = self._targets.get(key)
         if target is None:
@@ -95,7 +101,7 @@ class Targets:
         function_log = self._logs.get(record.key)
         if function_log is None:
             function_log = self._logs[record.key] = FunctionLog(
-                record.version, record.memory_mb, billed_ms, record.log_format == "JSON"
+                record.version, record.memory_mb, self._billed_ms, record.log_format == "JSON"
             )
         return function_log
 

@@ -7,6 +7,6 @@
     Function.invoke ─┘    one launcher, zygotes  └─► execution environment (function)
                                                         JSON over the lane
 
-All executors and runtimes of a process share one engine, which ends with the last of them. A caller that waits drives it; a
-background thread does so for those who do not (callbacks, `as_completed`, asyncio).
+All executors and runtimes of a process share one engine, which ends with the last of them. A caller that waits drives
+it; a background thread does so for those who do not (callbacks, `as_completed`, asyncio).
 """

@@ -6,8 +6,8 @@
        │                                               │
     TaskFuture ◄──────────── reply, in the driver ◄────┘
 
-Unlike the standard library's pool, a worker that dies takes only the task with it that it was running: that one raises WorkerDied, tasks
-that were queued behind it run elsewhere, and the pool stays usable.
+Unlike the standard library's pool, a worker that dies takes only the task with it that it was running: that one raises
+WorkerDied, tasks that were queued behind it run elsewhere, and the pool stays usable.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from fastlam import limits
+from fastlam.abc import LaunchSpec
 from fastlam.core.dispatcher import (
     OUTCOME_CANCELLED,
     OUTCOME_FAILED,
@@ -40,7 +41,6 @@ from fastlam.dispatch.faults import describe_exit
 from fastlam.embed import engine
 from fastlam.embed.future import TaskFuture
 from fastlam.embed.pickling import CallablePickler, preparation
-from fastlam.sandbox.launcher import LaunchSpec
 from fastlam.wire import tasks
 from fastlam.wire.control import WorkerSpec
 
@@ -68,8 +68,8 @@ class RemoteTraceback(Exception):
 class Executor(StandardExecutor):
     """Runs calls in `max_workers` processes (default: one a CPU), started as they are needed.
 
-    `initializer(*initargs)` runs in each worker first; if it raises, the pool is broken. `max_tasks_per_child` replaces a worker after so
-    many tasks. Usable from any number of threads.
+    `initializer(*initargs)` runs in each worker first; if it raises, the pool is broken. `max_tasks_per_child` replaces
+    a worker after so many tasks. Usable from any number of threads.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Executor(StandardExecutor):
         self._dispatcher.submit(invocation)
         return future
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
@@ -240,7 +240,8 @@ class Executor(StandardExecutor):
     def _check_usable(self) -> None:
         if self._engine.foreign:
             raise RuntimeError(
-                f"this executor belongs to process {self._engine.pid}, of which this one is a fork: make an executor here"
+                f"this executor belongs to process {self._engine.pid}, of which this one is a fork: make an executor"
+                " here"
             )
         if self._broken is not None:
             raise BrokenProcessPool(self._broken)

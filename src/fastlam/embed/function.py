@@ -56,7 +56,9 @@ class InvokeResult:
 
     @property
     def payload(self) -> Any:
-        """The function's result decoded from JSON; bytes if the function returned bytes; the error document after an error."""
+        """The function's result decoded from JSON; bytes if the function returned bytes; the error document after an
+        error.
+        """
         if self._payload is _MISSING:
             raw = self._invocation.result
             self._payload = raw if self._invocation.content_type else json.loads(raw)
@@ -140,10 +142,11 @@ class Function:
         self._check = check
 
     def invoke(self, event: Any = None, *, timeout: float | None = None) -> InvokeResult:
-        """Runs the function once and waits. A function that fails is a result, not an exception (see `raise_for_error`).
+        """Runs the function once and waits. A function that fails is a result, not an exception (see
+        `raise_for_error`).
 
-        Raises Throttled over a concurrency limit, TimeoutError when the caller's own `timeout` (seconds) is over, FastlamError when no
-        environment could be started.
+        Raises Throttled over a concurrency limit, TimeoutError when the caller's own `timeout` (seconds) is over,
+        FastlamError when no environment could be started.
         """
         invocation = self._invocation(event)
         self._dispatcher.submit(invocation)
@@ -213,7 +216,7 @@ def _json(event: Any) -> bytes:
 
 def _result(invocation: Invocation) -> InvokeResult:
     outcome = invocation.outcome
-    if outcome == OUTCOME_OK or outcome == OUTCOME_FUNCTION_ERROR:
+    if outcome in (OUTCOME_OK, OUTCOME_FUNCTION_ERROR):
         return InvokeResult(invocation)
     if outcome == OUTCOME_THROTTLED:
         raise Throttled(invocation.throttle_reason)

@@ -1,8 +1,9 @@
 """The future of one task: a concurrent.futures.Future that costs little while nobody looks at it from elsewhere.
 
-The standard library's Future makes a condition variable for each task, which costs more than the task's journey. Here it comes into
-being when somebody needs it (`as_completed`, `wait`, callbacks, a second thread). Whoever completes a future first stores the result
-and the state, then looks for a condition; whoever waits first makes the condition, then looks at the state: one of them sees the other.
+The standard library's Future makes a condition variable for each task, which costs more than the task's journey. Here
+it comes into being when somebody needs it (`as_completed`, `wait`, callbacks, a second thread). Whoever completes a
+future first stores the result and the state, then looks for a condition; whoever waits first makes the condition, then
+looks at the state: one of them sees the other.
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ _lock = threading.RLock()
 class InlineResult:
     """The part of InvokeResult that there is without an environment."""
 
-    def __init__(self, identifier: str, raw: bytes, content_type: str, error_type: str | None, duration_ns: int) -> None:
+    def __init__(
+        self, identifier: str, raw: bytes, content_type: str, error_type: str | None, duration_ns: int
+    ) -> None:
         self.request_id = identifier
         self.raw = raw
         self.error_type = error_type
@@ -71,7 +73,8 @@ class InlineFunction:
         self._bootstrap = importlib.import_module("fastlam.worker.bootstrap")
         self._faults = importlib.import_module("fastlam.worker.faults")
         self._contexts = importlib.import_module("fastlam.worker.context").ContextFactory(self._environ)
-        self._marshaller = importlib.import_module("fastlam.worker.marshaller").Marshaller(self._environ["AWS_EXECUTION_ENV"])
+        marshaller = importlib.import_module("fastlam.worker.marshaller")
+        self._marshaller = marshaller.Marshaller(self._environ["AWS_EXECUTION_ENV"])
 
     def invoke(self, event: Any = None, *, timeout: float | None = None) -> InlineResult:
         """Runs the handler here and now. SystemExit and KeyboardInterrupt pass through."""

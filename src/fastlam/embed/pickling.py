@@ -1,7 +1,9 @@
-"""How callables and arguments become bytes: pickle where the worker can import what they name, cloudpickle where it cannot.
+"""How callables and arguments become bytes: pickle where the worker can import what they name, cloudpickle where it
+cannot.
 
-A program whose `__main__` is a file or a module is prepared in the worker as multiprocessing's spawn does it, so that its functions go by
-reference. In a REPL or a notebook there is nothing to import: what lives in `__main__` goes by value.
+A program whose `__main__` is a file or a module is prepared in the worker as multiprocessing's spawn does it, so that
+its functions go by reference. In a REPL or a notebook there is nothing to import: what lives in `__main__` goes by
+value.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ _NOT_SENT = ("authkey", "start_method", "log_to_stderr", "log_level")
 def preparation() -> tuple[bytes, bool]:
     """(pickle of spawn's preparation data, whether the worker will have our `__main__`).
 
-    Raises RuntimeError, in the standard library's words, where a worker's own import of `__main__` got here (a script without the
-    `if __name__ == "__main__"` guard).
+    Raises RuntimeError, in the standard library's words, where a worker's own import of `__main__` got here (a script
+    without the `if __name__ == "__main__"` guard).
     """
     data = spawn.get_preparation_data("fastlam worker")
     for name in _NOT_SENT:
@@ -60,7 +62,9 @@ class CallablePickler:
         return pickle.dumps(function) if found is function else b""
 
     def dumps(self, value: Any, **options: Any) -> bytes:
-        """The pickle of anything; cloudpickle's where pickle would refuse, or refer to a `__main__` that workers have not."""
+        """The pickle of anything; cloudpickle's where pickle would refuse, or refer to a `__main__` that workers have
+        not.
+        """
         if self._has_main:
             try:
                 return pickle.dumps(value, **options)

@@ -15,6 +15,7 @@ from uuid import uuid4
 import msgspec
 
 from fastlam import limits
+from fastlam.abc import LaunchSpec
 from fastlam.arn import function_arn
 from fastlam.billing.duration import billed_ms
 from fastlam.core.dispatcher import AccountPool, FunctionPool, Target
@@ -25,7 +26,6 @@ from fastlam.embed.pickling import CallablePickler, preparation
 from fastlam.errors import FastlamError
 from fastlam.model.function import FunctionRecord
 from fastlam.runtimes import python
-from fastlam.sandbox.launcher import LaunchSpec
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.telemetry.logs import FunctionLog
 
@@ -37,7 +37,8 @@ Handler = Callable[[Any, Any], Any]
 class Runtime:
     """A context manager that owns functions; leaving it ends their environments.
 
-    ``FASTLAM_INLINE=1`` in the environment, or ``inline=True``, runs handlers in the calling process instead, so that breakpoints work.
+    ``FASTLAM_INLINE=1`` in the environment, or ``inline=True``, runs handlers in the calling process instead, so that
+    breakpoints work.
     """
 
     def __init__(
@@ -72,9 +73,11 @@ class Runtime:
         environment: Mapping[str, str] | None = None,
         reserved: int | None = None,
     ) -> Function:
-        """Declares a function. `handler` is a callable, or "module.attribute" with `code`: a directory, a zip file or a zip's bytes.
+        """Declares a function. `handler` is a callable, or "module.attribute" with `code`: a directory, a zip file or a
+        zip's bytes.
 
-        `memory` is in MB, `timeout` in seconds, `reserved` its reserved concurrency. Declaring a name again replaces the function.
+        `memory` is in MB, `timeout` in seconds, `reserved` its reserved concurrency. Declaring a name again replaces
+        the function.
         """
         self._check()
         if not limits.MEMORY_MB_MIN <= memory <= limits.MEMORY_MB_MAX:
@@ -110,7 +113,7 @@ class Runtime:
     def _directory(self, handler: Handler | str, code: str | os.PathLike[str] | bytes | None) -> Path:
         if code is None:
             if isinstance(handler, str):
-                raise ValueError(f"handler {handler!r} is a name: give code= (a directory, a zip file or a zip's bytes)")
+                raise ValueError(f"handler {handler!r} is a name: give code= (a directory, a zip file or its bytes)")
             return Path.cwd()
         if isinstance(code, bytes):
             return self._artifacts.put_zip(code).directory

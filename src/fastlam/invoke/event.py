@@ -1,7 +1,8 @@
-"""Asynchronous invocations: accepted, then run in the background. In memory: a daemon that stops loses what has not run.
+"""Asynchronous invocations: accepted, then run in the background. In memory: a daemon that stops loses what has not
+run.
 
-What is throttled is tried again, after one second and then twice as long each time up to five minutes, as long as Lambda would
-(AWS: "Error handling for asynchronous invocation"); function errors are final here.
+What is throttled is tried again, after one second and then twice as long each time up to five minutes, as long as
+Lambda would (AWS: "Error handling for asynchronous invocation"); function errors are final here.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ class FunctionKey(NamedTuple):
 
 
 class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One function (its `$LATEST`). Fields are only ever added, each with a default, so that older data directories read on."""
+    """One function (its `$LATEST`). Fields are only ever added, each with a default, so that older data directories
+    read on.
+    """
 
     account: str
     region: str

@@ -1,7 +1,8 @@
 """Python functions: environment variables, import path, and which interpreter runs them.
 
-The variables are those that AWS documents for managed runtimes ("Using Lambda environment variables"). Until the file system of an
-environment is its own, LAMBDA_TASK_ROOT and the working directory are the real directory of the unpacked code.
+The variables are those that AWS documents for managed runtimes ("Using Lambda environment variables"). Until the file
+system of an environment is its own, LAMBDA_TASK_ROOT and the working directory are the real directory of the unpacked
+code.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from fastlam.abc import LaunchSpec
 from fastlam.errors import FastlamError
 from fastlam.model.function import FunctionRecord
-from fastlam.sandbox.launcher import LaunchSpec
-from fastlam.sandbox.package import foreign_abi_extensions, package_carries_boto3
+from fastlam.runtimes.package import foreign_abi_extensions, package_carries_boto3
 from fastlam.wire.control import WorkerSpec
 
 INTERPRETER: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -33,11 +34,14 @@ def launch_spec(record: FunctionRecord, directory: Path, endpoint_url: str | Non
         foreign = foreign_abi_extensions(directory)
         if foreign:
             raise RuntimeUnavailable(
-                f"{record.name} asks for {record.runtime}, this daemon runs {INTERPRETER}, and the package holds extension"
-                f" modules of another Python ({foreign[0]}): start fastlam with {record.runtime}, or package for {INTERPRETER}."
+                f"{record.name} asks for {record.runtime}, this daemon runs {INTERPRETER}, and the package holds"
+                " extension"
+                f" modules of another Python ({foreign[0]}): start fastlam with {record.runtime}, or package for"
+                f" {INTERPRETER}."
             )
         warning = (
-            f"[fastlam: {record.name} asks for {record.runtime}; this machine's daemon runs {INTERPRETER} and so does the"
+            f"[fastlam: {record.name} asks for {record.runtime}; this machine's daemon runs {INTERPRETER} and so does"
+            " the"
             " function]"
         )
     environ = environment_variables(record, directory, endpoint_url)
@@ -83,7 +87,8 @@ def environment_variables(record: FunctionRecord, directory: Path, endpoint_url:
         "LANG": "en_US.UTF-8",
         "TZ": ":UTC",
         "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
-        "LD_LIBRARY_PATH": f"/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:{directory}:{directory}/lib:/opt/lib",
+        "LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib"
+        f":{directory}:{directory}/lib:/opt/lib",
         "PWD": str(directory),
         "SHLVL": "0",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",

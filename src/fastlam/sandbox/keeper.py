@@ -1,7 +1,7 @@
 """A thread that lives as long as the zygotes it has started.
 
-The kernel's parent-death signal follows the *thread* that made a child: a zygote that a short-lived thread had started would be told that
-its parent is gone although the process lives on.
+The kernel's parent-death signal follows the *thread* that made a child: a zygote that a short-lived thread had started
+would be told that its parent is gone although the process lives on.
 """
 
 from __future__ import annotations

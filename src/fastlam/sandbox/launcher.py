@@ -1,8 +1,8 @@
 """Makes the process, the lane and the shared memory of an execution environment, and takes them away again.
 
-One launcher belongs to one dispatcher; all of it runs in the driver. It owns the ZeroMQ context, the zygotes and the directory of the
-sockets. Per environment it makes, and closes: a listening unix socket (handed to the worker, which binds to it with ZMQ_USE_FD), the
-PAIR socket connected to it, the memfds of output and slots.
+One launcher belongs to one dispatcher; all of it runs in the driver. It owns the ZeroMQ context, the zygotes and the
+directory of the sockets. Per environment it makes, and closes: a listening unix socket (handed to the worker, which
+binds to it with ZMQ_USE_FD), the PAIR socket connected to it, the memfds of output and slots.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -27,18 +25,8 @@ from fastlam.sandbox.zygotes import Zygote
 from fastlam.wire import control
 
 if TYPE_CHECKING:
+    from fastlam.abc import LaunchSpec
     from fastlam.core.dispatcher import Dispatcher, Environment
-
-
-@dataclass(frozen=True)
-class LaunchSpec:
-    """How the environments of one target are made."""
-
-    worker: control.WorkerSpec
-    zygote_kind: str = "plain"  # or "boto3"
-    captures_output: bool = True
-    frame_bytes_max: int = limits.FRAME_BYTES_MAX  # -1: unbounded, for callers that trust their own tasks
-    on_start_failed: Callable[[str], None] | None = field(default=None, compare=False)
 
 
 class Launcher:
@@ -68,7 +56,9 @@ class Launcher:
             del self.zygotes[zygote.kind]
 
     def launch(self, environment: Environment) -> None:
-        """Orders the process of a new environment; what fails raises OSError or zmq.ZMQError and leaves nothing open."""
+        """Orders the process of a new environment; what fails raises OSError or zmq.ZMQError and leaves nothing
+        open.
+        """
         spec: LaunchSpec = environment.target.spec
         descriptors: list[int] = []
         lane = None
@@ -160,7 +150,9 @@ class Launcher:
         self.directory.close()
 
     def disown(self) -> None:
-        """In a fork of the owner: lets go of what would keep the zygotes alive beyond their owner; touches nothing else."""
+        """In a fork of the owner: lets go of what would keep the zygotes alive beyond their owner; touches nothing
+        else.
+        """
         for zygote in self.zygotes.values():
             zygote.disown()
 

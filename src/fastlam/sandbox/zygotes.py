@@ -1,7 +1,7 @@
 """The owner's side of a zygote: starts it, orders forks, and passes its reports to the environments.
 
-All of it belongs to the dispatcher's driver. Orders are bounded: descriptors under way to a process count against this one's open-files
-limit, so that no more than ORDERS_MAX forks are under way at a time and the others wait here.
+All of it belongs to the dispatcher's driver. Orders are bounded: descriptors under way to a process count against this
+one's open-files limit, so that no more than ORDERS_MAX forks are under way at a time and the others wait here.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ class Zygote:
                 environment.process_exited(_STATUS_KILLED, 0)
             else:
                 environment.start_failed(
-                    f"the zygote ended with status {status} before it was up; its own message is on this program's stderr"
+                    f"the zygote ended with status {status} before it was up; its own message is on this program's"
+                    " stderr"
                 )
 
     def close(self) -> None:

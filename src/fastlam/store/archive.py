@@ -1,8 +1,9 @@
 """Unpacks zip archives that may be hostile.
 
-Everything is checked before anything is written: the whole central directory, every name, the declared sizes, the local headers
-and that no two entries share bytes. Files are then written with exclusive creation into directories made here, links last, so
-that no write ever follows a link; sizes and checksums are held against what was declared while inflating.
+Everything is checked before anything is written: the whole central directory, every name, the declared sizes, the local
+headers and that no two entries share bytes. Files are then written with exclusive creation into directories made here,
+links last, so that no write ever follows a link; sizes and checksums are held against what was declared while
+inflating.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ _DRIVE: Final = re.compile(rb"[A-Za-z]:")
 
 
 def unpack(data: bytes, into: Path, *, bytes_max: int = limits.UNZIPPED_BYTES_MAX) -> None:
-    """Unpack into an existing, empty directory. When it raises, the directory holds rubbish for the caller to remove."""
+    """Unpack into an existing, empty directory. When it raises, the directory holds rubbish for the caller to
+    remove.
+    """
     entries = read_entries(data, bytes_max=bytes_max)
     root = os.fsencode(into)
     links = {entry.parts: _link_target(data, entry) for entry in entries if entry.kind == stat.S_IFLNK}

@@ -2,10 +2,11 @@
 
     <data_dir>/code/<sha256hex>.zip        what the client sent
     <data_dir>/code/<sha256hex>/           its content; there only when it is complete
-    <data_dir>/code/.part-*, .gone-*       work of a call that still runs, or of a process that was killed: removed at opening
+    <data_dir>/code/.part-*, .gone-*       work of a call that still runs, or of a process that was killed: removed at
+    opening
 
-`put_zip` may run on any thread (it holds nothing but its own files until the final renames); the rest belongs to the owner's
-thread.
+`put_zip` may run on any thread (it holds nothing but its own files until the final renames); the rest belongs to the
+owner's thread.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -103,8 +104,17 @@ class ArtifactStore:
             self._unpack(artifact.zip_path.read_bytes(), artifact)
         return artifact
 
-    def collect(self, referenced: Collection[str]) -> int:
-        """Delete every artifact that is neither referenced nor held; returns how many."""
+    def collect(
+        self,
+        referenced: Collection[str],
+        in_background: Callable[[Callable[[], None]], object] | None = None,
+    ) -> int:
+        """Delete every artifact that is neither referenced nor held; returns how many.
+
+        They are gone from the store when this returns, so that it must be called where `referenced` cannot grow stale:
+        in the thread that owns the records. Only the files are removed by `in_background`, which defaults to here and
+        now.
+        """
         gone: list[Path] = []
         count = 0
         with self._mutex:
@@ -117,8 +127,13 @@ class ArtifactStore:
                     with contextlib.suppress(FileNotFoundError):
                         path.rename(trash)
                         gone.append(trash)
-        for trash in gone:
-            _remove(trash)
+
+        def remove() -> None:
+            for trash in gone:
+                _remove(trash)
+
+        if gone:
+            (in_background or (lambda work: work()))(remove)
         return count
 
     def clear(self) -> None:

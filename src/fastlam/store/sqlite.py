@@ -1,8 +1,9 @@
-"""The durable store: the memory store, with every change committed to a SQLite database (WAL) before anybody hears of it.
+"""The durable store: the memory store, with every change committed to a SQLite database (WAL) before anybody hears of
+it.
 
-A killed process loses nothing that was answered: a committed transaction is in the WAL file, and the next opener replays it.
-`synchronous=NORMAL` spares the loop thread an fsync for each change; a power cut may take the last changes with it, whole
-transactions only.
+A killed process loses nothing that was answered: a committed transaction is in the WAL file, and the next opener
+replays it. `synchronous=NORMAL` spares the loop thread an fsync for each change; a power cut may take the last changes
+with it, whole transactions only.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class SqliteStore(MemoryStore):
         (version,) = run("PRAGMA user_version").fetchone()
         if version > len(migrations):
             raise FastlamError(
-                f"The data directory {self._path.parent} was written by a newer fastlam (schema {version}, this one knows"
+                f"The data directory {self._path.parent} was written by a newer fastlam (schema {version}, this one"
+                " knows"
                 f" {len(migrations)}): upgrade fastlam or choose another --data-dir."
             )
         for number in range(version, len(migrations)):

@@ -1,12 +1,13 @@
 """A function's log: one record an invocation, turned into Lambda's START, END and REPORT lines when somebody reads.
 
-The hot path only appends a record. Bounds: LOG_RECORDS_PER_FUNCTION_MAX records and LOG_BYTES_PER_FUNCTION_MAX bytes of output; older ones
-are dropped and counted.
+The hot path only appends a record. Bounds: LOG_RECORDS_PER_FUNCTION_MAX records and LOG_BYTES_PER_FUNCTION_MAX bytes of
+output; older ones are dropped and counted.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 # Errors of the process rather than of the code: REPORT then ends with a status, and an extra line says what happened.
 _PLATFORM_ERRORS: Final = frozenset({"Sandbox.Timedout", "Runtime.ExitError", "Runtime.OutOfMemory"})
+
+# The runtime's own error events hold several lines, parted by carriage returns while they are in the stream of output.
+_ERROR_EVENT: Final = re.compile(r"\[ERROR\][^\r]*\rTraceback \(most recent call last\):")
 
 
 class Entry(NamedTuple):
@@ -36,6 +40,7 @@ class Entry(NamedTuple):
     init_logs: bytes | None
     logs: bytes | None
     logs_dropped_bytes: int
+    init_reports: tuple[InitReport, ...] = ()  # its own failed attempts, which are entries of the log themselves
 
 
 class InitReport(NamedTuple):
@@ -64,7 +69,9 @@ class Event(NamedTuple):
 
 
 class FunctionLog:
-    """The log of one function, over all its versions' environments. Written by the driver, read by anybody in its thread."""
+    """The log of one function, over all its versions' environments. Written by the driver, read by anybody in its
+    thread.
+    """
 
     def __init__(self, version: str, memory_mb: int, billed_ms: Callable[[int, int], int], json_format: bool) -> None:
         self.version = version
@@ -75,6 +82,7 @@ class FunctionLog:
         self._billed_ms = billed_ms
         self._entries: deque[Entry | InitReport | Note] = deque()
         self._bytes = 0
+        self._init_reports: dict[str, tuple[InitReport, ...]] = {}  # by request id, until its entry comes
         self.watchers: set[Callable[[], None]] = set()
 
     def append(self, invocation: Invocation) -> None:
@@ -95,13 +103,23 @@ class FunctionLog:
                 init_logs,
                 logs,
                 invocation.logs_dropped_bytes,
+                self._init_reports.pop(invocation.request_id, ()) if self._init_reports else (),
             ),
             (len(logs) if logs else 0) + (len(init_logs) if init_logs else 0),
         )
 
-    def append_init_report(self, duration_ns: int, phase: str, error_type: str, logs: bytes | None) -> None:
-        """The driver's call after a failed INIT."""
-        self._add(InitReport(_now_ms(), duration_ns, phase, error_type, logs), len(logs) if logs else 0)
+    def append_init_report(
+        self, duration_ns: int, phase: str, error_type: str, logs: bytes | None, request_id: str = ""
+    ) -> None:
+        """The driver's call after a failed INIT; `request_id` is that of the invocation that waited for it, if any
+        did.
+        """
+        report = InitReport(_now_ms(), duration_ns, phase, error_type, logs)
+        if request_id:
+            if len(self._init_reports) >= limits.LOG_RECORDS_PER_FUNCTION_MAX:
+                self._init_reports.clear()  # of calls that were given up before they ran
+            self._init_reports[request_id] = (*self._init_reports.get(request_id, ()), report)
+        self._add(report, len(logs) if logs else 0)
 
     def note(self, text: str) -> None:
         """Adds a line of our own."""
@@ -122,7 +140,9 @@ class FunctionLog:
                 watcher()
 
     def entries(self, after: int = 0) -> Iterator[tuple[int, Entry | InitReport | Note]]:
-        """(sequence, entry) of those with a higher sequence number than `after`, oldest first. Sequences count from 1."""
+        """(sequence, entry) of those with a higher sequence number than `after`, oldest first. Sequences count from
+        1.
+        """
         first = self.appended - len(self._entries) + 1
         for index, entry in enumerate(self._entries):
             if first + index > after:
@@ -157,9 +177,10 @@ class FunctionLog:
 
     def tail(self, invocation: Invocation) -> bytes:
         """The last LOG_TAIL_BYTES of one invocation's log, for X-Amz-Log-Result."""
-        for _, entry in reversed(list(self.entries(self.appended - 64))):
+        for entry in reversed(self._entries):
             if isinstance(entry, Entry) and entry.request_id == invocation.request_id:
-                text = "".join(self.lines(entry)).encode()
+                parts: list[Entry | InitReport] = [*entry.init_reports, entry]
+                text = "".join(line for part in parts for line in self.lines(part)).encode()
                 if len(text) <= limits.LOG_TAIL_BYTES:
                     return text
                 return text[-limits.LOG_TAIL_BYTES :].decode("utf-8", "replace").encode()
@@ -237,7 +258,9 @@ def _split(logs: bytes | None) -> Iterator[str]:
     """Output as log events: one a line; what has no line end yet is one too."""
     if logs:
         for line in logs.decode("utf-8", "replace").split("\n"):
-            if line:
+            if _ERROR_EVENT.match(line):
+                yield line.replace("\r", "\n") + "\n"
+            elif line:
                 yield line + "\n"
 
 

@@ -1,7 +1,8 @@
 """Messages between an owner (daemon or embedding program) and its zygote, over a SOCK_SEQPACKET socketpair.
 
-Each message is one packet: an array-like msgpack struct, tagged by a small integer; descriptors travel beside it. What a worker is to
-become does not fit a packet (environment variables have no bound): `Fork` carries it as a `WorkerSpec` in a memfd.
+Each message is one packet: an array-like msgpack struct, tagged by a small integer; descriptors travel beside it. What
+a worker is to become does not fit a packet (environment variables have no bound): `Fork` carries it as a `WorkerSpec`
+in a memfd.
 """
 
 from __future__ import annotations

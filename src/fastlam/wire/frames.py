@@ -1,8 +1,9 @@
 """Frames between a dispatcher and an execution environment.
 
-One frame is one ZeroMQ message: ``u32 little-endian header length | header | payload``. The header is one of the structs below
-(array-like msgpack, tagged by a small integer); the payload is opaque bytes and runs to the end of the message. docs/protocol.md
-draws the state diagrams. A change of meaning raises `PROTOCOL_VERSION`; a dispatcher ends an environment that says another one.
+One frame is one ZeroMQ message: ``u32 little-endian header length | header | payload``. The header is one of the
+structs below (array-like msgpack, tagged by a small integer); the payload is opaque bytes and runs to the end of the
+message. docs/protocol.md draws the state diagrams. A change of meaning raises `PROTOCOL_VERSION`; a dispatcher ends an
+environment that says another one.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@
     u32 pickle bytes of the function, 0: see arguments | u32 number of buffers | u64 bytes of each buffer
     pickle of the function | pickle of the arguments (or of the result) | buffers
 
-All integers are little-endian. The function travels apart from its arguments so that the worker unpickles it once. Buffers are the
-out-of-band data of pickle protocol 5: they are copied once into the message and read in place on the other side.
+All integers are little-endian. The function travels apart from its arguments so that the worker unpickles it once.
+Buffers are the out-of-band data of pickle protocol 5: they are copied once into the message and read in place on the
+other side.
 """
 
 from __future__ import annotations

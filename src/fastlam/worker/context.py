@@ -97,7 +97,7 @@ class LambdaContext:
     def get_remaining_time_in_millis(self) -> int:
         """Milliseconds until the invocation times out; never below zero."""
         remaining_ms = self._epoch_deadline_time_in_ms - int(time.time() * 1000)
-        return remaining_ms if remaining_ms > 0 else 0
+        return max(0, remaining_ms)
 
     def w3c(self) -> dict[str, str]:
         """The W3C trace context of this invocation."""

@@ -34,7 +34,9 @@ _RESPONSE_TOO_LARGE = "Function.ResponseSizeTooLarge"
 
 
 class FunctionWorker:
-    """One environment of one function version. `log_fd` is the memfd of the output; its size is where the output ends."""
+    """One environment of one function version. `log_fd` is the memfd of the output; its size is where the output
+    ends.
+    """
 
     def __init__(self, channel: Channel, spec: WorkerSpec, log_fd: int, title: Title, started_ns: int) -> None:
         self.channel = channel
@@ -98,7 +100,8 @@ class FunctionWorker:
             payload["errorType"],
         )
         self.channel.send(frame, self.marshaller.encode_error(payload))
-        # The dispatcher answers by killing this process; leaving at once could overtake the frame in libzmq's own thread.
+        # The dispatcher answers by killing this process; leaving at once could overtake the frame in libzmq's own
+        # thread.
         while type(self.channel.receive()[0]) is not Stop:
             pass
 

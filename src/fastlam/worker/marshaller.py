@@ -9,8 +9,8 @@ from math import nan
 from typing import Any, Final
 
 import msgspec
-import simplejson  # type: ignore[import-untyped]
-from simplejson.raw_json import RawJSON  # type: ignore[import-untyped]
+import simplejson
+from simplejson.raw_json import RawJSON
 
 from fastlam.core.jsonwriter import write
 from fastlam.worker.faults import MARSHAL_ERROR, UNMARSHAL_ERROR, Fault, RuntimeCrash

@@ -10,8 +10,8 @@ import pickle
 def prepare(preparation: bytes) -> None:
     """`preparation` is the pickle of what `multiprocessing.spawn.get_preparation_data` gave in the caller.
 
-    While the caller's main module is imported, the process counts as inheriting: an executor that is created there, for want of
-    the usual `if __name__ == "__main__"` guard, refuses with an explanation instead of forking without end.
+    While the caller's main module is imported, the process counts as inheriting: an executor that is created there, for
+    want of the usual `if __name__ == "__main__"` guard, refuses with an explanation instead of forking without end.
     """
     process = multiprocessing.process.current_process()
     process._inheriting = True  # type: ignore[attr-defined]

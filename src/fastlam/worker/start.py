@@ -22,7 +22,6 @@ from fastlam.wire import control
 from fastlam.worker import functions, imports, logs, tasks
 
 
-
 class ImportSystem(NamedTuple):
     """The interpreter's import system as it was before the runtime's modules were hidden."""
 
@@ -31,8 +30,10 @@ class ImportSystem(NamedTuple):
     modules: dict[str, ModuleType]
 
     def restore(self, path: list[str]) -> None:
-        """For workers that run the calling program's own code: its path, and the finders that an editable installation has put in
-        place. Modules that the zygote has loaded are the ones that the program itself has loaded to get here."""
+        """For workers that run the calling program's own code: its path, and the finders that an editable installation
+        has put in place. Modules that the zygote has loaded are the ones that the program itself has loaded to get
+        here.
+        """
         sys.meta_path[:], sys.path_hooks[:] = self.meta_path, self.path_hooks
         sys.path_importer_cache.clear()
         sys.path[:] = path

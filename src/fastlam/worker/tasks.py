@@ -93,7 +93,9 @@ class TaskWorker:
 
 
 def _exception_payload(error: Exception) -> bytes | list[Any]:
-    """The exception and its traceback's text; one that cannot be pickled, or not be rebuilt, is replaced by its description."""
+    """The exception and its traceback's text; one that cannot be pickled, or not be rebuilt, is replaced by its
+    description.
+    """
     error_traceback = error.__traceback__
     # The first frames are this module's own.
     while error_traceback is not None and error_traceback.tb_frame.f_code.co_filename == __file__:

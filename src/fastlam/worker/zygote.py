@@ -1,9 +1,9 @@
 """The zygote: a small single-threaded process from which execution environments are forked.
 
-It is exec'd by its owner, talks to it over a socketpair (wire.control), and owns no ZeroMQ socket, no event loop and no thread, so that a
-fork of it is always sound. It alone reaps workers: it sends a pidfd when one is made and the wait status when one is gone. When the
-socketpair ends, for whatever reason, it kills all its descendants and leaves: that is the guarantee against orphans. PR_SET_PDEATHSIG
-is the second one.
+It is exec'd by its owner, talks to it over a socketpair (wire.control), and owns no ZeroMQ socket, no event loop and no
+thread, so that a fork of it is always sound. It alone reaps workers: it sends a pidfd when one is made and the wait
+status when one is gone. When the socketpair ends, for whatever reason, it kills all its descendants and leaves: that is
+the guarantee against orphans. PR_SET_PDEATHSIG is the second one.
 """
 
 from __future__ import annotations
@@ -140,7 +140,9 @@ class Zygote:
             os._exit(status)
 
     def kill_group(self, pid: int) -> None:
-        """Kills a worker's process group; sound because the worker has not been reaped, so its number is still its own."""
+        """Kills a worker's process group; sound because the worker has not been reaped, so its number is still its
+        own.
+        """
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
 
@@ -197,7 +199,8 @@ def main(owner_fd: int, kind: str) -> None:
 
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     setproctitle.setproctitle(f"fastlam: zygote python{version}" + (" boto3" if kind == "boto3" else ""))
-    from fastlam.worker import imports, start  # imported before the first fork, so that every worker has them for nothing
+    # Imported before the first fork, so that every worker has them for nothing.
+    from fastlam.worker import imports, start
 
     caller_imports = start.ImportSystem(list(sys.meta_path), list(sys.path_hooks), dict(sys.modules))
     imports.hide_runtime_modules()

@@ -1,0 +1,18 @@
+"""What layers agree on without knowing each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastlam import limits
+from fastlam.wire.control import WorkerSpec
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """How the environments of one target are made: written by runtimes and embed, carried out by sandbox."""
+
+    worker: WorkerSpec
+    zygote_kind: str = "plain"  # or "boto3"
+    captures_output: bool = True
+    frame_bytes_max: int = limits.FRAME_BYTES_MAX  # -1: unbounded, for callers that trust their own tasks

@@ -1,0 +1,74 @@
+"""Options and checks for all tests: a seed that is printed, a clean environment, and nothing left behind at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import random
+import secrets
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+SEED = os.environ.get("FASTLAM_TEST_SEED") or secrets.token_hex(4)
+
+# Whatever the shell says about AWS or about us must not decide what a test sees.
+for _name in list(os.environ):
+    if _name.startswith("AWS_") or (_name.startswith("FASTLAM_") and not _name.startswith("FASTLAM_TEST_")):
+        del os.environ[_name]
+os.environ.update(
+    AWS_CONFIG_FILE=os.devnull,
+    AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+    AWS_EC2_METADATA_DISABLED="true",
+)
+
+# Shared machines are slow at times: no example fails for the time that it takes. A failure prints how to repeat it.
+settings.register_profile("fastlam", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fastlam")
+
+
+def pytest_report_header() -> str:
+    return f"fastlam: seed {SEED} (FASTLAM_TEST_SEED={SEED} gives the same `rng` again)"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Randomness that the seed in pytest's header repeats, another one for each test."""
+    return random.Random(f"{SEED} {request.node.nodeid}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """After the last test: no child process, no thread of ours, no directory of sockets whose owner is gone."""
+    yield
+    assert _children() == [], "processes are left"
+    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("fastlam")]
+    assert threads == [], "threads are left"
+    assert _abandoned_directories() == [], "runtime directories are left"
+
+
+def _children() -> list[str]:
+    """Command lines of this process's children, without those that have ended and only wait to be reaped."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            for pid in (task / "children").read_text().split():
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                if command:  # a zombie has none
+                    found.append(f"{pid}: {command}")
+    return found
+
+
+def _abandoned_directories() -> list[str]:
+    found = []
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    for lock in base.glob(f"fastlam-{os.getuid()}-*/lock"):
+        with contextlib.suppress(OSError), lock.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found.append(str(lock.parent))
+    return found

@@ -1,0 +1,318 @@
+"""A real daemon in a process of its own, for tests: started on a free port, used through boto3 or bare HTTP, stopped
+without a trace.
+
+`running_daemon` gives each daemon a private directory for its temporary files. When it has stopped, none of the
+processes that descended from it may live and nothing may lie in that directory: a test that leaves something behind
+fails.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import boto3
+from botocore.config import Config
+
+from fastlam.runtimes.python import INTERPRETER
+
+ACCOUNT: Final = "000000000000"
+REGION: Final = "us-east-1"
+WAIT_SECONDS: Final = 60.0  # for what must come; a test that needs so long has failed
+READY: Final = re.compile(r"fastlam \S+ is ready on (http://\S+) \(")
+
+Files = Mapping[str, str | bytes]
+
+
+class Invoked:
+    """The answer to one invocation."""
+
+    def __init__(self, answer: Mapping[str, Any]) -> None:
+        self.status: int = answer["StatusCode"]
+        self.raw: bytes = answer["Payload"].read()
+        self.error: str | None = answer.get("FunctionError")
+        self.version: str | None = answer.get("ExecutedVersion")
+        self.headers: dict[str, str] = answer["ResponseMetadata"]["HTTPHeaders"]
+        self.request_id: str = answer["ResponseMetadata"]["RequestId"]
+        self.has_log = "LogResult" in answer
+        self.log: str = base64.b64decode(answer.get("LogResult", "")).decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.raw)
+
+    @property
+    def result(self) -> Any:
+        """What the function returned; an assertion fails if it failed."""
+        assert self.error is None, (self.raw, self.log)
+        return self.json
+
+    def printed(self) -> list[str]:
+        """The lines between START and END: what the function wrote during this invocation."""
+        return self.log.partition("START RequestId")[2].partition("END RequestId")[0].splitlines()[1:]
+
+    @property
+    def report(self) -> str:
+        return next(line for line in self.log.splitlines() if line.startswith("REPORT "))
+
+
+@dataclass
+class Answer:
+    """A bare HTTP answer; header names are lower-case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class RunningDaemon:
+    """What a test holds of the daemon. One of its own for each thread that invokes is not needed: boto3 clients are
+    shared.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], url: str, stderr: Path) -> None:
+        self.process = process
+        self.url = url
+        self.port = int(url.rpartition(":")[2])
+        self.stderr_path = stderr
+        self.lambda_ = self.client()
+
+    def client(self, service: str = "lambda", account: str = ACCOUNT, region: str = REGION, **config: Any) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name=region,
+            aws_access_key_id=account,
+            aws_secret_access_key="test",
+            config=Config(
+                **{
+                    "retries": {"total_max_attempts": 1},
+                    "connect_timeout": 5,
+                    "read_timeout": WAIT_SECONDS,
+                    "max_pool_connections": 300,
+                    **config,
+                }
+            ),
+        )
+
+    def deploy(
+        self,
+        name: str,
+        code: str | Files | bytes,
+        *,
+        handler: str = "app.handler",
+        environment: Mapping[str, str] | None = None,
+        client: Any = None,
+        **more: Any,
+    ) -> str:
+        """Creates a function from the text of app.py, from files, or from a zip; returns its name once it is Active."""
+        client = client or self.lambda_
+        if environment is not None:
+            more["Environment"] = {"Variables": dict(environment)}
+        client.create_function(
+            **{
+                "FunctionName": name,
+                "Runtime": INTERPRETER,
+                "Role": f"arn:aws:iam::{ACCOUNT}:role/lambda-role",
+                "Handler": handler,
+                "Code": {"ZipFile": code if isinstance(code, bytes) else zipped(code)},
+                **more,
+            }
+        )
+        self.settle(name, client)
+        return name
+
+    def update(self, name: str, code: str | Files) -> None:
+        """New code, in force when this returns."""
+        self.lambda_.update_function_code(FunctionName=name, ZipFile=zipped(code))
+        self.settle(name)
+
+    def settle(self, name: str, client: Any = None) -> None:
+        """Returns when no change of the function is under way."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            found = (client or self.lambda_).get_function_configuration(FunctionName=name)
+            states = found["State"], found.get("LastUpdateStatus")
+            if states == ("Active", "Successful"):
+                return
+            assert "Failed" not in states, found
+            assert time.monotonic() < deadline, found
+
+    def invoke(self, name: str, event: Any = None, *, client: Any = None, **more: Any) -> Invoked:
+        """Invokes with LogType Tail and waits; `event` is sent as JSON, bytes as they are."""
+        payload = event if isinstance(event, bytes) else json.dumps(event).encode()
+        arguments = {"FunctionName": name, "Payload": payload, "LogType": "Tail", **more}
+        return Invoked((client or self.lambda_).invoke(**arguments))
+
+    def send(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """One request without boto3 in between, and so without its checks."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_SECONDS)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            fields = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, fields, response.read())
+        finally:
+            connection.close()
+
+    def send_invoke(self, name: str, body: bytes = b"{}", **headers: str) -> Answer:
+        """A bare invoke; `headers` such as Invocation_Type="Event" become X-Amz-Invocation-Type."""
+        fields = {f"X-Amz-{key.replace('_', '-')}": value for key, value in headers.items()}
+        return self.send("POST", f"/2015-03-31/functions/{quote(name)}/invocations", body, fields)
+
+    def health(self) -> Any:
+        return self.send("GET", "/_fastlam/health").json
+
+    def environments(self, name: str) -> list[dict[str, Any]]:
+        """Those of one function."""
+        every = self.send("GET", "/_fastlam/environments").json["environments"]
+        return [one for one in every if one["function"] == name]
+
+    def logs(self, name: str, until: Callable[[list[str]], bool] | None = None) -> list[str]:
+        """The function's log events; with `until`, waits for more of them until it says that they are enough."""
+        messages: list[str] = []
+        after = 0
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            answer = self.send("GET", f"/_fastlam/logs?function={name}&after={after}&wait={0 if until is None else 5}")
+            assert answer.status == 200, answer
+            messages += [event["message"] for event in answer.json["events"]]
+            after = answer.json["next"]
+            if until is None or until(messages):
+                return messages
+            assert time.monotonic() < deadline, messages
+
+    def stderr(self) -> str:
+        return self.stderr_path.read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Ends the daemon, gracefully unless told otherwise."""
+        self.process.send_signal(number)
+        self.process.wait(WAIT_SECONDS)
+
+
+def zipped(code: str | Files) -> bytes:
+    """A deployment package; a text alone is app.py."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in ({"app.py": code} if isinstance(code, str) else code).items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@contextmanager
+def running_daemon(
+    *options: str, ephemeral: bool = True, environment: Mapping[str, str] | None = None, complains: bool = False
+) -> Iterator[RunningDaemon]:
+    """`fastlam serve` with these options. On the way out it is stopped (if the test has not done so) and its traces are
+    looked for.
+
+    `complains` lets it write to its stderr, which otherwise counts as a failure.
+    """
+    with tempfile.TemporaryDirectory(prefix="fastlam-test-") as base:
+        # Short, since the paths of sockets may only have 107 bytes; apart from what the daemon may write.
+        temporary = Path(base, "t")
+        temporary.mkdir()
+        stderr = Path(base, "stderr")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FASTLAM_"))}
+        kept |= {"TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(temporary), "HOME": base, "PYTHONWARNINGS": "default"}
+        arguments = ["serve", "--port", "0", *(["--ephemeral"] if ephemeral else []), *options]
+        with stderr.open("w") as complaints:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "fastlam", *arguments],
+                env=kept | dict(environment or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+            )
+        family: set[tuple[int, str]] = set()
+        try:
+            daemon = RunningDaemon(process, _address(process, stderr), stderr)
+            yield daemon
+            if process.poll() is None:
+                family = descendants(process.pid)
+                assert len(family) >= 1, "a daemon has a zygote"
+                daemon.stop()
+                assert process.returncode == 0, (process.returncode, stderr.read_text())
+            assert complains or stderr.read_text() == ""
+        finally:
+            family |= descendants(process.pid)
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+        await_end(family)
+        assert sorted(temporary.rglob("*")) == [], "the daemon has left files behind"
+
+
+def _address(process: subprocess.Popen[str], stderr: Path) -> str:
+    """The URL that the daemon announces."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], WAIT_SECONDS)
+    line = process.stdout.readline() if ready else ""
+    match = READY.match(line)
+    assert match is not None, f"the daemon did not come up: {line!r} {stderr.read_text()!r}"
+    return match[1]
+
+
+def _stat(pid: int | str) -> list[str] | None:
+    """The fields of /proc/PID/stat after the name: state, parent, ...; None for a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def descendants(pid: int) -> set[tuple[int, str]]:
+    """(pid, start time) of all processes below `pid`; the start time tells a process from a later one of the same
+    number.
+    """
+    below: dict[int, list[tuple[int, str]]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (fields := _stat(entry)) is not None:
+            below.setdefault(int(fields[1]), []).append((int(entry), fields[19]))
+    found: set[tuple[int, str]] = set()
+    ahead = [pid]
+    while ahead:
+        for child in below.get(ahead.pop(), ()):
+            found.add(child)
+            ahead.append(child[0])
+    return found
+
+
+def await_end(family: set[tuple[int, str]], seconds: float = 10.0) -> None:
+    """Fails when one of the processes still lives after so long."""
+    deadline = time.monotonic() + seconds
+    while alive := [
+        pid
+        for pid, started in family
+        if (fields := _stat(pid)) is not None and fields[19] == started and fields[0] != "Z"
+    ]:
+        if time.monotonic() > deadline:
+            lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in alive]
+            raise AssertionError(f"processes are left behind: {lines}")
+        time.sleep(0.01)
