@@ -60,7 +60,6 @@ def extension(name: str, *c_sources: str) -> Extension:
 EXTENSIONS = [
     extension("core.scan", "fl_json.c"),
     extension("core.jsonwriter"),
-    extension("core.jsonwriter"),
     extension("core.channel", "fl_slots.c", "fl_zmq.c"),
     extension("core.dispatcher", "fl_ring.c", "fl_wake.c", "fl_timer.c", "fl_slots.c", "fl_zmq.c"),
 ]

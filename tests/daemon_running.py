@@ -16,6 +16,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -212,6 +213,47 @@ class RunningDaemon:
         """Ends the daemon, gracefully unless told otherwise."""
         self.process.send_signal(number)
         self.process.wait(WAIT_SECONDS)
+
+
+class Gate:
+    """Holds invocations: a handler that calls `wait_at(event["gate"], ...)` of GATE_CODE stays there until the gate lets it go on."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener.settimeout(WAIT_SECONDS)
+        self.port: int = self._listener.getsockname()[1]
+        self._held: list[socket.socket] = []
+
+    def arrive(self, count: int = 1) -> list[str]:
+        """Returns when so many more invocations have come; what each of them said."""
+        said = []
+        for _ in range(count):
+            connection, _ = self._listener.accept()
+            connection.settimeout(WAIT_SECONDS)
+            self._held.append(connection)
+            with connection.makefile() as lines:
+                said.append(lines.readline().rstrip("\n"))
+        return said
+
+    def open(self) -> None:
+        """Lets all that have arrived go on."""
+        for connection in self._held:
+            connection.close()
+        self._held.clear()
+
+    def close(self) -> None:
+        self.open()
+        self._listener.close()
+
+
+GATE_CODE: Final = """
+import socket
+
+def wait_at(port, word=""):
+    with socket.create_connection(("127.0.0.1", port)) as gate:
+        gate.sendall(word.encode() + b"\\n")
+        gate.recv(1)
+"""
 
 
 def zipped(code: str | Files) -> bytes:

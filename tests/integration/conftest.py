@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon_running import RunningDaemon, running_daemon
+from daemon_running import Gate, RunningDaemon, running_daemon
+from real_packages import PackageCache
 
 
 @pytest.fixture(scope="module")
@@ -14,3 +15,17 @@ def daemon() -> Iterator[RunningDaemon]:
     """One daemon for all tests of a module; they tell their functions apart by name."""
     with running_daemon() as running:
         yield running
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Where invocations wait for the test; see GATE_CODE."""
+    own = Gate()
+    yield own
+    own.close()
+
+
+@pytest.fixture(scope="session")
+def packages(request: pytest.FixtureRequest) -> PackageCache:
+    """Real packages for deployment packages, kept in pytest's cache directory."""
+    return PackageCache(request.config.cache.mkdir("packages"))

@@ -48,7 +48,7 @@ def test_an_exception_is_a_document_with_message_type_request_and_trace(daemon: 
             ("errorMessage", "Handler fails"),
             ("errorType", "Exception"),
             ("requestId", invoked.request_id),
-            ("stackTrace", ['  File "/var/task/app.py", line 2, in handler\n    raise Exception(\'Handler fails\')\n']),
+            ("stackTrace", ["  File \"/var/task/app.py\", line 2, in handler\n    raise Exception('Handler fails')\n"]),
         )
         assert invoked.raw.startswith(b'{"errorMessage": "Handler fails", "errorType": "Exception", "requestId": "')
         assert invoked.printed() == [
@@ -80,8 +80,7 @@ def test_a_trace_runs_through_the_packages_of_the_function(daemon: RunningDaemon
         "requestId": "?",
         "stackTrace": [
             '  File "/var/task/app.py", line 3, in handler\n    return divide(**event)\n',
-            '  File "/var/task/inner/work.py", line 7, in divide\n'
-            "    raise Impossible(f'{a} by {b}') from error\n",
+            "  File \"/var/task/inner/work.py\", line 7, in divide\n    raise Impossible(f'{a} by {b}') from error\n",
         ],
     }
 
@@ -123,9 +122,7 @@ def test_a_handler_that_cannot_be_called(daemon: RunningDaemon) -> None:
         ("errorMessage", "'int' object is not callable"), ("errorType", "TypeError"), ("requestId", invoked.request_id)
     )
     daemon.deploy("too-few", "def handler(event):\n    return event\n")
-    assert (
-        daemon.invoke("too-few").json["errorMessage"] == "handler() takes 1 positional argument but 2 were given"
-    )
+    assert daemon.invoke("too-few").json["errorMessage"] == "handler() takes 1 positional argument but 2 were given"
 
 
 # ---- INIT --------------------------------------------------------------------------------------------

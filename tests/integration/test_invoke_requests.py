@@ -99,7 +99,9 @@ def test_only_the_first_call_of_an_environment_has_an_init_duration(daemon: Runn
     assert cold.log.startswith("loading\nSTART RequestId: ")
     assert warm.log.startswith("START RequestId: ")
     billed = int(re.findall(r"Billed Duration: (\d+) ms", cold.report)[0])
-    duration, init = (float(re.findall(rf"\t{name}: ([\d.]+) ms", cold.report)[0]) for name in ("Duration", "Init Duration"))
+    duration, init = (
+        float(re.findall(rf"\t{name}: ([\d.]+) ms", cold.report)[0]) for name in ("Duration", "Init Duration")
+    )
     assert duration + init <= billed + 0.01
     assert billed < duration + init + 1.02
 
@@ -184,7 +186,9 @@ def test_a_qualifier_twice_must_be_the_same(daemon: RunningDaemon, counted: str)
 
 
 def test_accounts_and_regions_have_functions_of_their_own(daemon: RunningDaemon) -> None:
-    code = "import os\ndef handler(event, context):\n    return [context.invoked_function_arn, os.environ['AWS_REGION']]\n"
+    code = (
+        "import os\ndef handler(event, context):\n    return [context.invoked_function_arn, os.environ['AWS_REGION']]\n"
+    )
     other = daemon.client(account="123456789012", region="eu-central-1")
     daemon.deploy("homely", code, client=other)
     assert daemon.invoke("homely", client=other).result == [
@@ -208,7 +212,9 @@ def test_a_body_that_is_no_json(daemon: RunningDaemon, counted: str, body: bytes
     assert answer.status == 400
     assert answer.headers["x-amzn-errortype"] == "InvalidRequestContentException"
     assert answer.json["Type"] == "User"
-    assert answer.json["message"].startswith("Could not parse request body into json: Could not parse payload into json: ")
+    assert answer.json["message"].startswith(
+        "Could not parse request body into json: Could not parse payload into json: "
+    )
 
 
 def test_the_parsers_words_are_the_services(daemon: RunningDaemon, counted: str) -> None:
@@ -387,7 +393,9 @@ EXPECTED_VARIABLES = {
 
 
 def test_globals_live_as_long_as_the_environment(daemon: RunningDaemon) -> None:
-    daemon.deploy("counts", "calls = 0\ndef handler(event, context):\n    global calls\n    calls += 1\n    return calls\n")
+    daemon.deploy(
+        "counts", "calls = 0\ndef handler(event, context):\n    global calls\n    calls += 1\n    return calls\n"
+    )
     assert [daemon.invoke("counts").result for _ in range(3)] == [1, 2, 3]
 
 

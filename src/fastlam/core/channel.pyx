@@ -7,7 +7,6 @@ around the handler; nothing but the call itself lies between its two readings.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EINTR
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
@@ -102,7 +101,6 @@ cdef class Channel:
         """Waits for the next frame; returns (frame, payload bytes). Raises ChannelError on a broken lane or a bad frame."""
         cdef fl_zmq_msg message
         cdef int rc, error
-        cdef object frame, payload
         if not self.native:
             return self._split(self.socket.recv())
         fl_zmq.msg_init(&message)

@@ -24,7 +24,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -41,7 +41,6 @@ from fastlam import limits
 from fastlam.wire.frames import (
     PROTOCOL_VERSION,
     FromEnvironment,
-    InitFailed,
     Invoke,
     Ready,
     Result,

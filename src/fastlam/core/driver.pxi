@@ -1247,7 +1247,7 @@ cdef class Dispatcher:
         self.outstanding -= 1
         self.completed += 1
         if target.log is not None and outcome <= C_FUNCTION_ERROR:
-            target.log.append(invocation)
+            self._log(invocation)
         if invocation.waiter is not None:
             waiter = invocation.waiter
             invocation.waiter = None
@@ -1260,6 +1260,35 @@ cdef class Dispatcher:
         if callback is not None:
             invocation.on_done = None
             callback(invocation)
+        return 0
+
+    cdef int _log(self, Invocation invocation) except -1:
+        """One record for the function's log; the fields are those of telemetry.logs.Entry, in its order."""
+        cdef Target target = invocation.target
+        cdef Py_ssize_t output = 0
+        target.log_append((
+            target.log_sequence(),
+            invocation.epoch_ms,
+            invocation.request_id,
+            invocation.duration_ns,
+            invocation.init_ns,
+            invocation.cpu_ns,
+            <int64_t>(invocation.posted_ns - invocation.submitted_ns),
+            invocation.memory_peak_kib,
+            invocation.error_type,
+            invocation.result if invocation.error_type in PLATFORM_ERRORS else None,
+            invocation.init_logs,
+            invocation.logs,
+            invocation.logs_dropped_bytes,
+        ))
+        if invocation.logs is not None:
+            output += len(invocation.logs)
+        if invocation.init_logs is not None:
+            output += len(invocation.init_logs)
+        if output:
+            target.log.added_output(output)
+        if target.log.watchers:
+            target.log.notify()
         return 0
 
     # -- output ----------------------------------------------------------------------------------

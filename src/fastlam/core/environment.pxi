@@ -18,7 +18,7 @@ cdef enum:
 cdef class Target:
     """What can be invoked: one version of one function of one account and region, or the tasks of one executor.
 
-    `spec` is the launcher's: the core never looks into it. `log` takes one record an invocation (telemetry), or is None.
+    `spec` is the launcher's: the core never looks into it. `log` takes one record an invocation (telemetry.logs.FunctionLog), or is None.
     Only the driver touches a target after it has been given to `Dispatcher.add`.
     """
 
@@ -30,7 +30,9 @@ cdef class Target:
     cdef readonly int slots_per_environment
     cdef readonly int environments_max     # of this target; -1: no bound of its own
     cdef readonly int64_t tasks_per_environment_max   # 0: no bound
-    cdef readonly object log
+    cdef readonly object log               # telemetry.logs.FunctionLog, or None
+    cdef object log_append                 # the methods of it that each invocation calls
+    cdef object log_sequence
     cdef readonly bint retired
     cdef list idle                         # environments, most recently used last
     cdef set environments
@@ -56,6 +58,9 @@ cdef class Target:
         self.environments_max = environments_max
         self.tasks_per_environment_max = tasks_per_environment_max
         self.log = log
+        if log is not None:
+            self.log_append = log.records.append
+            self.log_sequence = log.next_sequence
         self.idle = []
         self.environments = set()
         self.waiting = deque()

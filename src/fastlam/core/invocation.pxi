@@ -42,6 +42,9 @@ cdef enum:
     C_CANCELLED = 5
     C_FAILED = 6
 
+# Ends of the process rather than of the code: the log then shows the payload's message.
+PLATFORM_ERRORS = frozenset({"Sandbox.Timedout", "Runtime.ExitError", "Runtime.OutOfMemory"})
+
 cdef enum:
     RANDOM_POOL_BYTES = 4096
 
@@ -133,6 +136,7 @@ cdef class Invocation:
         self.outcome = C_PENDING
         self.init_ns = -1
         self.environment_id = -1
+        self.error_type = ""
         self.invoked_function_arn = ""
         if target.is_function:
             self.request_id = new_request_id() if request_id is None else request_id

@@ -213,6 +213,7 @@ class Executor(StandardExecutor):
                 started.popleft()
                 payload = next(more, None)
                 if payload is not None:
+                    self._check_usable()
                     if isinstance(payload, Exception):
                         started.append(payload)
                     else:
@@ -220,17 +221,18 @@ class Executor(StandardExecutor):
                         started.append(invocation)
                         self._dispatcher.submit(invocation)
                 value, error = self._outcome(head)
+                head = None
                 if error is not None:
                     try:
                         raise error
                     finally:
                         del error
-                if chunksize == 1:
-                    yield value
-                else:
-                    value.reverse()
-                    while value:
-                        yield value.pop()
+                # This frame keeps no reference to what it has handed out.
+                results = [value] if chunksize == 1 else value
+                value = None
+                results.reverse()
+                while results:
+                    yield results.pop()
         finally:
             for left in started:
                 if isinstance(left, Invocation) and not left.done:

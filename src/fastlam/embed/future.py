@@ -1,14 +1,16 @@
 """The future of one task: a concurrent.futures.Future that costs little while nobody looks at it from elsewhere.
 
 The standard library's Future makes a condition variable for each task, which costs more than the task's journey. Here
-it comes into being when somebody needs it (`as_completed`, `wait`, callbacks, a second thread). Whoever completes a
-future first stores the result and the state, then looks for a condition; whoever waits first makes the condition, then
-looks at the state: one of them sees the other.
+it comes into being when somebody needs it (`as_completed`, `wait`, callbacks, a second thread). `_lock` in the
+instance's dictionary decides, by one atomic `setdefault`, who came first: a condition is there when somebody has looked
+before the task was done, and the outcome is then stored under it; None means that the task was done before anybody
+looked, and the outcome needs no lock.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,39 +35,48 @@ class TaskFuture(Future[T]):
         self._waiters: list[Any] = []
         self._done_callbacks: list[Any] = []
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "_condition":
-            return self.__dict__.setdefault("_condition", threading.Condition())
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @property
+    def _condition(self) -> threading.Condition:
+        """What the standard library's functions lock while they look at the state, add a waiter or a callback."""
+        attributes = self.__dict__
+        condition: threading.Condition | None = attributes.get("_lock")
+        if condition is None:
+            condition = attributes.setdefault("_lock", threading.Condition())
+        if condition is None:
+            while self._state not in _OVER:
+                time.sleep(0)  # the driver is between two lines of `_store`
+            condition = attributes.setdefault("_late_lock", threading.Condition())
+        return condition
 
     # -- the executor's side, in the driver -------------------------------------------------------
 
     def complete(self, value: Any, exception: BaseException | None) -> None:
         """Sets the outcome; called once."""
-        self._invocation = self._dispatcher = None
         self._result = value
         self._exception = exception
-        self._state = FINISHED
-        if "_condition" in self.__dict__:
-            with self._condition:
-                for waiter in self._waiters:
-                    if exception is None:
-                        waiter.add_result(self)
-                    else:
-                        waiter.add_exception(self)
-                self._condition.notify_all()
-            self._invoke_callbacks()
+        self._store(FINISHED)
 
     def complete_cancelled(self) -> None:
         """The task was taken back before a worker began it; called once."""
+        self._store(CANCELLED_AND_NOTIFIED)
+
+    def _store(self, state: str) -> None:
         self._invocation = self._dispatcher = None
-        self._state = CANCELLED_AND_NOTIFIED
-        if "_condition" in self.__dict__:
-            with self._condition:
-                for waiter in self._waiters:
+        condition = self.__dict__.setdefault("_lock", None)
+        if condition is None:
+            self._state = state
+            return
+        with condition:
+            self._state = state
+            for waiter in self._waiters:
+                if state != FINISHED:
                     waiter.add_cancelled(self)
-                self._condition.notify_all()
-            self._invoke_callbacks()
+                elif self._exception is None:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            condition.notify_all()
+        self._invoke_callbacks()
 
     # -- the user's side --------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from multiprocessing import spawn
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
-_NOT_SENT = ("authkey", "start_method", "log_to_stderr", "log_level")
+_NOT_SENT = ("start_method", "log_to_stderr", "log_level")
 
 
 def preparation() -> tuple[bytes, bool]:
@@ -27,6 +27,9 @@ def preparation() -> tuple[bytes, bool]:
     data = spawn.get_preparation_data("fastlam worker")
     for name in _NOT_SENT:
         data.pop(name, None)
+    # As plain bytes: the key's own class refuses to be pickled for anybody but multiprocessing's children. With it,
+    # tasks reach the queues and proxies of the caller's managers.
+    data["authkey"] = bytes(data["authkey"])
     has_main = "init_main_from_name" in data or "init_main_from_path" in data
     return pickle.dumps(data), has_main
 

@@ -6,12 +6,13 @@ output; older ones are dropped and counted.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastlam import limits
 
@@ -24,10 +25,13 @@ _PLATFORM_ERRORS: Final = frozenset({"Sandbox.Timedout", "Runtime.ExitError", "R
 # The runtime's own error events hold several lines, parted by carriage returns while they are in the stream of output.
 _ERROR_EVENT: Final = re.compile(r"\[ERROR\][^\r]*\rTraceback \(most recent call last\):")
 
+_TAIL_SEARCH_RECORDS: Final = 2048  # the tail is asked for when the invocation is over: its record is among the last
+
 
 class Entry(NamedTuple):
-    """What one invocation left. Times in nanoseconds, `epoch_ms` is its start."""
+    """What one invocation left. Times in nanoseconds, `epoch_ms` is its start. core.dispatcher writes these fields in this order."""
 
+    sequence: int
     epoch_ms: int
     request_id: str
     duration_ns: int
@@ -36,17 +40,18 @@ class Entry(NamedTuple):
     queue_ns: int
     memory_peak_kib: int
     error_type: str
-    error_message: str  # of the platform; empty for errors of the code
+    error_payload: bytes | None  # the platform's; None for errors of the code
     init_logs: bytes | None
     logs: bytes | None
     logs_dropped_bytes: int
-    init_reports: tuple[InitReport, ...] = ()  # its own failed attempts, which are entries of the log themselves
 
 
 class InitReport(NamedTuple):
-    """A failed INIT."""
+    """A failed INIT. `request_id` is that of the invocation that waited for it, empty if none did."""
 
+    sequence: int
     epoch_ms: int
+    request_id: str
     duration_ns: int
     phase: str
     error_type: str
@@ -56,6 +61,7 @@ class InitReport(NamedTuple):
 class Note(NamedTuple):
     """A line of fastlam's own, such as a warning."""
 
+    sequence: int
     epoch_ms: int
     text: str
 
@@ -69,84 +75,67 @@ class Event(NamedTuple):
 
 
 class FunctionLog:
-    """The log of one function, over all its versions' environments. Written by the driver, read by anybody in its
-    thread.
+    """The log of one function, over all its versions' environments. Written by the driver, read by anybody in its thread.
+
+    The driver appends plain tuples in the order of Entry's fields (`Entry._make` when somebody reads); everything else goes through
+    the methods.
     """
 
     def __init__(self, version: str, memory_mb: int, billed_ms: Callable[[int, int], int], json_format: bool) -> None:
         self.version = version
         self.memory_mb = memory_mb
         self.json_format = json_format
-        self.appended = 0
-        self.dropped = 0
-        self._billed_ms = billed_ms
-        self._entries: deque[Entry | InitReport | Note] = deque()
-        self._bytes = 0
-        self._init_reports: dict[str, tuple[InitReport, ...]] = {}  # by request id, until its entry comes
+        self.records: deque[Any] = deque(maxlen=limits.LOG_RECORDS_PER_FUNCTION_MAX)
+        self.next_sequence = itertools.count(1).__next__
         self.watchers: set[Callable[[], None]] = set()
+        self._billed_ms = billed_ms
+        self._output_bytes = 0  # an upper bound: what the deque itself drops is found out in `added_output`
 
-    def append(self, invocation: Invocation) -> None:
-        """The driver's call after each invocation that ran."""
-        logs, init_logs = invocation.logs, invocation.init_logs
-        error_type = invocation.error_type or ""
-        self._add(
-            Entry(
-                invocation.epoch_ms,
-                invocation.request_id,
-                invocation.duration_ns,
-                invocation.init_ns,
-                invocation.cpu_ns,
-                invocation.queue_ns,
-                invocation.memory_peak_kib,
-                error_type,
-                _platform_message(invocation.result) if error_type in _PLATFORM_ERRORS else "",
-                init_logs,
-                logs,
-                invocation.logs_dropped_bytes,
-                self._init_reports.pop(invocation.request_id, ()) if self._init_reports else (),
-            ),
-            (len(logs) if logs else 0) + (len(init_logs) if init_logs else 0),
-        )
+    @property
+    def appended(self) -> int:
+        """How many records there have been: the last one's sequence number."""
+        return self.records[-1][0] if self.records else 0
+
+    @property
+    def dropped(self) -> int:
+        """Records that the bounds have cost."""
+        return self.records[0][0] - 1 if self.records else 0
+
+    def added_output(self, size: int) -> None:
+        """The driver's call after a record with output: keeps the bound on bytes."""
+        self._output_bytes += size
+        if self._output_bytes > limits.LOG_BYTES_PER_FUNCTION_MAX:
+            self._output_bytes = sum(_size(record) for record in self.records)
+            while self._output_bytes > limits.LOG_BYTES_PER_FUNCTION_MAX * 3 // 4 and len(self.records) > 1:
+                self._output_bytes -= _size(self.records.popleft())
+
+    def notify(self) -> None:
+        """Tells those who follow the log."""
+        for watcher in tuple(self.watchers):
+            watcher()
 
     def append_init_report(
         self, duration_ns: int, phase: str, error_type: str, logs: bytes | None, request_id: str = ""
     ) -> None:
-        """The driver's call after a failed INIT; `request_id` is that of the invocation that waited for it, if any
-        did.
-        """
-        report = InitReport(_now_ms(), duration_ns, phase, error_type, logs)
-        if request_id:
-            if len(self._init_reports) >= limits.LOG_RECORDS_PER_FUNCTION_MAX:
-                self._init_reports.clear()  # of calls that were given up before they ran
-            self._init_reports[request_id] = (*self._init_reports.get(request_id, ()), report)
-        self._add(report, len(logs) if logs else 0)
+        """The driver's call after a failed INIT; `request_id` is that of the invocation that waited for it, if any did."""
+        self.records.append(
+            InitReport(self.next_sequence(), _now_ms(), request_id, duration_ns, phase, error_type, logs)
+        )
+        self.added_output(len(logs) if logs else 0)
+        self.notify()
 
     def note(self, text: str) -> None:
         """Adds a line of our own."""
-        self._add(Note(_now_ms(), text), len(text))
-
-    def _add(self, entry: Entry | InitReport | Note, size: int) -> None:
-        entries = self._entries
-        entries.append(entry)
-        self.appended += 1
-        self._bytes += size
-        while len(entries) > limits.LOG_RECORDS_PER_FUNCTION_MAX or (
-            self._bytes > limits.LOG_BYTES_PER_FUNCTION_MAX and len(entries) > 1
-        ):
-            self._bytes -= _size(entries.popleft())
-            self.dropped += 1
-        if self.watchers:
-            for watcher in tuple(self.watchers):
-                watcher()
+        self.records.append(Note(self.next_sequence(), _now_ms(), text))
+        self.notify()
 
     def entries(self, after: int = 0) -> Iterator[tuple[int, Entry | InitReport | Note]]:
         """(sequence, entry) of those with a higher sequence number than `after`, oldest first. Sequences count from
         1.
         """
-        first = self.appended - len(self._entries) + 1
-        for index, entry in enumerate(self._entries):
-            if first + index > after:
-                yield first + index, entry
+        for record in self.records:
+            if record[0] > after:
+                yield record[0], record if isinstance(record, (InitReport, Note)) else Entry._make(record)
 
     def events(self, after: int = 0, entries_max: int = 1000) -> tuple[list[Event], int]:
         """Events of the entries after `after`, and the sequence to go on from."""
@@ -177,14 +166,16 @@ class FunctionLog:
 
     def tail(self, invocation: Invocation) -> bytes:
         """The last LOG_TAIL_BYTES of one invocation's log, for X-Amz-Log-Result."""
-        for entry in reversed(self._entries):
-            if isinstance(entry, Entry) and entry.request_id == invocation.request_id:
-                parts: list[Entry | InitReport] = [*entry.init_reports, entry]
-                text = "".join(line for part in parts for line in self.lines(part)).encode()
-                if len(text) <= limits.LOG_TAIL_BYTES:
-                    return text
-                return text[-limits.LOG_TAIL_BYTES :].decode("utf-8", "replace").encode()
-        return b""
+        found: list[Entry | InitReport] = []
+        for record in itertools.islice(reversed(self.records), _TAIL_SEARCH_RECORDS):
+            if record[2] == invocation.request_id:  # in a record of either kind; its own failed attempts at INIT belong to it
+                found.append(record if isinstance(record, InitReport) else Entry._make(record))
+                if invocation.init_ns >= 0 or not invocation.error_type:
+                    break  # it met a sound environment: no attempt of its own failed
+        text = "".join(line for entry in reversed(found) for line in self.lines(entry)).encode()
+        if len(text) <= limits.LOG_TAIL_BYTES:
+            return text
+        return text[-limits.LOG_TAIL_BYTES :].decode("utf-8", "replace").encode()
 
     def _start(self, entry: Entry) -> str:
         if self.json_format:
@@ -217,11 +208,12 @@ class FunctionLog:
                 record["errorType"] = entry.error_type
             yield _json(end_ms, "platform.report", record)
             return
+        message = _platform_message(entry.error_payload) if entry.error_payload else ""
         if status == "timeout":
-            yield f"{_iso(end_ms)} {entry.request_id} {entry.error_message.partition('Error: ')[2]}\n\n"
+            yield f"{_iso(end_ms)} {entry.request_id} {message.partition('Error: ')[2]}\n\n"
         yield f"END RequestId: {entry.request_id}\n"
         if status == "error":
-            yield f"{entry.error_message}\n{entry.error_type}\n"
+            yield f"{message}\n{entry.error_type}\n"
         report = (
             f"REPORT RequestId: {entry.request_id}\tDuration: {duration_ms:.2f} ms\tBilled Duration: {billed} ms\t"
             f"Memory Size: {self.memory_mb} MB\tMax Memory Used: {memory_mb} MB"
@@ -264,11 +256,12 @@ def _split(logs: bytes | None) -> Iterator[str]:
                 yield line + "\n"
 
 
-def _size(entry: Entry | InitReport | Note) -> int:
-    if isinstance(entry, Note):
-        return len(entry.text)
-    if isinstance(entry, InitReport):
-        return len(entry.logs or b"")
+def _size(record: Any) -> int:
+    if isinstance(record, Note):
+        return 0
+    if isinstance(record, InitReport):
+        return len(record.logs or b"")
+    entry = Entry._make(record)
     return len(entry.logs or b"") + len(entry.init_logs or b"")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -66,7 +67,8 @@ class TaskWorker:
             failed = False
             try:
                 reply = self._call(payload)
-            except Exception as error:
+            except BaseException as error:
+                # SystemExit too goes to the caller, as with the standard library's pools: only this task asked for it.
                 failed = True
                 reply = _exception_payload(error)
             channel.reply(slot, TaskResult(slot, now_ns() - before_ns, failed), reply)
@@ -86,13 +88,24 @@ class TaskWorker:
 
     def _load(self, function_pickle: bytes) -> Callable[..., Any]:
         function: Callable[..., Any] = pickle.loads(function_pickle)
-        if len(self.functions) >= FUNCTIONS_CACHED_MAX:
-            self.functions.clear()
-        self.functions[function_pickle] = function
+        if _is_importable(function):
+            if len(self.functions) >= FUNCTIONS_CACHED_MAX:
+                self.functions.clear()
+            self.functions[function_pickle] = function
         return function
 
 
-def _exception_payload(error: Exception) -> bytes | list[Any]:
+def _is_importable(function: Callable[..., Any]) -> bool:
+    """Whether every unpickling gives this same object. Others (bound methods, closures, partials) carry a state of their
+    own, which each task gets afresh.
+    """
+    found: Any = sys.modules.get(getattr(function, "__module__", None) or "")
+    for part in getattr(function, "__qualname__", "").split("."):
+        found = getattr(found, part, None)
+    return found is function
+
+
+def _exception_payload(error: BaseException) -> bytes | list[Any]:
     """The exception and its traceback's text; one that cannot be pickled, or not be rebuilt, is replaced by its
     description.
     """
@@ -108,5 +121,12 @@ def _exception_payload(error: Exception) -> bytes | list[Any]:
         return tasks.pack((error, text))
     except Exception as failure:
         name = f"{type(error).__module__}.{type(error).__qualname__}"
-        substitute = RuntimeError(f"{name} was raised and cannot be sent back ({failure}): {error!s}")
+        substitute = RuntimeError(f"{name} was raised and cannot be sent back ({_words(failure)}): {_words(error)}")
         return tasks.pack((substitute, text))
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"its own text failed with {type(failure).__name__}"

@@ -1,0 +1,73 @@
+"""Habits of the tree: sizes, names, and nothing in it that belongs to one machine."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tree import CORE, ROOT, files, name_of, sources
+
+LINES_MAX = 600
+# Files past the bound, each with its reason. A file that has shrunk must leave the list.
+LONGER = {
+    "src/fastlam/core/driver.pxi": "one Cython class cannot be spread over files, and the driver is one class",
+    "tests/integration/test_api_functions.py": "one test an operation and answer of the API, a list to look things up in",
+}
+# In pieces, so that this file does not find itself.
+TRACES = re.compile(
+    "|".join(["/wo" "rk/", "/ro" "ot/", "/fa" "rm/", "hel" "per session", r"\bstee" "ring\b"]), re.IGNORECASE
+)
+TEXT = {".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".md", ".toml", ".sh", ".in", ".cfg", ".yml", ".template", ""}
+
+
+@pytest.mark.parametrize("path", sources(".py", ".pyx", ".pxd", ".pxi", ".c", ".h"), ids=name_of)
+def test_length(path: Path) -> None:
+    lines = path.read_text().count("\n")
+    if name_of(path) in LONGER:
+        assert lines > LINES_MAX, f"{lines} lines: take it out of LONGER"
+    else:
+        assert lines <= LINES_MAX, f"{lines} lines: does it hold two subjects?"
+
+
+def test_exceptions_exist() -> None:
+    assert set(LONGER) <= {name_of(path) for path in files()}
+
+
+def test_no_traces() -> None:
+    """No path of a machine, no word about how the tree came to be."""
+    found = [
+        f"{name_of(path)}:{number}: {line.strip()}"
+        for path in files()
+        if path.suffix in TEXT and "corpus" not in path.parts
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if TRACES.search(line)
+    ]
+    assert found == []
+
+
+def test_names_of_test_modules_are_unique() -> None:
+    """pytest imports them by their bare names."""
+    names = Counter(path.name for path in files() if path.is_relative_to(ROOT / "tests") and path.suffix == ".py")
+    assert [name for name, count in names.items() if count > 1 and name not in ("conftest.py", "__init__.py")] == []
+
+
+def test_every_module_says_its_role() -> None:
+    """The first line of a Python or Cython module is its docstring."""
+    silent = [
+        name_of(path)
+        for path in sources(".py", ".pyx")
+        if path.read_text().strip() and not re.match(r'(#.*\n)*r?"""\S', path.read_text())
+    ]
+    assert silent == []
+
+
+def test_every_cython_module_has_a_stub() -> None:
+    modules = {path.stem for path in CORE.glob("*.pyx")}
+    assert modules == {path.stem for path in CORE.glob("*.pyi")}
+
+
+def test_every_cython_module_is_built() -> None:
+    setup = (ROOT / "setup.py").read_text()
+    assert {path.stem for path in CORE.glob("*.pyx")} == set(re.findall(r'extension\("core\.(\w+)"', setup))

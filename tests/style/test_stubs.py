@@ -1,0 +1,100 @@
+"""The stubs of compiled modules say what the modules export: the same names, the same parameters."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from tree import CORE
+
+STUBS = sorted(CORE.glob("*.pyi"))
+MODULES = [path.stem for path in STUBS]
+
+
+def stub(name: str) -> ast.Module:
+    return ast.parse((CORE / f"{name}.pyi").read_text())
+
+
+def stated(body: list[ast.stmt]) -> dict[str, ast.stmt]:
+    """Public names of a stub, or of a class in it. What begins with an underscore is the stub's own."""
+    found: dict[str, ast.stmt] = {}
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found[node.name] = node
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found[node.target.id] = node
+    return {name: node for name, node in found.items() if not name.startswith("_")}
+
+
+def exported(module: ModuleType) -> set[str]:
+    """Public names that a module makes itself; what it has imported is not among them."""
+    names = set()
+    for name, value in vars(module).items():
+        if name.startswith("_") or isinstance(value, ModuleType):
+            continue
+        home = getattr(value, "__module__", None)
+        if home in (None, module.__name__) and not (home is None and name in _imported(module)):
+            names.add(name)
+    return names
+
+
+def _imported(module: ModuleType) -> set[str]:
+    """Names without a home of their own (constants) that the module has from elsewhere."""
+    from fastlam import limits
+    from fastlam.wire import frames
+
+    return {name for source in (limits, frames) for name in vars(source)}
+
+
+def attributes(cls: type) -> set[str]:
+    return {name for name in vars(cls) if not name.startswith("_")}
+
+
+def parameters(function: Any) -> list[str] | None:
+    try:
+        return [name for name in inspect.signature(function).parameters if name != "self"]
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_names(name: str) -> None:
+    module = importlib.import_module(f"fastlam.core.{name}")
+    assert Path(str(module.__file__)).suffix == ".so"
+    assert set(stated(stub(name).body)) == exported(module)
+
+
+def classes() -> list[tuple[str, str]]:
+    return [
+        (name, node.name)
+        for name in MODULES
+        for node in stub(name).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+
+
+@pytest.mark.parametrize(("name", "class_name"), classes(), ids=lambda value: value)
+def test_members(name: str, class_name: str) -> None:
+    cls = getattr(importlib.import_module(f"fastlam.core.{name}"), class_name)
+    node = stated(stub(name).body)[class_name]
+    assert isinstance(node, ast.ClassDef)
+    members = stated(node.body)
+    assert set(members) == attributes(cls)
+    for member, statement in members.items():
+        value = inspect.getattr_static(cls, member)
+        is_method = inspect.isroutine(value)
+        has_setter = isinstance(statement, ast.AnnAssign)
+        is_property = isinstance(statement, ast.FunctionDef) and bool(statement.decorator_list)
+        assert is_method == (isinstance(statement, ast.FunctionDef) and not is_property), member
+        if is_method and isinstance(statement, ast.FunctionDef):
+            actual = parameters(value)
+            assert actual is None or actual == [one.arg for one in statement.args.args[1:]], member
+        elif issubclass(cls, BaseException):
+            continue
+        else:
+            assert has_setter or is_property, member
