@@ -4,6 +4,7 @@ Switches, all from the environment:
     FASTLAM_DEBUG=1                assertions and counters in C and Cython, no optimisation
     FASTLAM_SANITIZE=address,undefined | thread
     FASTLAM_COVERAGE=1             gcov for C, line tracing for Cython
+    FASTLAM_PURE=1                 leaves the Python modules of the hot path uncompiled (for work on them; pdb steps into them)
     FASTLAM_ANNOTATE=1             Cython's annotated HTML beside each generated C file, below build/
 Each combination has a directory of its own below build/, so that no build finds another one's objects.
 """
@@ -36,7 +37,7 @@ sanitize = os.environ.get("FASTLAM_SANITIZE", "")
 parts = [*(["debug"] if debug else []), *(sanitize.split(",") if sanitize else []), *(["coverage"] if coverage else [])]
 build_base = f"build/{'-'.join(parts) or 'release'}"
 compile_args = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-unreachable-code"]
-compile_args += ["-O0", "-g3", "-DFL_DEBUG=1"] if debug else ["-O2", "-g0"]
+compile_args += ["-O0", "-g3", "-DFL_DEBUG=1"] if debug else ["-O1" if sanitize else "-O2", "-g0"]
 link_args = ["-pthread"]
 if sanitize:
     compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g3"]
@@ -46,10 +47,10 @@ if coverage:
     link_args += ["--coverage"]
 
 
-def extension(name: str, *c_sources: str) -> Extension:
+def extension(name: str, *c_sources: str, suffix: str = ".pyx") -> Extension:
     return Extension(
         f"fastlam.{name}",
-        [f"src/fastlam/{name.replace('.', '/')}.pyx", *(f"csrc/{source}" for source in c_sources)],
+        [f"src/fastlam/{name.replace('.', '/')}{suffix}", *(f"csrc/{source}" for source in c_sources)],
         include_dirs=["csrc"],
         depends=[str(path) for path in (ROOT / "csrc").glob("*.h")],
         extra_compile_args=compile_args,
@@ -62,6 +63,23 @@ EXTENSIONS = [
     extension("core.jsonwriter"),
     extension("core.channel", "fl_slots.c", "fl_zmq.c"),
     extension("core.dispatcher", "fl_ring.c", "fl_wake.c", "fl_timer.c", "fl_slots.c", "fl_zmq.c"),
+]
+# Plain Python that every invocation passes through, compiled as it stands: fewer instructions, and above all fewer cache lines in
+# each of many worker processes. Python's own rules for indices hold; annotations are not taken for C types.
+HOT_MODULES = [] if switch("FASTLAM_PURE") or debug or coverage else [
+    extension(name, suffix=".py")
+    for name in (
+        "api.invoke",
+        "embed.executor",
+        "embed.future",
+        "http.connection",
+        "http.request",
+        "wire.tasks",
+        "worker.context",
+        "worker.functions",
+        "worker.marshaller",
+        "worker.tasks",
+    )
 ]
 
 
@@ -89,22 +107,27 @@ class BuildPy(build_py):
         super().run()
 
 
+cython_options = {
+    "annotate": switch("FASTLAM_ANNOTATE"),
+    "include_path": ["src"],
+    "build_dir": f"{build_base}/cython",
+}
 setup(
     options={"build": {"build_base": build_base}, "build_ext": {"parallel": True}},
     cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
-    ext_modules=cythonize(
-        EXTENSIONS,
-        annotate=switch("FASTLAM_ANNOTATE"),
-        include_path=["src"],
-        build_dir=f"{build_base}/cython",
-        compiler_directives={
-            "language_level": "3",
-            "boundscheck": debug,
-            "wraparound": False,
-            "initializedcheck": debug,
-            "cdivision": True,
-            "linetrace": coverage,
-            "freethreading_compatible": False,
-        },
-    ),
+    ext_modules=[
+        *cythonize(
+            EXTENSIONS,
+            **cython_options,
+            compiler_directives={
+                "language_level": "3",
+                "boundscheck": debug,
+                "wraparound": False,
+                "initializedcheck": debug,
+                "cdivision": True,
+                "linetrace": coverage,
+            },
+        ),
+        *cythonize(HOT_MODULES, **cython_options, compiler_directives={"annotation_typing": False, "binding": True}),
+    ],
 )

@@ -52,12 +52,11 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(import_module(place), name)
     except ModuleNotFoundError as error:
-        if error.name is not None and error.name.startswith("fastlam.core."):
-            raise ImportError(
-                f"fastlam's native module {error.name} is missing: build it with `pip install .` in the clone, which"
-                " needs a C"
-                " compiler and the Python headers (docs/howto/install.md)."
-            ) from error
+        from fastlam.errors import native_module_missing
+
+        reason = native_module_missing(error)
+        if reason is not None:
+            raise ImportError(reason) from error
         raise
     globals()[name] = value
     return value

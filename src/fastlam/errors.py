@@ -14,6 +14,16 @@ class FastlamError(Exception):
     """What went wrong, in one sentence made for the person who asked: base of all errors users of any door may see."""
 
 
+def native_module_missing(error: ModuleNotFoundError) -> str | None:
+    """What to do where one of our compiled modules is not there (for this Python); None when it is something else."""
+    if error.name is None or not error.name.startswith("fastlam.core."):
+        return None
+    return (
+        f"fastlam's native module {error.name} is missing: build it with `pip install .` in the clone, which needs a C"
+        " compiler and the Python headers (docs/howto/install.md)."
+    )
+
+
 class Shape(NamedTuple):
     """How one error code goes over the wire."""
 

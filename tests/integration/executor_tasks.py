@@ -6,7 +6,10 @@ import ctypes
 import os
 import signal
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from fastlam import Executor
 
 INITIALIZED: list[Any] = []
 
@@ -27,6 +30,37 @@ class Gate:
     def open(self) -> None:
         """Lets the one task through that stands at this gate, or will."""
         os.close(os.open(self.path, os.O_WRONLY))
+
+
+class Hold:
+    """Fills workers with tasks that stand at a gate: when it is entered all of them run, each in a worker of its own."""
+
+    def __init__(self, executor: Executor, directory: Path, count: int) -> None:
+        Hold.made += 1
+        arrivals = [Gate(directory / f"arrival{Hold.made}-{number}") for number in range(count)]
+        self.gates = [Gate(directory / f"leave{Hold.made}-{number}") for number in range(count)]
+        self.futures = [
+            executor.submit(meet_and_wait, arrival, leave) for arrival, leave in zip(arrivals, self.gates, strict=True)
+        ]
+        for arrival in arrivals:
+            arrival.open()
+        self.held = True
+
+    made = 0
+
+    def release(self) -> list[int]:
+        """Lets them go; the pids of their workers."""
+        if self.held:
+            self.held = False
+            for gate in self.gates:
+                gate.open()
+        return [future.result() for future in self.futures]
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def square(number: int) -> int:

@@ -10,8 +10,8 @@ import boto3
 import botocore
 import pytest
 from botocore.exceptions import ClientError
-from daemon_running import RunningDaemon, running_daemon
 
+from daemon_running import RunningDaemon, running_daemon
 from fastlam.runtimes.python import INTERPRETER
 
 # ---- output ------------------------------------------------------------------------------------------

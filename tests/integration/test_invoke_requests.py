@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from daemon_running import ACCOUNT, REGION, RunningDaemon
 
+from daemon_running import ACCOUNT, REGION, RunningDaemon
 from fastlam.runtimes.python import INTERPRETER
 
 ECHO = "def handler(event, context):\n    return event\n"

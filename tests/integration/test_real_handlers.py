@@ -13,6 +13,7 @@ import boto3
 import msgspec
 import pytest
 from botocore.exceptions import ClientError
+
 from daemon_running import ACCOUNT, GATE_CODE, Gate, RunningDaemon, running_daemon
 from moto_running import AwsServer, running_aws
 from real_packages import PackageCache
@@ -85,7 +86,7 @@ def test_word_count(daemon: RunningDaemon) -> None:
     code, event = example("word_count")
     daemon.deploy("words", code)
     answer = daemon.invoke("words", event).result
-    assert answer["top"][0][0] == "it"
+    assert answer["top"][:2] == [["the", 5], ["it", 4]]
     assert answer["words"] == len(event["text"].split())
 
 
@@ -389,7 +390,11 @@ OLD_MSGSPEC = {11: "0.18.6", 12: "0.18.6", 13: "0.19.0"}.get(sys.version_info.mi
 OLD_BOTO3 = "1.26.0"
 
 SHIPS_ITS_OWN = """
+import os
 import boto3, botocore, msgspec, urllib3
+
+# This boto3 does not read AWS_ENDPOINT_URL itself: releases before July 2023 do not.
+daemon = boto3.client("lambda", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
 
 class Point(msgspec.Struct):
     x: int
@@ -404,7 +409,7 @@ def handler(event, context):
         "packed": list(msgspec.msgpack.encode(Point(1, 2))),
         "decoded": msgspec.json.decode(b'{"x": 1, "y": 2}', type=Point).y,
         "url": s3.generate_presigned_url("get_object", Params={"Bucket": "b", "Key": "k"}),
-        "invoked": boto3.client("lambda").get_function_configuration(FunctionName=event)["FunctionName"],
+        "invoked": daemon.get_function_configuration(FunctionName=event)["FunctionName"],
     }
 """
 

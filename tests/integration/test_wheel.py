@@ -192,8 +192,10 @@ def test_a_tree_that_was_not_built(statement: str, tmp_path: Path) -> None:
     assert "pip install ." in last_line
 
 
-@pytest.mark.parametrize("arguments", [["serve", "--ephemeral", "--port", "0"], ["doctor"]])
-def test_the_command_in_a_tree_that_was_not_built(arguments: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "says"), [(["serve", "--ephemeral", "--port", "0"], "pip install ."), (["doctor"], "native core failed")]
+)
+def test_the_command_in_a_tree_that_was_not_built(arguments: list[str], says: str, tmp_path: Path) -> None:
     """One sentence, no traceback."""
     clone = copy_of_the_clone(tmp_path / "clone")
     program = (
@@ -203,4 +205,6 @@ def test_the_command_in_a_tree_that_was_not_built(arguments: list[str], tmp_path
     result = run([sys.executable, "-c", program], tmp_path)
     assert "Traceback" not in result.stdout
     assert result.returncode != 0
-    assert "pip install ." in result.stdout, result.stdout
+    last_line = result.stdout.splitlines()[-1]
+    assert says in last_line
+    assert "docs/howto/install.md" in last_line

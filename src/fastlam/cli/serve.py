@@ -15,7 +15,7 @@ import click
 
 from fastlam.cli.session import CommandError, NoDaemon
 from fastlam.config import DEFAULT_ACCOUNT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_REGION, DaemonConfig, default_data_dir
-from fastlam.errors import FastlamError
+from fastlam.errors import FastlamError, native_module_missing
 from fastlam.limits import ACCOUNT_CONCURRENCY, ENVIRONMENT_IDLE_SECONDS, ENVIRONMENTS_MAX
 
 START_SECONDS: Final = 60  # a detached daemon that has not answered by then is stopped again
@@ -78,8 +78,13 @@ def command(detach: bool, **options: Any) -> None:
 
 
 def _run(config: DaemonConfig) -> None:
-    from fastlam.app import run_daemon
-
+    try:
+        from fastlam.app import run_daemon
+    except ModuleNotFoundError as error:
+        reason = native_module_missing(error)
+        if reason is None:
+            raise
+        raise CommandError(reason) from error
     try:
         run_daemon(config)
     except FastlamError as error:

@@ -106,10 +106,9 @@ cdef class Channel:
         fl_zmq.msg_init(&message)
         try:
             while True:
-                rc = fl_zmq.msg_recv(&message, self.handle, FL_ZMQ_DONTWAIT)
-                if rc < 0 and fl_zmq.error() == EAGAIN:
-                    with nogil:
-                        rc = fl_zmq.msg_recv(&message, self.handle, 0)
+                # libzmq itself looks before it sleeps: a first try without waiting would only cost system calls.
+                with nogil:
+                    rc = fl_zmq.msg_recv(&message, self.handle, 0)
                 if rc >= 0:
                     break
                 error = fl_zmq.error()

@@ -125,7 +125,7 @@ cdef class Invocation:
     cdef readonly object logs             # bytes printed, None when nothing was
     cdef readonly int64_t logs_dropped_bytes
     cdef readonly int environment_id
-    cdef int attempts                     # INIT attempts made for this call
+    cdef readonly int attempts            # INIT attempts that failed for this call, and starts that it lost
     cdef Environment environment
     cdef int slot
     cdef object waiter                    # lock that a waiting thread sleeps on

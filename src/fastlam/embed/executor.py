@@ -256,6 +256,18 @@ class Executor(StandardExecutor):
 
     def _on_done(self, invocation: Invocation) -> None:
         future: TaskFuture[Any] = invocation.tag
+        try:
+            self._settle(future, invocation)
+        except BaseException as interrupt:
+            # A KeyboardInterrupt belongs to the thread that happens to drive, not to this task.
+            if not future.done():
+                try:
+                    self._settle(future, invocation)
+                except BaseException:
+                    future.complete(None, interrupt)
+            raise
+
+    def _settle(self, future: TaskFuture[Any], invocation: Invocation) -> None:
         if invocation.outcome == OUTCOME_CANCELLED:
             future.complete_cancelled()
         else:
@@ -271,7 +283,7 @@ class Executor(StandardExecutor):
                 error, text = tasks.unpack(invocation.result)
                 error.__cause__ = RemoteTraceback(text)
                 return None, error
-        except Exception as failure:
+        except (Exception, SystemExit) as failure:
             return None, failure
         if outcome == OUTCOME_LOST:
             return None, WorkerDied(_death(invocation))

@@ -63,8 +63,7 @@ class SqliteStore(MemoryStore):
         if version > len(migrations):
             raise FastlamError(
                 f"The data directory {self._path.parent} was written by a newer fastlam (schema {version}, this one"
-                " knows"
-                f" {len(migrations)}): upgrade fastlam or choose another --data-dir."
+                f" knows {len(migrations)}): upgrade fastlam or choose another --data-dir."
             )
         for number in range(version, len(migrations)):
             run("BEGIN IMMEDIATE")

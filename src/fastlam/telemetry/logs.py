@@ -170,8 +170,8 @@ class FunctionLog:
         for record in itertools.islice(reversed(self.records), _TAIL_SEARCH_RECORDS):
             if record[2] == invocation.request_id:  # in a record of either kind; its own failed attempts at INIT belong to it
                 found.append(record if isinstance(record, InitReport) else Entry._make(record))
-                if invocation.init_ns >= 0 or not invocation.error_type:
-                    break  # it met a sound environment: no attempt of its own failed
+                if not invocation.attempts:
+                    break  # no INIT has failed for it
         text = "".join(line for entry in reversed(found) for line in self.lines(entry)).encode()
         if len(text) <= limits.LOG_TAIL_BYTES:
             return text

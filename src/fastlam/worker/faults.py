@@ -60,11 +60,13 @@ _CALL_OF_THE_HANDLER: Final[_Frame] = (
 _BOOTSTRAP_FILE: Final = "/bootstrap.py"
 
 _WORKER_DIRECTORY: Final = Path(__file__).parent
-# The last two are how compiled modules name their sources in tracebacks.
+# The last four are how compiled modules name their sources in tracebacks.
 RUNTIME_DIRECTORIES: Final = (
     f"{_WORKER_DIRECTORY}/",
     f"{_WORKER_DIRECTORY.parent / 'core'}/",
+    "src/fastlam/worker/",
     "src/fastlam/core/",
+    "fastlam/worker/",
     "fastlam/core/",
 )
 

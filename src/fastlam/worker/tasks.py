@@ -111,7 +111,7 @@ def _exception_payload(error: BaseException) -> bytes | list[Any]:
     """
     error_traceback = error.__traceback__
     # The first frames are this module's own.
-    while error_traceback is not None and error_traceback.tb_frame.f_code.co_filename == __file__:
+    while error_traceback is not None and error_traceback.tb_frame.f_code.co_filename.endswith("fastlam/worker/tasks.py"):
         error_traceback = error_traceback.tb_next
     text = "".join(traceback.format_exception(type(error), error, error_traceback))
     error.__traceback__ = None
