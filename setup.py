@@ -4,7 +4,7 @@ Switches, all from the environment:
     FASTLAM_DEBUG=1                assertions and counters in C and Cython, no optimisation
     FASTLAM_SANITIZE=address,undefined | thread
     FASTLAM_COVERAGE=1             gcov for C, line tracing for Cython
-    FASTLAM_PURE=1                 leaves the Python modules of the hot path uncompiled (for work on them; pdb steps into them)
+    FASTLAM_PURE=1                 leaves the Python modules of the hot path as they are: pdb steps into them
     FASTLAM_ANNOTATE=1             Cython's annotated HTML beside each generated C file, below build/
 Each combination has a directory of its own below build/, so that no build finds another one's objects.
 """
@@ -34,7 +34,13 @@ def switch(name: str) -> bool:
 
 debug, coverage = switch("FASTLAM_DEBUG"), switch("FASTLAM_COVERAGE")
 sanitize = os.environ.get("FASTLAM_SANITIZE", "")
-parts = [*(["debug"] if debug else []), *(sanitize.split(",") if sanitize else []), *(["coverage"] if coverage else [])]
+pure = switch("FASTLAM_PURE")
+parts = [
+    *(["pure"] if pure else []),
+    *(["debug"] if debug else []),
+    *(sanitize.split(",") if sanitize else []),
+    *(["coverage"] if coverage else []),
+]
 build_base = f"build/{'-'.join(parts) or 'release'}"
 compile_args = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-unreachable-code"]
 compile_args += ["-O0", "-g3", "-DFL_DEBUG=1"] if debug else ["-O1" if sanitize else "-O2", "-g0"]
@@ -64,9 +70,9 @@ EXTENSIONS = [
     extension("core.channel", "fl_slots.c", "fl_zmq.c"),
     extension("core.dispatcher", "fl_ring.c", "fl_wake.c", "fl_timer.c", "fl_slots.c", "fl_zmq.c"),
 ]
-# Plain Python that every invocation passes through, compiled as it stands: fewer instructions, and above all fewer cache lines in
-# each of many worker processes. Python's own rules for indices hold; annotations are not taken for C types.
-HOT_MODULES = [] if switch("FASTLAM_PURE") or debug or coverage else [
+# Plain Python that every invocation passes through, compiled as it stands: fewer instructions, and above all fewer
+# cache lines in each of many worker processes. Python's rules for indices hold; annotations are not C types.
+HOT_MODULES = [] if pure or debug or coverage or sanitize else [
     extension(name, suffix=".py")
     for name in (
         "api.invoke",

@@ -355,7 +355,7 @@ class Demo:
         if answered != len(load.latencies_ns):
             raise DemoFailedError(f"{len(load.latencies_ns):,} answers came, but {answered:,} invocations were run.")
         cold = after["environments_started"] - before["environments_started"]
-        self.console.print(self.results_table(load, cold))
+        self.show_results(load, cold)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[float, int], None]]:
@@ -387,7 +387,7 @@ class Demo:
 
             yield draw
 
-    def results_table(self, load: Load, cold_starts: int) -> Any:
+    def show_results(self, load: Load, cold_starts: int) -> None:
         from rich.table import Table
 
         from fastlam.billing.duration import price_usd
@@ -403,20 +403,21 @@ class Demo:
         table.add_column(style="dim")
         table.add_column(justify="right", no_wrap=True)
         table.add_column(style="dim")
-        table.add_row("requests", f"{requests:,}", "no errors; each answer is an invocation that the daemon counted")
+        table.add_row("requests", f"{requests:,}", "no errors; the daemon counts as many")
         table.add_row("requests a second", f"[bold green]{requests / load.seconds:,.0f}[/]", "")
         for share, name in PERCENTILES:
             table.add_row(f"latency {name}", f"{load.percentile_ms(share):.2f} ms", "")
         table.add_row("latency max", f"{load.latencies_ns[-1] / 1e6:.2f} ms", "")
-        table.add_row("cold starts", f"{cold_starts}", "execution environments started during the load")
+        table.add_row("cold starts", f"{cold_starts}", "environments started during the load")
         table.add_row(
             "Lambda bills",
             f"{billed_ms:,} ms",
-            f"at {MEMORY_DEFAULT_MB} MB; {average_ms:.2f} ms a call in the last {reports:,} REPORT lines",
+            f"at {MEMORY_DEFAULT_MB} MB, {average_ms:.2f} ms a call*",
         )
-        table.add_row("and charges", f"[bold]{price:.4f} USD[/]", "list price of us-east-1, x86, no free tier")
+        table.add_row("and charges", f"[bold]{price:.4f} USD[/]", "us-east-1, x86, without the free tier")
         table.add_row("", f"{price_million:.2f} USD", "for a million such calls")
-        return table
+        self.console.print(table)
+        self.console.print(f"[dim]  * on average, by the last {reports:,} REPORT lines[/]", highlight=False)
 
 
 def _shortened(text: str, width: int) -> str:

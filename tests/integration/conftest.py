@@ -26,6 +26,7 @@ def gate() -> Iterator[Gate]:
 
 
 @pytest.fixture(scope="session")
-def packages(request: pytest.FixtureRequest) -> PackageCache:
-    """Real packages for deployment packages, kept in pytest's cache directory."""
-    return PackageCache(request.config.cache.mkdir("packages"))
+def packages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PackageCache:
+    """Real packages for deployment packages, kept in pytest's cache directory where there is one."""
+    cache = getattr(request.config, "cache", None)
+    return PackageCache(tmp_path_factory.mktemp("packages") if cache is None else cache.mkdir("packages"))

@@ -344,6 +344,13 @@ def test_the_client_context_reaches_synchronous_calls(daemon: RunningDaemon) -> 
     assert daemon.invoke("tells-client").result["client"] is None
 
 
+def test_the_client_context_does_not_reach_events(daemon: RunningDaemon) -> None:
+    daemon.deploy("event-client", "def handler(event, context):\n    print('client', context.client_context)\n")
+    given = client_context({"custom": {"a": "1"}})
+    assert daemon.send_invoke("event-client", Invocation_Type="Event", Client_Context=given).status == 202
+    daemon.logs("event-client", until=lambda lines: "client None\n" in lines)
+
+
 def test_the_environment_variables(daemon: RunningDaemon) -> None:
     daemon.deploy(
         "tells-environment",

@@ -17,7 +17,7 @@ LONGER = {
 }
 # In pieces, so that this file does not find itself.
 TRACES = re.compile(
-    "|".join(["/wo" "rk/", "/ro" "ot/", "/fa" "rm/", "hel" "per session", r"\bstee" "ring\b"]), re.IGNORECASE
+    "|".join(["/wo" + "rk/", "/ro" + "ot/", "/fa" + "rm/", "hel" + "per session", r"\bstee" + r"ring\b"]), re.IGNORECASE
 )
 TEXT = {".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".md", ".toml", ".sh", ".in", ".cfg", ".yml", ".template", ""}
 
@@ -71,3 +71,14 @@ def test_every_cython_module_has_a_stub() -> None:
 def test_every_cython_module_is_built() -> None:
     setup = (ROOT / "setup.py").read_text()
     assert {path.stem for path in CORE.glob("*.pyx")} == set(re.findall(r'extension\("core\.(\w+)"', setup))
+
+
+def test_nothing_compiled_is_older_than_its_source() -> None:
+    """A compiled module goes before the Python file beside it: an edit without a build would change nothing."""
+    stale = []
+    for compiled in (ROOT / "src").rglob("*.so"):
+        stem = compiled.name.partition(".")[0]
+        found = [path for path in (compiled.with_name(f"{stem}{suffix}") for suffix in (".pyx", ".py")) if path.exists()]
+        if not found or found[0].stat().st_mtime > compiled.stat().st_mtime:
+            stale.append(name_of(compiled))
+    assert stale == [], "run `make build`"

@@ -47,6 +47,7 @@ from fastlam.wire.frames import (
     Stop,
     Task,
     TaskResult,
+    Tasks,
 )
 
 cdef extern from "<fcntl.h>" nogil:
@@ -65,6 +66,8 @@ cdef enum:
     TICK_NS = 1000000            # how often the background thread looks whether somebody drives
     TICKS_BEFORE_SLEEP = 200     # idle ticks before it sleeps until it is woken
     LINGER_NS = 50000000         # how long it goes on driving after the last call was done
+    BUNDLE_AFTER = 8             # tasks that a worker has in hand before further ones are sent in bundles
+    BUNDLE_TASKS_MAX = 8
     LOG_PUNCH_BYTES = 1048576    # free the pages of output that has been read, so much at a time
     SLOT_MIRROR_BYTES = 1024     # = limits.SLOT_MIRROR_BYTES, which must be a C constant here; checked below
 

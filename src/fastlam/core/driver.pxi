@@ -38,6 +38,9 @@ cdef class Dispatcher:
     cdef int next_environment_id
     cdef int live
     cdef list rechecks
+    cdef list unsent                     # environments with an outbox
+    cdef object orders                   # deque of (function, reply) that other threads want done by the driver
+    cdef bint closing                    # close() has begun: nothing is started any more
     cdef object starved                  # deque of targets with waiting calls that this machine's bound holds up
     cdef int waiting                     # calls in all waiting lines
     cdef readonly int outstanding        # submitted and not done
@@ -62,6 +65,8 @@ cdef class Dispatcher:
         self.waiters = deque()
         self.environments = {}
         self.rechecks = []
+        self.unsent = []
+        self.orders = deque()
         self.starved = deque()
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         self.wake_fd = fl_wake_create()
@@ -112,6 +117,7 @@ cdef class Dispatcher:
             raise DispatcherClosed("the dispatcher is closed")
         invocation.state = STATE_SUBMITTED
         invocation.submitted_ns = monotonic_ns()
+        invocation.target.outstanding += 1
         self.outstanding += 1
         self.submitted += 1
         Py_INCREF(invocation)
@@ -156,6 +162,7 @@ cdef class Dispatcher:
                     continue
                 invocation.state = STATE_SUBMITTED
                 invocation.submitted_ns = monotonic_ns()
+                invocation.target.outstanding += 1
                 self.outstanding += 1
                 self.submitted += 1
                 self._admit(invocation)
@@ -176,7 +183,7 @@ cdef class Dispatcher:
             try:
                 self._drain_ring()
             finally:
-                self.owner = 0
+                self._release()
         else:
             fl_wake_signal(self.wake_fd)
             os.sched_yield()
@@ -188,40 +195,75 @@ cdef class Dispatcher:
 
     def cancel(self, Invocation invocation):
         """Takes a task back that no environment has begun. True if it was in time: it is then done, as cancelled."""
-        cdef Environment environment
-        if invocation.state == STATE_DONE or not self._own_for_moment():
+        if invocation.state == STATE_DONE or self.closed:
             return False
-        try:
-            self._drain_ring()
-            if invocation.state == STATE_WAITING:
-                invocation.target.waiting.remove(invocation)
-                self.waiting -= 1
-            elif invocation.state == STATE_RUNNING:
-                environment = invocation.environment
-                if fl_slots_revoke(&environment.slots, invocation.slot) != 1:
-                    return False
-                self._unhold(environment, invocation)
-                self._after_release(environment)
-            else:
-                return False
-            if invocation.target.is_function:
-                invocation.target.pool.release()
-            self._finish(invocation, C_CANCELLED, EMPTY)
-            return True
-        finally:
-            if not self.adopted:
-                self._release()
+        return self.run_as_driver(lambda: self._cancel(invocation))
 
-    cdef bint _own_for_moment(self) except -1:
+    cdef _cancel(self, Invocation invocation):
+        cdef Environment environment
+        cdef Target target = invocation.target
+        self._drain_ring()
+        if invocation.state == STATE_WAITING:
+            try:
+                target.waiting.remove(invocation)
+            except ValueError:
+                return False   # its INIT is being repeated: an environment of its own has it
+            self.waiting -= 1
+        elif invocation.state == STATE_RUNNING:
+            environment = invocation.environment
+            if environment is None or not self._take_back(environment, invocation):
+                return False
+            if environment.state == ENVIRONMENT_BUSY:
+                self._after_release(environment)
+        else:
+            return False
+        if target.is_function:
+            target.pool.release()
+        self._finish(invocation, C_CANCELLED, EMPTY)
+        return True
+
+    cdef bint _take_back(self, Environment environment, Invocation invocation) except -1:
+        """Takes a posted call out of an environment's hands, if its worker has not begun it."""
+        if fl_slots_revoke(&environment.slots, invocation.slot) != 1:
+            return False
+        self._unhold(environment, invocation)
+        environment.invocations -= 1
+        return True
+
+    def run_as_driver(self, object function):
+        """function() in the driver: in this thread if nobody drives, otherwise in the one that does, between two events.
+
+        Its result or exception. Raises DispatcherClosed when there is no driver any more.
+        """
         cdef unsigned long me = pthread_self()
         if self.owner == me:
-            return not self.driving
-        while self.owner != 0:
-            if self.adopted:
-                return False
-            self._wait_for_turn(None, 0.05)
-        self.owner = me
-        return True
+            return function()
+        if self.owner == 0:
+            self.owner = me
+            try:
+                return function()
+            finally:
+                self._release()
+        reply = [allocate_lock(), False, None]
+        reply[0].acquire()
+        self.orders.append((function, reply))
+        fl_wake_signal(self.wake_fd)
+        reply[0].acquire()
+        if reply[1]:
+            raise reply[2]
+        return reply[2]
+
+    cdef int _run_orders(self) except -1:
+        while self.orders:
+            function, reply = self.orders.popleft()
+            try:
+                reply[2] = function()
+            except Exception as error:
+                reply[1] = True
+                reply[2] = error
+            finally:
+                reply[0].release()
+        return 0
 
     # -- waiting: any thread ---------------------------------------------------------------------
 
@@ -232,6 +274,7 @@ cdef class Dispatcher:
         """
         cdef uint64_t deadline = NEVER
         cdef unsigned long me = pthread_self()
+        cdef bint mine
         if timeout_seconds is not None:
             deadline = monotonic_ns() + <uint64_t>(max(0.0, timeout_seconds) * 1e9)
         while invocation.state != STATE_DONE:
@@ -239,7 +282,8 @@ cdef class Dispatcher:
                 raise DispatcherClosed("the dispatcher was closed while a caller waited")
             if self.owner == me and self.driving:
                 raise RuntimeError("a completion callback must not wait for another call")
-            if self.owner == 0 or (self.owner == me and self.adopted):
+            if self.owner == 0 or self.owner == me:
+                mine = self.owner == 0   # or else this is a callback of a call that this thread has just cancelled
                 self.owner = me
                 try:
                     while invocation.state != STATE_DONE and not self.closed:
@@ -247,7 +291,7 @@ cdef class Dispatcher:
                             return False
                         self._pass(deadline)
                 finally:
-                    if not self.adopted:
+                    if mine:
                         self._release()
             else:
                 if monotonic_ns() >= deadline:
@@ -284,6 +328,8 @@ cdef class Dispatcher:
             self.waiters.popleft().release()
 
     cdef _release(self):
+        if self.orders:
+            self._run_orders()
         self.owner = 0
         if self.waiters:
             self._offer_place()
@@ -375,6 +421,7 @@ cdef class Dispatcher:
         cdef epoll_event[EVENTS_MAX] events
         cdef int count, i, timeout_ms
         cdef bint may_sleep
+        cdef bint whole = False
         cdef uint64_t now, next_ns
         if self.driving:
             return 0
@@ -383,7 +430,12 @@ cdef class Dispatcher:
             self.epoch += 1
             self.passes += 1
             may_sleep = not self._drain_ring()
+            if self.unsent:
+                self._flush_all()
             if self.rechecks and self._drain_rechecks():
+                may_sleep = False
+            if self.orders:
+                self._run_orders()
                 may_sleep = False
             now = monotonic_ns()
             next_ns = fl_timers_next(&self.timers)
@@ -417,6 +469,8 @@ cdef class Dispatcher:
             self._drain_ring()
             if self.rechecks:
                 self._drain_rechecks()
+            if self.orders:
+                self._run_orders()
             if self.adopted:
                 # The loop sleeps now in its own poll: whatever it must wake for has to make our descriptor readable.
                 now = monotonic_ns()
@@ -425,8 +479,18 @@ cdef class Dispatcher:
                 self._arm_timer()
                 if not fl_ring_announce_sleep(self.ring):
                     fl_wake_signal(self.wake_fd)
+            whole = True
         finally:
             self.driving = False
+            if not whole:
+                # A KeyboardInterrupt, say: events that were not handled are gone, since lanes tell of each only once.
+                self.rechecks = list(self.environments.values())
+                self.unsent = []
+                for item in self.rechecks:
+                    (<Environment>item).recheck = True
+                    (<Environment>item).unsent = bool((<Environment>item).outbox)
+                    if (<Environment>item).unsent:
+                        self.unsent.append(item)
         return 0
 
     cdef int _event(self, uint64_t tag) except -1:
@@ -516,7 +580,7 @@ cdef class Dispatcher:
     cdef int _admit(self, Invocation invocation) except -1:
         cdef Target target = invocation.target
         cdef int throttle
-        if self.closed:
+        if self.closed or self.closing:
             self._finish(invocation, C_CANCELLED, EMPTY)
             return 0
         if target.is_function:
@@ -562,7 +626,8 @@ cdef class Dispatcher:
             return None
         for item in target.environments:
             environment = <Environment>item
-            if environment.state == ENVIRONMENT_BUSY and environment.free_slots and environment.outstanding < depth:
+            if (environment.state == ENVIRONMENT_BUSY and environment.free_slots and environment.outstanding < depth
+                    and not environment.used_up()):
                 if best is None or environment.outstanding < best.outstanding:
                     best = environment
         if best is not None and self._may_start(target):
@@ -576,14 +641,20 @@ cdef class Dispatcher:
 
     cdef int _grow(self, Target target) except -1:
         """Starts environments until each waiting call has one coming, as far as the bounds allow."""
-        while target.starting < len(target.waiting) and self._may_start(target) and not self.closed:
-            if self.live >= self.environments_max and not self._evict(target):
-                if not target.starved:
-                    target.starved = True
-                    self.starved.append(target)
-                return 0
-            if not self._start(target, None):
-                return 0
+        if target.growing:
+            return 0   # a start failed at once and came back here: the loop below goes on
+        target.growing = True
+        try:
+            while (target.starting < len(target.waiting) and self._may_start(target)
+                    and not self.closed and not self.closing):
+                if self.live >= self.environments_max and not self._evict(target):
+                    if not target.starved:
+                        target.starved = True
+                        self.starved.append(target)
+                    return 0
+                self._start(target, None)   # one that fails has answered the call that it was for
+        finally:
+            target.growing = False
         return 0
 
     cdef bint _evict(self, Target wanting) except -1:
@@ -606,7 +677,10 @@ cdef class Dispatcher:
         environment.init_for = init_for
         self.environments[environment.id] = environment
         target.environments.add(environment)
-        target.starting += 1
+        if init_for is None:
+            target.starting += 1
+        else:
+            environment.second_init = True   # it comes for that call alone, not for those in the line
         target.live += 1
         self.live += 1
         self.environments_started += 1
@@ -664,7 +738,52 @@ cdef class Dispatcher:
         if fl_slots_queue(&environment.slots, slot) != 0:
             self._bad_frame(environment, "the slot table was damaged")
             return 0
+        if not target.is_function:
+            # A worker with enough to do can wait for the next few, which then come in one message.
+            if environment.outstanding - len(environment.outbox) > BUNDLE_AFTER:
+                environment.outbox.append((slot, invocation.payload))
+                if not environment.unsent:
+                    environment.unsent = True
+                    self.unsent.append(environment)
+                if len(environment.outbox) >= BUNDLE_TASKS_MAX:
+                    self._flush(environment)
+                return 0
+            if environment.outbox:
+                self._flush(environment)
         if not self._send(environment, encode_header(frame), invocation.payload):
+            self._bad_frame(environment, "the lane is broken")
+        return 0
+
+    cdef int _flush_all(self) except -1:
+        cdef list unsent = self.unsent
+        self.unsent = []
+        for item in unsent:
+            (<Environment>item).unsent = False
+            self._flush(<Environment>item)
+        return 0
+
+    cdef int _flush(self, Environment environment) except -1:
+        """Sends what was held back, in the order in which it was posted (the slot table counts on that order)."""
+        cdef list outbox = environment.outbox
+        cdef list slots, sizes, parts
+        if not outbox or environment.handle == NULL:
+            return 0
+        environment.outbox = []
+        if len(outbox) == 1:
+            slot, payload = outbox[0]
+            sent = self._send(environment, encode_header(Task(slot)), payload)
+        else:
+            slots, sizes, parts = [], [], []
+            for slot, payload in outbox:
+                slots.append(slot)
+                if type(payload) is bytes:
+                    sizes.append(len(payload))
+                    parts.append(payload)
+                else:
+                    sizes.append(sum([part.nbytes if type(part) is memoryview else len(part) for part in payload]))
+                    parts.extend(payload)
+            sent = self._send(environment, encode_header(Tasks(slots, sizes)), parts)
+        if not sent:
             self._bad_frame(environment, "the lane is broken")
         return 0
 
@@ -676,10 +795,13 @@ cdef class Dispatcher:
         cdef uint8_t *data
         cdef int rc
         if not self.native:
-            environment.socket.send(
-                header_bytes.to_bytes(4, "little") + header
-                + (payload if type(payload) is bytes else b"".join(payload)), 1
-            )
+            try:
+                environment.socket.send(
+                    header_bytes.to_bytes(4, "little") + header
+                    + (payload if type(payload) is bytes else b"".join(payload)), 1
+                )
+            except OSError:   # zmq.Again: there is nobody at the other end
+                return False
             self._recheck(environment)
             return True
         if type(payload) is bytes:
@@ -786,7 +908,9 @@ cdef class Dispatcher:
                 self._bad_frame(environment, "Ready came twice")
             return 0
         fl_timers_cancel(&self.timers, &environment.timer)
-        environment.target.starting -= 1
+        if not environment.second_init:
+            environment.target.starting -= 1
+        environment.target.lost_starts = 0
         environment.init_ns = frame.init_ns
         environment.memory_peak_kib = frame.memory_peak_kib
         if frame.log_end_bytes > environment.log_offset:
@@ -877,6 +1001,9 @@ cdef class Dispatcher:
         if invocation.state != STATE_RUNNING:
             self.late_replies += 1
             return 0
+        if fl_slots_state(&environment.slots, <uint32_t>slot) != FL_SLOT_DONE:
+            # A second answer to the call before, most likely: it must not become the answer to this one.
+            return self._bad_frame(environment, f"a reply for slot {slot}, whose call is not over")
         fl_timers_cancel(&self.timers, &environment.timer)
         invocation.duration_ns += <int64_t>frame.duration_ns
         invocation.cpu_ns = frame.cpu_ns
@@ -907,6 +1034,8 @@ cdef class Dispatcher:
                 self._bad_frame(environment, f"a reply for slot {slot}, where nothing runs")
             return 0
         invocation = <Invocation>environment.held[slot]
+        if fl_slots_state(&environment.slots, <uint32_t>slot) != FL_SLOT_DONE:
+            return self._bad_frame(environment, f"a reply for slot {slot}, whose task is not over")
         task_ns = <double>frame.duration_ns
         invocation.duration_ns = frame.duration_ns
         if target.task_ns < 0:
@@ -917,6 +1046,8 @@ cdef class Dispatcher:
             target.task_ns += (task_ns - target.task_ns) * 0.1
         fl_slots_free(&environment.slots, <uint32_t>slot)
         self._unhold(environment, invocation)
+        if environment.outbox and environment.outstanding - len(environment.outbox) <= BUNDLE_AFTER // 2:
+            self._flush(environment)
         self._complete(environment, invocation, C_FUNCTION_ERROR if frame.failed else C_OK, payload)
         return 0
 
@@ -936,7 +1067,7 @@ cdef class Dispatcher:
 
     cdef int _after_release(self, Environment environment) except -1:
         cdef Target target = environment.target
-        if target.tasks_per_environment_max and environment.invocations >= <uint64_t>target.tasks_per_environment_max:
+        if environment.used_up():
             if environment.outstanding == 0:
                 self._retire_environment(environment)
             return 0
@@ -957,7 +1088,7 @@ cdef class Dispatcher:
             return 0
         depth = target.depth()
         while target.waiting and environment.outstanding < depth and environment.free_slots:
-            if target.tasks_per_environment_max and environment.invocations >= <uint64_t>target.tasks_per_environment_max:
+            if environment.used_up():
                 break
             invocation = <Invocation>target.waiting.popleft()
             self.waiting -= 1
@@ -988,14 +1119,12 @@ cdef class Dispatcher:
             return 0
         wanted = victim.outstanding // 2
         for slot in range(len(victim.held)):
-            if wanted == 0:
+            if wanted == 0 or thief.used_up():
                 break
             if victim.held[slot] is None:
                 continue
             invocation = <Invocation>victim.held[slot]
-            if fl_slots_revoke(&victim.slots, slot) == 1:
-                self._unhold(victim, invocation)
-                victim.invocations -= 1
+            if self._take_back(victim, invocation):
                 self.stolen += 1
                 wanted -= 1
                 self._post(thief, invocation)
@@ -1017,6 +1146,7 @@ cdef class Dispatcher:
         """Lets a worker leave by itself (executors: finalizers run), and starts another one if work waits."""
         environment.state = ENVIRONMENT_STOPPING
         self._leave_counts(environment, False)
+        self._flush(environment)
         self._send(environment, encode_header(Stop()), EMPTY)
         self._set_timer(environment, monotonic_ns() + 5000000000)
         self._grow(environment.target)
@@ -1026,7 +1156,7 @@ cdef class Dispatcher:
         cdef Target target = environment.target
         target.live -= 1
         self.live -= 1
-        if was_starting:
+        if was_starting and not environment.second_init:
             target.starting -= 1
         return 0
 
@@ -1104,7 +1234,8 @@ cdef class Dispatcher:
             environment.state = ENVIRONMENT_STOPPING
             self._leave_counts(environment, was_starting)
         fl_timers_cancel(&self.timers, &environment.timer)
-        if was_starting:
+        if was_starting or environment.cut_short:
+            environment.cut_short = False
             self._start_ended(environment)
         self._bury(environment, False)
         return 0
@@ -1120,6 +1251,9 @@ cdef class Dispatcher:
             invocation = <Invocation>target.waiting[0]
         if environment.wait_status == -1:
             self._init_failed(environment, "Sandbox.Unavailable", EMPTY)
+        elif (not target.is_function and environment.end_reason is None and 0 < environment.wait_status < 128
+                and target.lost_starts < RETRY_LOST_START_MAX):
+            target.lost_starts += 1   # a signal from outside: another worker starts, and no task is the worse for it
         elif target.is_function and invocation is not None:
             error_type, payload = self.faults.exited(invocation, environment.wait_status)
             self._init_failed(environment, error_type, payload)
@@ -1178,6 +1312,14 @@ cdef class Dispatcher:
                 self._feed(environment)
         if target.waiting:
             self._grow(target)
+        elif target.slots_per_environment > 1 and target.starting == 0 and not self.closing and self._may_start(target):
+            # Nobody waits in the line, but perhaps behind another task: a new environment will take it from there.
+            for item in target.environments:
+                environment = <Environment>item
+                if environment.state == ENVIRONMENT_BUSY and environment.outstanding > 1:
+                    if self.live < self.environments_max and not target.retired:
+                        self._start(target, None)
+                    break
         if self.starved:
             self._serve_starved()
         return 0
@@ -1245,21 +1387,24 @@ cdef class Dispatcher:
         invocation.done_ns = monotonic_ns()
         invocation.state = STATE_DONE
         self.outstanding -= 1
+        target.outstanding -= 1
         self.completed += 1
-        if target.log is not None and outcome <= C_FUNCTION_ERROR:
-            self._log(invocation)
-        if invocation.waiter is not None:
-            waiter = invocation.waiter
-            invocation.waiter = None
-            try:
-                self.waiters.remove(waiter)
-            except ValueError:
-                pass
-            else:
-                waiter.release()
-        if callback is not None:
-            invocation.on_done = None
-            callback(invocation)
+        try:
+            if target.log is not None and outcome <= C_FUNCTION_ERROR:
+                self._log(invocation)
+        finally:
+            if invocation.waiter is not None:
+                waiter = invocation.waiter
+                invocation.waiter = None
+                try:
+                    self.waiters.remove(waiter)
+                except ValueError:
+                    pass
+                else:
+                    waiter.release()
+            if callback is not None:
+                invocation.on_done = None
+                callback(invocation)
         return 0
 
     cdef int _log(self, Invocation invocation) except -1:
@@ -1378,16 +1523,30 @@ cdef class Dispatcher:
                 self._retire_environment(environment)
 
     def take_waiting(self, Target target):
-        """Cancels what no environment has been given; returns how many calls that were."""
+        """Cancels what no environment has begun; returns how many calls that were."""
         cdef int count = 0
+        cdef Environment environment
+        cdef Invocation invocation
+        cdef list taken = []
         self._drain_ring()
         while target.waiting:
-            invocation = <Invocation>target.waiting.popleft()
+            taken.append(target.waiting.popleft())
             self.waiting -= 1
+        for item in list(target.environments):
+            environment = <Environment>item
+            if environment.state != ENVIRONMENT_BUSY:
+                continue
+            for held in list(environment.held):
+                if held is not None and self._take_back(environment, <Invocation>held):
+                    taken.append(held)
+            if environment.outstanding == 0:
+                self._after_release(environment)
+        for item in taken:
+            invocation = <Invocation>item
             count += 1
             if target.is_function:
                 target.pool.release()
-            self._finish(<Invocation>invocation, C_CANCELLED, EMPTY)
+            self._finish(invocation, C_CANCELLED, EMPTY)
         return count
 
     def warm(self, Target target, int count):
@@ -1399,25 +1558,23 @@ cdef class Dispatcher:
             started += 1
         return started
 
-    def run_as_driver(self, object function):
-        """function() in this thread while it is the driver; for calls above from threads that do not drive."""
-        if not self._own_for_moment():
-            if self.owner == pthread_self() or self.adopted:
-                return function()
-        try:
-            return function()
-        finally:
-            if not self.adopted and self.owner == pthread_self():
-                self._release()
+    @property
+    def driving_here(self):
+        """True in a completion callback, and wherever else the calling thread is the driver in the middle of its work."""
+        return self.owner == pthread_self() and self.driving
 
     def drive_until(self, object condition, double timeout_seconds):
         """Drives until condition() holds; False when the time ran out. For shutting down."""
         cdef uint64_t deadline = monotonic_ns() + <uint64_t>(timeout_seconds * 1e9)
         cdef unsigned long me = pthread_self()
+        cdef bint mine
         while not condition():
             if monotonic_ns() >= deadline:
                 return False
-            if self.owner == 0 or (self.owner == me and self.adopted):
+            if self.owner == me and self.driving:
+                raise RuntimeError("a completion callback must not wait for other calls")
+            if self.owner == 0 or self.owner == me:
+                mine = self.owner == 0
                 self.owner = me
                 try:
                     while not condition():
@@ -1425,7 +1582,7 @@ cdef class Dispatcher:
                             return False
                         self._pass(min(deadline, monotonic_ns() + 20000000))
                 finally:
-                    if not self.adopted:
+                    if mine:
                         self._release()
             else:
                 self._wait_for_turn(None, min(0.05, (deadline - <double>monotonic_ns()) / 1e9))
@@ -1436,13 +1593,8 @@ cdef class Dispatcher:
         return [(<Environment>item).snapshot() for item in list(self.environments.values())]
 
     def quiet(self, Target target):
-        """True when nothing of the target waits or runs (what is still in the ring counts as neither)."""
-        if target.waiting:
-            return False
-        for item in target.environments:
-            if (<Environment>item).outstanding:
-                return False
-        return True
+        """True when every call that was submitted for the target is done."""
+        return target.outstanding == 0
 
     def environments_all(self):
         """All environments that have not been forgotten yet."""
@@ -1481,13 +1633,15 @@ cdef class Dispatcher:
         if self.pid != os.getpid():
             self.closed = True
             return
-        for item in list(self.environments.values()):
-            self._stop(<Environment>item)
+        targets = self.run_as_driver(self._begin_close)
         self.drive_until(lambda: not self.environments, 5.0)
         for item in list(self.environments.values()):
             self._abandon(<Environment>item)
+        for target in targets:
+            self.take_waiting(<Target>target)
         self.closed = True
         self._drain_ring()
+        self._run_orders()
         if self.background_sleeps:
             self._rouse_background()
         fl_wake_signal(self.wake_fd)
@@ -1498,6 +1652,23 @@ cdef class Dispatcher:
         os.close(self.epoll_fd)
         os.close(self.wake_fd)
         os.close(self.timer_fd)
+
+    def _begin_close(self):
+        """From now on nothing is started. Returns the targets that may have calls waiting."""
+        cdef Environment environment
+        cdef Invocation invocation
+        targets = set(self.starved)
+        self.closing = True
+        for item in list(self.environments.values()):
+            environment = <Environment>item
+            targets.add(environment.target)
+            if environment.init_for is not None:
+                invocation = environment.init_for
+                environment.init_for = None
+                self._release_slot(environment.target)
+                self._finish(invocation, C_CANCELLED, EMPTY)
+            self._stop(environment)
+        return targets
 
     cdef int _abandon(self, Environment environment) except -1:
         for item in environment.held:

@@ -40,6 +40,9 @@ cdef class Target:
     cdef int starting
     cdef int live                          # starting, idle and busy
     cdef bint starved                      # in Dispatcher.starved
+    cdef int outstanding                   # calls submitted and not done
+    cdef bint growing                      # inside Dispatcher._grow
+    cdef int lost_starts                   # workers in a row that a signal ended before they were up
     cdef double task_ns                    # moving average of task durations; < 0 unknown
     cdef readonly uint64_t invocations, throttles, errors, timeouts, cold_starts, queued
 
@@ -108,9 +111,13 @@ cdef class Environment:
     cdef uint64_t free_slots               # bit mask
     cdef list held                         # slot -> Invocation or None
     cdef int outstanding
+    cdef list outbox                       # tasks posted and not yet sent: (slot, payload)
+    cdef bint unsent                       # in Dispatcher.unsent
     cdef fl_timer timer                    # INIT deadline, invocation deadline, or grace after death
     cdef bint recheck                      # in Dispatcher.rechecks
     cdef bint timed_out                    # its own deadline fired: the kill is ours
+    cdef bint second_init                  # made for one call whose INIT has failed once
+    cdef bint cut_short                    # ended by `end` before it was up
     cdef bint exited                       # the zygote has reaped it
     cdef int wait_status
     cdef readonly uint64_t born_ns
@@ -132,6 +139,7 @@ cdef class Environment:
         fl_timer_init(&self.timer, <void *>self)
         self.born_ns = monotonic_ns()
         self.init_ns = -1
+        self.outbox = []
 
     def __dealloc__(self):
         if self.has_slots:
@@ -180,7 +188,13 @@ cdef class Environment:
         """Kills the process; whatever it ran fails with the way it died."""
         if self.state < ENVIRONMENT_STOPPING:
             self.end_reason = reason
+            self.cut_short = self.state == ENVIRONMENT_STARTING
             self.dispatcher._stop(self)
+
+    cdef bint used_up(self) noexcept:
+        """It has been given as many tasks as its kind may have."""
+        cdef int64_t most = self.target.tasks_per_environment_max
+        return most != 0 and self.invocations >= <uint64_t>most
 
     cdef void _signal(self) noexcept:
         if self.pidfd >= 0 and not self.exited:

@@ -20,6 +20,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self.foreign = False  # True in a fork of the process that made it: nothing of it may be used there
         self.users = 0
         self.launcher = Launcher()
         self.dispatcher = Dispatcher(
@@ -31,11 +32,6 @@ class Engine:
         self.launcher.dispatcher = self.dispatcher
         self.dispatcher.run_as_driver(lambda: self.launcher.zygote("plain"))
         self.dispatcher.ensure_background()
-
-    @property
-    def foreign(self) -> bool:
-        """True in a fork of the process that made it: nothing of it may be used there."""
-        return self.pid != os.getpid()
 
     def release(self) -> None:
         """One user less."""
@@ -65,6 +61,7 @@ def _after_fork_in_child() -> None:
     _lock = threading.Lock()
     forget_randomness()
     if _current is not None:
+        _current.foreign = True
         _current.dispatcher.disown()
         _current.launcher.disown()
         _current = None

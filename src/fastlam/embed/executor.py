@@ -34,6 +34,7 @@ from fastlam.core.dispatcher import (
     OUTCOME_FUNCTION_ERROR,
     OUTCOME_LOST,
     OUTCOME_OK,
+    DispatcherClosed,
     Invocation,
     Target,
 )
@@ -113,10 +114,10 @@ class Executor(StandardExecutor):
             environments_max=max_workers,
             tasks_per_environment_max=max_tasks_per_child or 0,
         )
-        self._lock = threading.Lock()
         self._shutdown = False
         self._broken: str | None = None
-        self._finalizer = weakref.finalize(self, _close_in_background, self._engine, self._target)
+        self._closed = threading.Event()
+        self._finalizer = weakref.finalize(self, _close_in_background, self._engine, self._target, self._closed)
         self._finalizer.atexit = False  # _python_exit does it, in time for threads to be joined
         _executors.add(self)
 
@@ -126,7 +127,7 @@ class Executor(StandardExecutor):
         self._check_usable()
         future: TaskFuture[T] = TaskFuture(self._dispatcher)
         try:
-            payload = tasks.pack((args, kwargs), self._pickle(fn), self._pickle.dumps)
+            payload = tasks.pack_call(args, kwargs, self._pickle(fn), self._pickle.dumps)
         except Exception as error:
             future.complete(None, error)
             return future
@@ -187,13 +188,16 @@ class Executor(StandardExecutor):
                 values = next(arguments, None)
                 if values is None:
                     return
-                value: Any = (values, {})
+                value: Any = values
             else:
                 value = list(itertools.islice(arguments, chunksize))
                 if not value:
                     return
             try:
-                yield tasks.pack(value, function, dumps)
+                if chunksize == 1:
+                    yield tasks.pack_call(value, {}, function, dumps)
+                else:
+                    yield tasks.pack(value, function, dumps)
             except Exception as error:
                 yield error
 
@@ -297,19 +301,27 @@ class Executor(StandardExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """No new tasks; those submitted still run, unless `cancel_futures` takes back what no worker has begun."""
-        with self._lock:
-            first, self._shutdown = not self._shutdown, True
         if self._engine.foreign:
             self._finalizer.detach()
             return
-        if cancel_futures and self._finalizer.alive:
-            self._dispatcher.run_as_driver(lambda: self._dispatcher.take_waiting(self._target))
-        _executors.discard(self)
-        if wait:
-            if self._finalizer.detach() is not None:
-                close(self._engine, self._target)
-        elif first:
+        if wait and self._dispatcher.driving_here:
+            raise RuntimeError("a completion callback must not wait for the end of the executor: shutdown(wait=False)")
+        self._shutdown = True
+        if cancel_futures and not self._closed.is_set():
+            with contextlib.suppress(DispatcherClosed):
+                self._dispatcher.run_as_driver(lambda: self._dispatcher.take_waiting(self._target))
+        if not wait:
             self._finalizer()
+        elif self._finalizer.detach() is None:
+            self._closed.wait()
+        else:
+            try:
+                close(self._engine, self._target, self._closed)
+            except BaseException:
+                # Interrupted: what has been submitted is still finished, but this caller does not wait for it.
+                _close_in_background(self._engine, self._target, self._closed)
+                raise
+        _executors.discard(self)
 
     def statistics(self) -> dict[str, int]:
         """Counters of this executor's tasks and workers."""
@@ -327,7 +339,7 @@ _SUBMIT_BATCH = 256
 _exiting = False
 
 
-def close(owner: engine.Engine, target: Target) -> None:
+def close(owner: engine.Engine, target: Target, closed: threading.Event) -> None:
     """Waits until all tasks are done, lets the workers leave, and releases the engine."""
     dispatcher = owner.dispatcher
     while not dispatcher.drive_until(lambda: dispatcher.quiet(target), 3600.0):
@@ -337,12 +349,13 @@ def close(owner: engine.Engine, target: Target) -> None:
         dispatcher.run_as_driver(lambda: dispatcher.dismiss(target, True))
         dispatcher.drive_until(lambda: not dispatcher.environments_of(target), 10.0)
     owner.release()
+    closed.set()
 
 
-def _close_in_background(owner: engine.Engine, target: Target) -> None:
+def _close_in_background(owner: engine.Engine, target: Target, closed: threading.Event) -> None:
     if owner.foreign:
         return
-    thread = threading.Thread(target=close, args=(owner, target), name="fastlam-close", daemon=True)
+    thread = threading.Thread(target=close, args=(owner, target, closed), name="fastlam-close", daemon=True)
     thread.start()
     _closing.add(thread)
 

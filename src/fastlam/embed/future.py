@@ -26,14 +26,16 @@ _OVER = (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 class TaskFuture(Future[T]):
     """Returned by Executor.submit. `result` drives the dispatcher instead of sleeping on a condition."""
 
+    # As long as nothing has happened, the class has it: a future that is only waited for by `result` sets four attributes.
+    _state = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _waiters: list[Any]  # these two come into being with the condition
+    _done_callbacks: list[Any]
+
     def __init__(self, dispatcher: Dispatcher | None) -> None:
         self._dispatcher = dispatcher
         self._invocation: Invocation | None = None
-        self._state = PENDING
-        self._result: Any = None
-        self._exception: BaseException | None = None
-        self._waiters: list[Any] = []
-        self._done_callbacks: list[Any] = []
 
     @property
     def _condition(self) -> threading.Condition:
@@ -41,6 +43,8 @@ class TaskFuture(Future[T]):
         attributes = self.__dict__
         condition: threading.Condition | None = attributes.get("_lock")
         if condition is None:
+            attributes.setdefault("_waiters", [])
+            attributes.setdefault("_done_callbacks", [])
             condition = attributes.setdefault("_lock", threading.Condition())
         if condition is None:
             while self._state not in _OVER:

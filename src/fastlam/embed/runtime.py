@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -183,8 +184,14 @@ def _name_of(handler: Handler) -> str:
 
 def _close(owner: engine.Engine, targets: list[Target], scratch: tempfile.TemporaryDirectory[str]) -> None:
     if owner.foreign:
+        # The directory is the parent's.
+        scratch._finalizer.detach()  # type: ignore[attr-defined]
         return
     dispatcher = owner.dispatcher
+    if dispatcher.driving_here:
+        # Collected as garbage in the middle of a completion callback, which must not wait.
+        threading.Thread(target=_close, args=(owner, targets, scratch), name="fastlam-close").start()
+        return
     for target in targets:
         dispatcher.run_as_driver(lambda target=target: dispatcher.dismiss(target, True))  # type: ignore[misc]
         dispatcher.drive_until(lambda target=target: not dispatcher.environments_of(target), 10.0)  # type: ignore[misc]

@@ -45,6 +45,13 @@ class Stop(Frame, tag=3):
     """Leave after the current invocation; no reply is awaited."""
 
 
+class Tasks(Frame, tag=4):
+    """Several executor tasks in one message, for a worker that has others to do meanwhile; their payloads stand one behind the other."""
+
+    slots: list[int]
+    payload_bytes: list[int]
+
+
 # Environment to dispatcher ---------------------------------------------------------------------
 
 
@@ -87,5 +94,5 @@ class TaskResult(Frame, tag=19):
     failed: bool
 
 
-ToEnvironment = Invoke | Task | Stop
+ToEnvironment = Invoke | Task | Stop | Tasks
 FromEnvironment = Ready | InitFailed | Result | TaskResult

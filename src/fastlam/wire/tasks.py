@@ -39,6 +39,20 @@ def pack(value: Any, function: bytes = b"", dumps: Dumps = pickle.dumps) -> byte
     return [_HEAD.pack(len(function), len(views)) + lengths + function + data, *views]
 
 
+_PLAIN: Final = frozenset({int, float, str, bool, type(None)})  # never out of band
+
+
+def pack_call(args: tuple[Any, ...], keywords: dict[str, Any], function: bytes, dumps: Dumps) -> bytes | list[Any]:
+    """The payload of one call; as `pack`, with a shorter way for the plainest arguments."""
+    if not keywords:
+        for value in args:
+            if type(value) not in _PLAIN:
+                break
+        else:
+            return _HEAD.pack(len(function), 0) + function + pickle.dumps((args, keywords), 5)
+    return pack((args, keywords), function, dumps)
+
+
 def unpack_parts(payload: bytes) -> tuple[bytes, memoryview | bytes, list[memoryview]]:
     """(function pickle, data pickle, buffers) of a payload; raises ValueError when its lengths do not fit."""
     function_bytes, count = _HEAD.unpack_from(payload)
@@ -67,5 +81,7 @@ def unpack_parts(payload: bytes) -> tuple[bytes, memoryview | bytes, list[memory
 
 def unpack(payload: bytes) -> Any:
     """The value of a payload without a function."""
+    if payload.startswith(_NO_BUFFERS_NO_FUNCTION):
+        return pickle.loads(memoryview(payload)[_HEAD.size :])
     _, data, buffers = unpack_parts(payload)
     return pickle.loads(data, buffers=buffers)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastlam.core.channel import Channel, now_ns, peak_memory_kib
 from fastlam.wire import tasks
 from fastlam.wire.control import WorkerSpec
-from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Stop, TaskResult
+from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Stop, Task, TaskResult, Tasks
 from fastlam.worker.preparation import prepare
 
 if TYPE_CHECKING:
@@ -55,24 +55,34 @@ class TaskWorker:
             pass
 
     def _serve(self) -> None:
-        channel = self.channel
+        receive, run = self.channel.receive, self._run
         while True:
-            frame, payload = channel.receive()
-            if type(frame) is Stop:
+            frame, payload = receive()
+            kind = type(frame)
+            if kind is Task:
+                run(frame.slot, payload)
+            elif kind is Tasks:
+                start = 0
+                for slot, size in zip(frame.slots, frame.payload_bytes, strict=True):
+                    run(slot, payload[start : start + size])
+                    start += size
+            else:
                 return
-            slot = frame.slot
-            if not channel.claim(slot):
-                continue
-            before_ns = now_ns()
-            failed = False
-            try:
-                reply = self._call(payload)
-            except BaseException as error:
-                # SystemExit too goes to the caller, as with the standard library's pools: only this task asked for it.
-                failed = True
-                reply = _exception_payload(error)
-            channel.reply(slot, TaskResult(slot, now_ns() - before_ns, failed), reply)
-            payload = reply = b""
+            frame = payload = None
+
+    def _run(self, slot: int, payload: bytes) -> None:
+        """One task, unless the dispatcher has taken it back."""
+        if not self.channel.claim(slot):
+            return
+        before_ns = now_ns()
+        failed = False
+        try:
+            reply = self._call(payload)
+        except BaseException as error:
+            # SystemExit too goes to the caller, as with the standard library's pools: only this task asked for it.
+            failed = True
+            reply = _exception_payload(error)
+        self.channel.reply(slot, TaskResult(slot, now_ns() - before_ns, failed), reply)
 
     def _call(self, payload: bytes) -> bytes | list[Any]:
         function_pickle, data, buffers = tasks.unpack_parts(payload)

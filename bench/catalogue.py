@@ -1,0 +1,36 @@
+"""The topics by name: module, title, and whether `make bench` runs them without being asked."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from bench.measure import Topic
+
+
+class Entry(NamedTuple):
+    module: str
+    title: str
+    default: bool
+    seconds_max: int  # the topic is stopped then
+    function: str = "run"
+
+    def load(self) -> Callable[[Topic], None]:
+        run: Callable[[Topic], None] = getattr(importlib.import_module(self.module), self.function)
+        return run
+
+
+TOPICS: Final = {
+    "roundtrip": Entry("bench.roundtrip", "Embedded round trip against a libzmq ping-pong in C", True, 900),
+    "executor": Entry("bench.executors", "Executor against other process pools, two workers each", True, 1800),
+    "http": Entry("bench.http_load", "Hello over HTTP, wrk with 32 connections", True, 1800),
+    "boto3": Entry("bench.http_load", "Hello through boto3", True, 900, "run_boto3"),
+    "coldstart": Entry("bench.coldstart", "Cold start, from no environment to the result", True, 1800),
+    "memory": Entry("bench.memory", "Private memory of an idle worker", True, 600),
+    "meter": Entry("bench.meter", "Duration against the handler's own clock", True, 1800),
+    "concurrency": Entry("bench.concurrency", "200 functions that sleep for a second at the same time", True, 600),
+    "micro": Entry("bench.micro_suite", "Parts of the hot path alone (pytest-benchmark)", True, 900),
+    "soak": Entry("bench.soak", "A million invocations in a row over HTTP", False, 6 * 3600),
+    "kills": Entry("bench.kills", "A thousand workers killed at random under load", False, 3 * 3600),
+}

@@ -1,0 +1,142 @@
+"""From no environment to the result of the first call, against what a new interpreter or an import costs.
+
+The zygotes are up, files are in the page cache, and everything has its .pyc: what a machine is like that has been at work for
+a minute. Each call finds a function that has just been declared and so has no environment.
+"""
+
+from __future__ import annotations
+
+import compileall
+import importlib.metadata
+import itertools
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bench.daemon import FUNCTIONS
+from bench.fingerprint import MEMORY_MB
+from bench.measure import Metrics, Topic
+
+if TYPE_CHECKING:
+    from fastlam import Runtime
+
+HELLO: Final = "hello"
+OWN: Final = "boto3 in the package"
+SHARED: Final = "boto3 of the runtime"
+INTERPRETER: Final = "python -I -c, one run of hello"
+IMPORT: Final = "import boto3 in a running interpreter"
+PACKAGES: Final = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "urllib3", "six")
+METRIC: Final = "cold start p50"
+SETTLE_SECONDS: Final = 0.05  # for the environment before to be gone
+
+RUN_ONCE: Final = "import sys; sys.path.insert(0, sys.argv[1]); import app, json; print(json.dumps(app.handler({}, None)))"
+TIMED_IMPORT: Final = (
+    "import sys, time; sys.path.insert(0, sys.argv[1]); begun = time.perf_counter_ns(); import boto3;"
+    " print(time.perf_counter_ns() - begun, boto3.__file__)"
+)
+
+
+def package_with_boto3(target: Path) -> Path:
+    """A function's directory that holds boto3 as `pip install --target` would leave it there, with compiled bytecode.
+
+    The files are those of the installed distributions, so that nothing has to be fetched.
+    """
+    shutil.copytree(FUNCTIONS / "boto3_own", target)
+    for package in PACKAGES:
+        distribution = importlib.metadata.distribution(package)
+        for file in distribution.files or ():
+            if ".." in file.parts or file.suffix == ".pyc":
+                continue
+            copy = target / file
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(distribution.locate_file(file)), copy)
+    compileall.compile_dir(target, quiet=1, workers=0)
+    return target
+
+
+def cold_ms(runtime: Runtime, name: str, directory: Path, check: Callable[[Any], bool], count: int) -> float:
+    """Median over `count` new functions; the first call of each is timed at the caller."""
+    times = []
+    for _ in range(count):
+        # Declared again, a function is another one; the environments of the former end. That is not timed.
+        function = runtime.function(name, "app.handler", code=directory, memory=MEMORY_MB, timeout=30)
+        time.sleep(SETTLE_SECONDS)
+        begun = time.perf_counter_ns()
+        result = function.invoke(b"{}")
+        times.append((time.perf_counter_ns() - begun) / 1e6)
+        if result.init_duration_ms is None or not check(result.payload):
+            raise RuntimeError(f"{name}: not a cold start, or a wrong answer: {result.payload!r}")
+    return statistics.median(times)
+
+
+def spawned_ms(program: str, directory: Path, count: int) -> float:
+    """Median time of a new interpreter that runs `program`."""
+    times = []
+    for _ in range(count):
+        begun = time.perf_counter_ns()
+        subprocess.run(
+            [sys.executable, "-I", "-c", program, str(directory)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
+        times.append((time.perf_counter_ns() - begun) / 1e6)
+    return statistics.median(times)
+
+
+def imported_ms(directory: Path, count: int) -> float:
+    """Median time of the import statement alone, each in a new interpreter."""
+    times = []
+    for _ in range(count):
+        words = [sys.executable, "-I", "-c", TIMED_IMPORT, str(directory)]
+        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
+        if not said[1].startswith(str(directory)):
+            raise RuntimeError(f"another boto3 was imported: {said[1]}")
+        times.append(int(said[0]) / 1e6)
+    return statistics.median(times)
+
+
+def run(topic: Topic) -> None:
+    from fastlam import Runtime
+
+    many, few = topic.scale(20, 4), topic.scale(5, 2)
+    with tempfile.TemporaryDirectory(prefix="cold-") as scratch, Runtime() as runtime:
+        for name in ("hello", "boto3_runtime"):
+            shutil.copytree(FUNCTIONS / name, Path(scratch, name))
+            compileall.compile_dir(Path(scratch, name), quiet=1)
+        own = package_with_boto3(Path(scratch, "own"))
+        hello, shared = Path(scratch, "hello"), Path(scratch, "boto3_runtime")
+        numbers = itertools.count()
+
+        def is_hello(payload: Any) -> bool:
+            return payload == {"statusCode": 200, "body": '"Hello from Lambda!"'}
+
+        def brings_own(payload: Any) -> bool:
+            return str(payload["file"]).startswith(str(own))
+
+        def shares(payload: Any) -> bool:
+            return not str(payload["file"]).startswith(scratch)
+
+        def ours(name: str, directory: Path, check: Callable[[Any], bool], count: int) -> Callable[[], Metrics]:
+            return lambda: {METRIC: cold_ms(runtime, f"{name}-{next(numbers)}", directory, check, count)}
+
+        sides = {
+            f"fastlam: {HELLO}": ours("hello", hello, is_hello, many),
+            INTERPRETER: lambda: {METRIC: spawned_ms(RUN_ONCE, hello, many)},
+            f"fastlam: {OWN}": ours("own", own, brings_own, few),
+            f"fastlam: {SHARED}": ours("shared", shared, shares, many),
+            IMPORT: lambda: {METRIC: imported_ms(own, few)},
+        }
+        for side in sides.values():
+            side()  # zygotes up, caches warm
+        topic.in_turns(sides, {METRIC: "ms"})
+    topic.ratio("hello: cold start / new interpreter", (f"fastlam: {HELLO}", METRIC), (INTERPRETER, METRIC), at_most=1 / 3)
+    topic.ratio(f"{OWN}: cold start / import", (f"fastlam: {OWN}", METRIC), (IMPORT, METRIC), at_most=1.3)
+    topic.ratio(f"{SHARED}: cold start / import", (f"fastlam: {SHARED}", METRIC), (IMPORT, METRIC), at_most=0.2)
+    topic.note(f"{many} (hello, {SHARED}) and {few} (the others) starts a round; zygotes up, page cache warm, .pyc present.")
