@@ -88,7 +88,7 @@ class Daemon:
         blocking = Workers(self._loop)
         self._closers.append(blocking.close)
         clock = SystemClock()
-        functions = Functions(
+        functions = self._functions = Functions(
             self.store, self.artifacts, self._loop.call_later, clock=clock, in_background=blocking.in_background
         )
         reserved = ReservedConcurrency(self.store, account_concurrency=config.concurrency)
@@ -125,12 +125,13 @@ class Daemon:
         links = CodeLinks(self.artifacts, blocking, clock=clock)
         self.forwarder = Forwarder(config.aws_endpoint, self._loop.call_soon_threadsafe)
         self._closers.append(self.forwarder.close)
+        self._admin = AdminRoute(self, defaults)
         api = Api(
             {**functions_api.handlers(functions, links), **concurrency_api.handlers(reserved)},
             defaults=defaults,
             run_blocking=blocking,
             invoke_route=self._invoke,
-            admin_route=AdminRoute(self, defaults),
+            admin_route=self._admin,
             code_route=links.download,
             forward=self.forwarder,
             authorize=authorize,
@@ -165,8 +166,7 @@ class Daemon:
         return store
 
     def _keep_house(self) -> None:
-        """Bounds the output of what runs, and stops environments that nobody has used for long."""
-        self.dispatcher.bound_output()
+        """Stops environments that nobody has used for long."""
         self.dispatcher.stop_idle(self.config.idle_seconds)
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
 
@@ -178,6 +178,7 @@ class Daemon:
             self._tick.cancel()
         http = getattr(self, "http", None)
         if http is not None:
+            self._admin.answer_waiting()
             await http.drain(drain_seconds)
         while self._closers:
             closer = self._closers.pop()
@@ -244,6 +245,7 @@ class Daemon:
         if not self.config.ephemeral:
             return "This daemon keeps its functions: only one started with --ephemeral can be reset."
         self.store.clear()
+        self._functions.collect()
         return None
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Callable[[], None]:

@@ -34,7 +34,14 @@ def environment(place: Path, port: int | None = None) -> dict[str, str]:
 
 def run(command: list[str], place: Path, environ: dict[str, str]) -> str:
     result = subprocess.run(
-        command, cwd=place, env=environ, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100
+        command,
+        cwd=place,
+        env=environ,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
     )
     assert result.returncode == 0, result.stdout
     return result.stdout
@@ -67,7 +74,9 @@ def test_links(page: Path) -> None:
 PROGRAMS = [(page, text) for page in ("README.md", "docs/howto/embed.md") for text in blocks(page, "python")]
 
 
-@pytest.mark.parametrize(("page", "text"), PROGRAMS, ids=[f"{page}-{number}" for number, (page, _) in enumerate(PROGRAMS)])
+@pytest.mark.parametrize(
+    ("page", "text"), PROGRAMS, ids=[f"{page}-{number}" for number, (page, _) in enumerate(PROGRAMS)]
+)
 @pytest.mark.parametrize("inline", ["", "1"])
 def test_programs(page: str, text: str, inline: str, place: Path) -> None:
     (place / "program.py").write_text(text)
@@ -81,7 +90,11 @@ def test_programs(page: str, text: str, inline: str, place: Path) -> None:
 def shell(text: str, port: int) -> str:
     """The block as it is run here: on the given port, without the lines of DONE, stopping at the first failure."""
     lines = [line for line in text.splitlines() if not DONE.match(line)]
-    script = re.sub(r"fastlam serve( --ephemeral)?( --port \d+)? --detach", rf"fastlam serve\1 --port {port} --detach", "\n".join(lines))
+    script = re.sub(
+        r"fastlam serve( --ephemeral)?( --port \d+)? --detach",
+        rf"fastlam serve\1 --port {port} --detach",
+        "\n".join(lines),
+    )
     return f"set -eu\ntrap 'fastlam stop >/dev/null 2>&1 || true' EXIT\n{script}\n"
 
 
@@ -107,5 +120,7 @@ def test_scripts(name: str, place: Path, port: int) -> None:
 def test_the_conftest_of_the_ci_page(place: Path) -> None:
     (text,) = blocks("docs/howto/ci.md", "python")
     (place / "test_page.py").write_text(text)
-    output = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"], place, environment(place))
+    output = run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"], place, environment(place)
+    )
     assert "1 passed" in output

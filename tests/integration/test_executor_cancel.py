@@ -78,7 +78,9 @@ def test_another_thread_cancels_while_one_waits(tmp_path: Path) -> None:
         try:
             cancelled = []
             queued = [executor.submit(tasks.square, number) for number in range(20)]
-            canceller = threading.Thread(target=lambda: cancelled.extend(future.cancel() for future in queued), daemon=True)
+            canceller = threading.Thread(
+                target=lambda: cancelled.extend(future.cancel() for future in queued), daemon=True
+            )
             canceller.start()
             canceller.join(20)
             assert not canceller.is_alive(), "it waits for the task of another thread"

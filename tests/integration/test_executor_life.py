@@ -26,9 +26,7 @@ SECONDS = 60
 SOURCES = str(Path(fastlam.__file__).parents[1])
 
 
-def run(
-    arguments: list[str], directory: Path, *, status: int = 0, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
+def run(arguments: list[str], directory: Path, *, status: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """A Python program of its own; its processes and socket directory must be gone when it is."""
     temporary = directory / "t"
     temporary.mkdir(exist_ok=True)
@@ -377,7 +375,9 @@ def test_a_program_that_fails_or_is_killed_leaves_nothing(tmp_path: Path) -> Non
         """
     done = script(tmp_path, program.format(end='raise SystemExit("enough")'), status=1)
     assert done.stderr == "enough\n"
-    (tmp_path / "program.py").write_text(textwrap.dedent(program.format(end="executor.submit(stay); os.kill(os.getpid(), 9)")))
+    (tmp_path / "program.py").write_text(
+        textwrap.dedent(program.format(end="executor.submit(stay); os.kill(os.getpid(), 9)"))
+    )
     # subprocess.run returns when the last holder of the pipes is gone: the workers and the zygote must follow.
     done = subprocess.run(
         [sys.executable, str(tmp_path / "program.py")],

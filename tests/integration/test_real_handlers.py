@@ -360,6 +360,8 @@ NUMPY_HANDLER = """
 import numpy as np
 
 def handler(event, context):
+    if not event:
+        return {"n": np.int64(7)}
     matrix = np.array(event, dtype=float)
     inverse = np.linalg.inv(matrix)
     identity = np.allclose(matrix @ inverse, np.eye(len(matrix)))
@@ -377,13 +379,10 @@ def test_numpy(daemon: RunningDaemon, packages: PackageCache) -> None:
     singular = daemon.invoke("numpy", [[1, 1], [1, 1]])
     assert singular.json["errorType"] == "LinAlgError"
     assert singular.json["stackTrace"][-1].startswith('  File "/var/task/numpy/linalg/')
-    daemon.deploy("numpy-result", packages.package(RETURNS_NUMPY, "numpy"), Timeout=30, MemorySize=512)
-    assert daemon.invoke("numpy-result").json["errorMessage"] == (
+    assert daemon.invoke("numpy", []).json["errorMessage"] == (
         "Unable to marshal response: Object of type int64 is not JSON serializable"
     )
 
-
-RETURNS_NUMPY = "import numpy as np\ndef handler(event, context):\n    return {'n': np.int64(7)}\n"
 
 # Releases with wheels for each Python, all of them older than what fastlam itself needs.
 OLD_MSGSPEC = {11: "0.18.6", 12: "0.18.6", 13: "0.19.0"}.get(sys.version_info.minor, "0.20.0")

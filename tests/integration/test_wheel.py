@@ -98,7 +98,13 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_source_distribution(unpacked: Path) -> None:
-    for name in ("csrc/fl_ring.h", "csrc/fl_ring.c", "src/fastlam/core/driver.pxi", "tools/compile_service_model.py", "LICENSE"):
+    for name in (
+        "csrc/fl_ring.h",
+        "csrc/fl_ring.c",
+        "src/fastlam/core/driver.pxi",
+        "tools/compile_service_model.py",
+        "LICENSE",
+    ):
         assert (unpacked / name).is_file(), name
     assert not list(unpacked.rglob("*.so"))
     assert not (unpacked / "build").exists()
@@ -163,7 +169,9 @@ def test_other_systems_are_told(platform: str, tmp_path: Path) -> None:
     install = run([sys.executable, "-c", f"{pretend}runpy.run_path('setup.py', run_name='__main__')"], ROOT)
     assert install.returncode == 1
     assert install.stdout.count("\n") == 1, install.stdout
-    imported = run([sys.executable, "-c", f"{pretend}sys.path.insert(0, {str(ROOT / 'src')!r}); import fastlam"], tmp_path)
+    imported = run(
+        [sys.executable, "-c", f"{pretend}sys.path.insert(0, {str(ROOT / 'src')!r}); import fastlam"], tmp_path
+    )
     last_line = imported.stdout.splitlines()[-1]
     for text in (install.stdout, last_line):
         assert "runs on Linux only" in text
@@ -193,7 +201,8 @@ def test_a_tree_that_was_not_built(statement: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"), [(["serve", "--ephemeral", "--port", "0"], "pip install ."), (["doctor"], "native core failed")]
+    ("arguments", "says"),
+    [(["serve", "--ephemeral", "--port", "0"], "pip install ."), (["doctor"], "native core failed")],
 )
 def test_the_command_in_a_tree_that_was_not_built(arguments: list[str], says: str, tmp_path: Path) -> None:
     """One sentence, no traceback."""

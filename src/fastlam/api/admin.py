@@ -45,6 +45,7 @@ class AdminRoute:
     def __init__(self, house: House, defaults: Defaults) -> None:
         self._house = house
         self._defaults = defaults
+        self._waiting: set[Callable[[], None]] = set()  # log readers that wait for something to happen
         self._routes: dict[tuple[bytes, bytes], Callable[[Request], None]] = {
             (b"GET", b"health"): self._health,
             (b"HEAD", b"health"): self._health,
@@ -100,12 +101,19 @@ class AdminRoute:
 
         def answer() -> None:
             function_log.watchers.discard(answer)
+            self._waiting.discard(answer)
             cancel[0]()
             if not request.closed:
                 _answer_logs(request, function_log, after)
 
         cancel.append(self._house.call_later(wait_seconds, answer))
         function_log.watchers.add(answer)
+        self._waiting.add(answer)
+
+    def answer_waiting(self) -> None:
+        """The daemon is about to stop: nobody waits any longer."""
+        for answer in tuple(self._waiting):
+            answer()
 
 
 def _answer_logs(request: Request, function_log: FunctionLog, after: int) -> None:

@@ -66,6 +66,7 @@ cdef enum:
     TICK_NS = 1000000            # how often the background thread looks whether somebody drives
     TICKS_BEFORE_SLEEP = 200     # idle ticks before it sleeps until it is woken
     LINGER_NS = 50000000         # how long it goes on driving after the last call was done
+    HOUSE_NS = 250000000         # between looks at how much is printed
     BUNDLE_AFTER = 8             # tasks that a worker has in hand before further ones are sent in bundles
     BUNDLE_TASKS_MAX = 8
     LOG_PUNCH_BYTES = 1048576    # free the pages of output that has been read, so much at a time

@@ -21,6 +21,7 @@ cdef class Dispatcher:
     cdef int epoll_fd, wake_fd, timer_fd
     cdef uint64_t timer_armed_ns
     cdef fl_timers timers
+    cdef fl_timer house_timer            # its owner is NULL; runs while there are environments that print
     cdef list readers
     # The driver.
     cdef unsigned long owner             # pthread of the driver, 0: nobody
@@ -60,6 +61,7 @@ cdef class Dispatcher:
         self.pid = os.getpid()
         self.native = zmq_module_path is not None and fl_zmq_load(os.fsencode(zmq_module_path)) == 0
         fl_timers_init(&self.timers)
+        fl_timer_init(&self.house_timer, NULL)
         self.timer_armed_ns = NEVER
         self.readers = []
         self.waiters = deque()
@@ -541,7 +543,12 @@ cdef class Dispatcher:
             timer = fl_timers_pop_due(&self.timers, now)
             if timer == NULL:
                 return 0
-            self._deadline(<Environment><object>timer.owner)
+            if timer.owner == NULL:
+                self._bound_output()
+                if self.environments and not self.closed:
+                    fl_timers_set(&self.timers, &self.house_timer, now + HOUSE_NS)
+            else:
+                self._deadline(<Environment><object>timer.owner)
 
     cdef bint _drain_ring(self) except -1:
         cdef PyObject *record
@@ -685,6 +692,8 @@ cdef class Dispatcher:
         self.live += 1
         self.environments_started += 1
         if target.is_function:
+            if len(self.environments) == 1:
+                fl_timers_set(&self.timers, &self.house_timer, environment.born_ns + HOUSE_NS)
             if init_for is None:
                 self._set_timer(environment, environment.born_ns + <uint64_t>limits.INIT_TIMEOUT_MS * 1000000)
             else:
@@ -1466,8 +1475,8 @@ cdef class Dispatcher:
             environment.init_logs = logs
         return logs
 
-    def bound_output(self):
-        """Frees the memory of output beyond the bound while its invocation still runs; for the housekeeper, in the driver."""
+    cdef int _bound_output(self) except -1:
+        """Frees the memory of output beyond the bound while its invocation still runs."""
         cdef Environment environment
         cdef int64_t size, keep_from
         for item in list(self.environments.values()):
