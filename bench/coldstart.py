@@ -1,7 +1,7 @@
 """From no environment to the result of the first call, against what a new interpreter or an import costs.
 
-The zygotes are up, files are in the page cache, and everything has its .pyc: what a machine is like that has been at work for
-a minute. Each call finds a function that has just been declared and so has no environment.
+The zygotes are up, files are in the page cache, and everything has its .pyc: what a machine is like that has been at
+work for a minute. Each call finds a function that has just been declared and so has no environment.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ PACKAGES: Final = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateut
 METRIC: Final = "cold start p50"
 SETTLE_SECONDS: Final = 0.05  # for the environment before to be gone
 
-RUN_ONCE: Final = "import sys; sys.path.insert(0, sys.argv[1]); import app, json; print(json.dumps(app.handler({}, None)))"
+RUN_ONCE: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import app, json; print(json.dumps(app.handler({}, None)))"
+)
 TIMED_IMPORT: Final = (
     "import sys, time; sys.path.insert(0, sys.argv[1]); begun = time.perf_counter_ns(); import boto3;"
     " print(time.perf_counter_ns() - begun, boto3.__file__)"
@@ -136,7 +138,11 @@ def run(topic: Topic) -> None:
         for side in sides.values():
             side()  # zygotes up, caches warm
         topic.in_turns(sides, {METRIC: "ms"})
-    topic.ratio("hello: cold start / new interpreter", (f"fastlam: {HELLO}", METRIC), (INTERPRETER, METRIC), at_most=1 / 3)
+    topic.ratio(
+        "hello: cold start / new interpreter", (f"fastlam: {HELLO}", METRIC), (INTERPRETER, METRIC), at_most=1 / 3
+    )
     topic.ratio(f"{OWN}: cold start / import", (f"fastlam: {OWN}", METRIC), (IMPORT, METRIC), at_most=1.3)
     topic.ratio(f"{SHARED}: cold start / import", (f"fastlam: {SHARED}", METRIC), (IMPORT, METRIC), at_most=0.2)
-    topic.note(f"{many} (hello, {SHARED}) and {few} (the others) starts a round; zygotes up, page cache warm, .pyc present.")
+    topic.note(
+        f"{many} starts a round (hello, {SHARED}), {few} of the others; zygotes up, page cache warm, .pyc present."
+    )

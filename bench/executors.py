@@ -1,7 +1,7 @@
 """Executor against the process pools of the standard library, loky and pebble: tiny calls, two workers each.
 
-Every pool keeps its workers for the whole topic; only one of them has work at a time. Each is used through its own usual
-calls: submit and result, a window of 64 calls of which the oldest is awaited, and a map with chunks of one.
+Every pool keeps its workers for the whole topic; only one of them has work at a time. Each is used through its own
+usual calls: submit and result, a window of 64 calls of which the oldest is awaited, and a map with chunks of one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Hello over HTTP: wrk against the daemon, against servers that run the same handler, and against one that runs nothing."""
+"""Hello over HTTP: wrk against the daemon, against servers that run the same handler, and against one that runs
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,9 @@ def _await_port(process: subprocess.Popen[Any], port: int) -> None:
 
 def run(topic: Topic) -> None:
     if shutil.which("wrk") is None:
-        topic.missing("wrk", "the package wrk of the distribution (Debian: apt-get install wrk); without it no topic http")
+        topic.missing(
+            "wrk", "the package wrk of the distribution (Debian: apt-get install wrk); without it no topic http"
+        )
         return
     seconds = topic.scale(4, 1)
     with contextlib.ExitStack() as stack:

@@ -1,7 +1,7 @@
 """What a topic measures: values by rounds, ratios with an interval, limits, and the verdict on each target.
 
-Two things are only ever compared within one run, in turns: a ratio is taken round by round, the figure is the median of these
-ratios, and its interval is the bootstrap's (95 %) for that median.
+Two things are only ever compared within one run, in turns: a ratio is taken round by round, the figure is the median of
+these ratios, and its interval is the bootstrap's (95 %) for that median.
 """
 
 from __future__ import annotations
@@ -173,9 +173,16 @@ class Topic:
         self.result.missing.append(f"{peer} is not here and was left out: {install}")
 
     def progress(self, text: str) -> None:
-        """One line on stderr, written over on a terminal."""
+        """What goes on, where somebody watches: one line on a terminal, written over."""
         if sys.stderr.isatty():
             print(f"\r\x1b[K{self.result.name}: {text}", end="", file=sys.stderr, flush=True)
+
+    def log(self, text: str) -> None:
+        """What goes on in topics that take hours: lines, where there is no terminal."""
+        if sys.stderr.isatty():
+            self.progress(text)
+        else:
+            print(f"{self.result.name}: {text}", file=sys.stderr, flush=True)
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import multiprocessing
-import os
 import statistics
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any, Final
 from bench.daemon import Server, deploy, fastlam_daemon, invoke_path
 from bench.http_load import runtime_api_server
 from bench.measure import Metrics, Side, Topic
+from bench.tasks import slow_pid
 
 WORKERS: Final = 8
 PRIVATE: Final = "private"
@@ -38,12 +38,6 @@ def rollup_mb(pid: int) -> tuple[float, float]:
 def of_processes(pids: list[int]) -> Metrics:
     pairs = [rollup_mb(pid) for pid in pids]
     return {PRIVATE: statistics.median(one[0] for one in pairs), RESIDENT: statistics.median(one[1] for one in pairs)}
-
-
-def slow_pid(_: int) -> int:
-    """Long enough for every worker to get one."""
-    time.sleep(0.2)
-    return os.getpid()
 
 
 def _environments(daemon: Server, name: str, count: int) -> list[int]:

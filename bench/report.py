@@ -58,7 +58,10 @@ def missed(results: Sequence[Result]) -> list[str]:
 def markdown(results: Sequence[Result], environment: Mapping[str, str], options: Mapping[str, Any]) -> str:
     """The whole run as one document."""
     parts = ["# Benchmarks", ""]
-    parts += ["Method: bench/README.md. Ratios are medians over interleaved rounds, with the 95 % bootstrap interval.", ""]
+    parts += [
+        "Method: bench/README.md. Ratios are medians over interleaved rounds, with the 95 % bootstrap interval.",
+        "",
+    ]
     parts += [f"Options: {', '.join(f'{name} {value}' for name, value in options.items())}.", ""]
     parts += _table(("environment", ""), [(name, value) for name, value in environment.items()])
     for result in results:
@@ -85,6 +88,7 @@ def _table(head: Sequence[str], rows: Rows) -> list[str]:
 def show(console: Any, result: Result) -> None:
     """One topic on a rich console."""
     from rich.table import Table
+    from rich.text import Text
 
     console.print(f"\n[bold]{result.title}[/bold]  ({result.name}, {result.seconds:.0f} s)")
     for head, rows in ((FIGURES, figure_rows(result)), (SERIES, series_rows(result))):
@@ -92,7 +96,7 @@ def show(console: Any, result: Result) -> None:
             continue
         table = Table(*head, box=None, pad_edge=False, header_style="dim")
         for row in rows:
-            table.add_row(*row, style="red" if row[-1] == MISSED else None)
+            table.add_row(*map(Text, row), style="red" if row[-1] == MISSED else None)
         console.print(table)
     for line in [*result.notes, *result.missing]:
         console.print(f"  {line}", highlight=False)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-
 from bench.fingerprint import MEMORY_MB
 from bench.measure import Metrics, Topic
 from bench.native_build import build_program

@@ -15,6 +15,7 @@ import sys
 import time
 import uuid
 from collections import deque
+from typing import ClassVar
 
 import httptools
 import uvloop
@@ -28,9 +29,9 @@ DEADLINE_MS = 30_000
 class Front(asyncio.Protocol):
     """Callers and workers alike; what they ask for says who they are."""
 
-    waiting_workers: deque[Front] = deque()
-    waiting_calls: deque[tuple[Front, bytes]] = deque()
-    running: dict[bytes, Front] = {}  # noqa: RUF012 - one server a process
+    waiting_workers: ClassVar[deque[Front]] = deque()
+    waiting_calls: ClassVar[deque[tuple[Front, bytes]]] = deque()
+    running: ClassVar[dict[bytes, Front]] = {}
     all_up: asyncio.Event
     workers = 0
 
@@ -88,6 +89,11 @@ class Front(asyncio.Protocol):
             )
 
 
+def start_worker(directory: str, handler: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "awslambdaric", handler]
+    return subprocess.Popen(words, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
 async def main(directory: str, handler: str, workers: int) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -103,16 +109,7 @@ async def main(directory: str, handler: str, workers: int) -> None:
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769",
         "LAMBDA_TASK_ROOT": directory,
     }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "awslambdaric", handler],
-            cwd=directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        for _ in range(workers)
-    ]
+    processes = [start_worker(directory, handler, environment) for _ in range(workers)]
     try:
         await asyncio.wait_for(Front.all_up.wait(), 30)
         print(port, flush=True)

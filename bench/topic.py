@@ -12,7 +12,6 @@ from pathlib import Path
 
 def main(name: str, result_file: str, rounds: str, quick: str, count: str) -> None:
     import msgspec
-
     from bench.catalogue import TOPICS
     from bench.measure import Topic
 

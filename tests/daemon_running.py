@@ -216,7 +216,9 @@ class RunningDaemon:
 
 
 class Gate:
-    """Holds invocations: a handler that calls `wait_at(event["gate"], ...)` of GATE_CODE stays there until the gate lets it go on."""
+    """Holds invocations: a handler that calls `wait_at(event["gate"], ...)` of GATE_CODE stays there until the gate
+    lets it go on.
+    """
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)

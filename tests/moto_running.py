@@ -1,4 +1,6 @@
-"""An AWS-compatible server in a process of its own, for functions that use other services: moto's, with data in its memory."""
+"""An AWS-compatible server in a process of its own, for functions that use other services: moto's, with data in its
+memory.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 if TYPE_CHECKING:
     from fastlam import Executor
@@ -33,7 +33,9 @@ class Gate:
 
 
 class Hold:
-    """Fills workers with tasks that stand at a gate: when it is entered all of them run, each in a worker of its own."""
+    """Fills workers with tasks that stand at a gate: when it is entered all of them run, each in a worker of its
+    own.
+    """
 
     def __init__(self, executor: Executor, directory: Path, count: int) -> None:
         Hold.made += 1
@@ -56,7 +58,7 @@ class Hold:
                 gate.open()
         return [future.result() for future in self.futures]
 
-    def __enter__(self) -> Hold:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

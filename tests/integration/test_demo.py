@@ -1,4 +1,6 @@
-"""`make demo`, without make: the whole of it in a second, on a terminal and off, interrupted, and where it cannot work."""
+"""`make demo`, without make: the whole of it in a second, on a terminal and off, interrupted, and where it cannot
+work.
+"""
 
 from __future__ import annotations
 

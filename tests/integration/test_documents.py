@@ -1,4 +1,6 @@
-"""What the documents print is run: Python blocks as programs, shell blocks on a daemon of their own, and links exist."""
+"""What the documents print is run: Python blocks as programs, shell blocks on a daemon of their own, and links
+exist.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Cancelling tasks, and who waits behind whom: what no worker has begun can be taken back or moved to another worker."""
+"""Cancelling tasks, and who waits behind whom: what no worker has begun can be taken back or moved to another
+worker.
+"""
 
 from __future__ import annotations
 
@@ -173,7 +175,9 @@ def test_cancel_futures_takes_back_what_no_worker_has_begun(tmp_path: Path, is_w
 
 
 def test_a_long_task_does_not_hold_up_those_behind_it(tmp_path: Path) -> None:
-    """Tiny tasks are handed out by the dozen; when one of them turns out long, other workers take what lies behind it."""
+    """Tiny tasks are handed out by the dozen; when one of them turns out long, other workers take what lies behind
+    it.
+    """
     gate = tasks.Gate(tmp_path / "gate")
     with Executor(2) as executor:
         list(executor.map(tasks.stand_or_note, [("note", number) for number in range(3000)]))

@@ -1,4 +1,5 @@
-"""Functions that fail, in every way a Python function can: the caller gets Lambda's payload, the log says it, the next call is served.
+"""Functions that fail, in every way a Python function can: the caller gets Lambda's payload, the log says it, the next
+call is served.
 
 The payloads are compared whole, keys in their order, with what the service sends.
 """

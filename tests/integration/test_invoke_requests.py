@@ -1,4 +1,6 @@
-"""What a caller may ask of Invoke, how it is answered, what is refused before the function runs, and what the function sees of it."""
+"""What a caller may ask of Invoke, how it is answered, what is refused before the function runs, and what the function
+sees of it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The package as others get it: source distribution, wheel, a fresh environment elsewhere, and what is said where it cannot be.
+"""The package as others get it: source distribution, wheel, a fresh environment elsewhere, and what is said where it
+cannot be.
 
 Built from a copy of the clone's own files, so that nothing that lies about in the clone can be what makes it work.
 """
@@ -182,7 +183,8 @@ def test_other_systems_are_told(platform: str, tmp_path: Path) -> None:
 
 def test_without_a_compiler(tmp_path: Path) -> None:
     clone = copy_of_the_clone(tmp_path / "clone")
-    # A compiler that is not there would be found by another name; one that fails is what setuptools sees in either case.
+    # A compiler that is not there would be found by another name; one that fails is what setuptools sees in either
+    # case.
     result = run([sys.executable, "setup.py", "build_ext"], clone, {"CC": str(tmp_path / "no-such-compiler")})
     assert result.returncode == 1
     last_line = result.stdout.strip().splitlines()[-1]
@@ -217,3 +219,37 @@ def test_the_command_in_a_tree_that_was_not_built(arguments: list[str], says: st
     last_line = result.stdout.splitlines()[-1]
     assert says in last_line
     assert "docs/howto/install.md" in last_line
+
+
+@pytest.mark.parametrize(
+    ("lacking", "sentence"),
+    [
+        ("version_info", "is older than 3.11"),
+        ("ensurepip", "apt-get install python3-venv"),
+        ("Python.h", "apt-get install python3-dev"),
+    ],
+)
+def test_make_says_what_python_lacks(lacking: str, sentence: str, tmp_path: Path) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f'#!/bin/sh\ncase "$2" in *{lacking}*) exit 1 ;; esac\n')
+    interpreter.chmod(0o755)
+    result = run([ROOT / "tools/make_venv.sh", "--check"], tmp_path, {"PYTHON": str(interpreter)})
+    assert result.returncode == 1
+    assert result.stdout.count("\n") == 1, result.stdout
+    assert sentence in result.stdout
+    assert "docs/howto/install.md" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [({"PYTHON": "no-such-python"}, "no Python was found"), ({"CC": "no-such-compiler", "PATH": ""}, "no C compiler")],
+)
+def test_make_says_what_is_not_there(environment: dict[str, str], sentence: str, tmp_path: Path) -> None:
+    if "PATH" in environment:  # everything the script needs, but no compiler
+        for name in ("uname", "sh"):
+            (tmp_path / name).symlink_to(shutil.which(name) or name)
+        environment = {**environment, "PATH": str(tmp_path), "PYTHON": sys.executable}
+    result = run(["/bin/sh", ROOT / "tools/make_venv.sh", "--check"], tmp_path, environment)
+    assert result.returncode == 1
+    assert result.stdout.count("\n") == 1, result.stdout
+    assert sentence in result.stdout

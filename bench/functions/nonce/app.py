@@ -1,6 +1,7 @@
 """Writes its nonce down, prints it and echoes it."""
 
 import os
+import time
 
 record = os.open(os.environ["RECORD"], os.O_WRONLY | os.O_APPEND)
 
@@ -9,4 +10,6 @@ def handler(event, context):
     nonce = event["nonce"]
     os.write(record, nonce.to_bytes(8, "little"))
     print(nonce)
+    if "sleep" in event:
+        time.sleep(event["sleep"])
     return {"nonce": nonce}

@@ -281,6 +281,10 @@ cdef class Dispatcher:
             deadline = monotonic_ns() + <uint64_t>(max(0.0, timeout_seconds) * 1e9)
         while invocation.state != STATE_DONE:
             if self.closed:
+                if self.pid != os.getpid():
+                    raise DispatcherClosed(
+                        f"this call belongs to process {self.pid}, of which this one is a fork: its answer goes there"
+                    )
                 raise DispatcherClosed("the dispatcher was closed while a caller waited")
             if self.owner == me and self.driving:
                 raise RuntimeError("a completion callback must not wait for another call")
@@ -704,6 +708,13 @@ cdef class Dispatcher:
             environment.end_reason = f"{type(error).__name__}: {error}"
             self._exited(environment, -1)
             return False
+        except BaseException:
+            # A KeyboardInterrupt in the middle of it: this environment is given up, and another one takes its place.
+            environment.cut_short = True
+            self._stop(environment)
+            if not self.launcher.kill(environment):
+                self._exited(environment, signal.SIGKILL)
+            raise
         return True
 
     # -- an environment at work ------------------------------------------------------------------
@@ -1413,7 +1424,23 @@ cdef class Dispatcher:
                     waiter.release()
             if callback is not None:
                 invocation.on_done = None
-                callback(invocation)
+                self._call_back(callback, invocation)
+        return 0
+
+    cdef int _call_back(self, object callback, Invocation invocation) except -1:
+        """A KeyboardInterrupt belongs to the thread that happens to drive, not to this call: its owner hears all the same."""
+        cdef int tries = 0
+        try:
+            callback(invocation)
+        except KeyboardInterrupt:
+            while tries < CALLBACK_TRIES_MAX:
+                tries += 1
+                try:
+                    callback(invocation)
+                    break
+                except KeyboardInterrupt:
+                    continue
+            raise
         return 0
 
     cdef int _log(self, Invocation invocation) except -1:

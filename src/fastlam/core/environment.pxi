@@ -13,6 +13,7 @@ cdef enum:
     SLOTS_MAX = 64             # width of Environment.free_slots
     LARGE_REPLY_GRACE_NS = 500000000
     RETRY_LOST_START_MAX = 3   # a call that was never begun moves on to another environment so often
+    CALLBACK_TRIES_MAX = 100   # a completion callback that is interrupted is called again so often
 
 
 cdef class Target:

@@ -98,7 +98,8 @@ cdef class Invocation:
 
     cdef readonly Target target
     cdef readonly object payload          # bytes, or a list of buffers; dropped when done
-    cdef public object on_done            # called once with this object, in the driving thread; must not raise
+    cdef public object on_done            # called with this object, in the driving thread; must not raise. Once, but for
+                                          # a KeyboardInterrupt, after which it is called again
     cdef public object tag                # the caller's own
     cdef readonly str request_id
     cdef public str invoked_function_arn

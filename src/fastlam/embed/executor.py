@@ -225,7 +225,7 @@ class Executor(StandardExecutor):
                         started.append(invocation)
                         self._dispatcher.submit(invocation)
                 value, error = self._outcome(head)
-                head = None
+                head = None  # type: ignore[assignment]
                 if error is not None:
                     try:
                         raise error
@@ -260,19 +260,9 @@ class Executor(StandardExecutor):
 
     def _on_done(self, invocation: Invocation) -> None:
         future: TaskFuture[Any] = invocation.tag
-        try:
-            self._settle(future, invocation)
-        except BaseException as interrupt:
-            # A KeyboardInterrupt belongs to the thread that happens to drive, not to this task.
-            if not future.done():
-                try:
-                    self._settle(future, invocation)
-                except BaseException:
-                    future.complete(None, interrupt)
-            raise
-
-    def _settle(self, future: TaskFuture[Any], invocation: Invocation) -> None:
-        if invocation.outcome == OUTCOME_CANCELLED:
+        if future.done():
+            future._invoke_callbacks()  # an interrupt came between them
+        elif invocation.outcome == OUTCOME_CANCELLED:
             future.complete_cancelled()
         else:
             future.complete(*self._outcome(invocation))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import CancelledError, Future
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ _OVER = (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 class TaskFuture(Future[T]):
     """Returned by Executor.submit. `result` drives the dispatcher instead of sleeping on a condition."""
 
-    # As long as nothing has happened, the class has it: a future that is only waited for by `result` sets four attributes.
+    # As long as nothing has happened, the class has it: a future that is only waited for by `result` sets four
+    # attributes.
     _state = PENDING
     _result: Any = None
     _exception: BaseException | None = None
@@ -38,7 +39,7 @@ class TaskFuture(Future[T]):
         self._invocation: Invocation | None = None
 
     @property
-    def _condition(self) -> threading.Condition:
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
         """What the standard library's functions lock while they look at the state, add a waiter or a callback."""
         attributes = self.__dict__
         condition: threading.Condition | None = attributes.get("_lock")
@@ -80,7 +81,17 @@ class TaskFuture(Future[T]):
                 else:
                     waiter.add_exception(self)
             condition.notify_all()
-        self._invoke_callbacks()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def _invoke_callbacks(self) -> None:
+        """Calls each of them once, even if an interrupt comes between them and this is called again."""
+        callbacks = self.__dict__.get("_done_callbacks")
+        while callbacks:
+            callback = callbacks.pop(0)
+            try:
+                callback(self)
+            except Exception:
+                LOGGER.exception("exception calling callback for %r", self)
 
     # -- the user's side --------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ value.
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -30,6 +31,11 @@ def preparation() -> tuple[bytes, bool]:
     # As plain bytes: the key's own class refuses to be pickled for anybody but multiprocessing's children. With it,
     # tasks reach the queues and proxies of the caller's managers.
     data["authkey"] = bytes(data["authkey"])
+    # What spawn would not find or not import: a program on stdin, and the __main__.py of a package.
+    if not os.path.exists(data.get("init_main_from_path", "")):
+        data.pop("init_main_from_path", None)
+    if data.get("init_main_from_name", "").endswith(".__main__"):
+        del data["init_main_from_name"]
     has_main = "init_main_from_name" in data or "init_main_from_path" in data
     return pickle.dumps(data), has_main
 
@@ -75,6 +81,8 @@ class CallablePickler:
                 pass
             except RecursionError as error:
                 raise pickle.PicklingError(f"too deeply nested to be pickled: {error}") from error
+            if "buffer_callback" in options:
+                options["buffer_callback"].__self__.clear()  # a list's append: what the first attempt has put aside
         import cloudpickle
 
         pickled: bytes = cloudpickle.dumps(value, **options)

@@ -127,11 +127,15 @@ class Launcher:
         lane.connect(endpoint)
         return lane
 
-    def kill(self, environment: Environment) -> None:
-        """Kills what is left of the environment's process group; its end is reported as any other."""
+    def kill(self, environment: Environment) -> bool:
+        """Kills what is left of the environment's process group; its end is reported as any other. False if there is
+        nothing that could be killed.
+        """
         zygote = self._homes.get(environment.id)
-        if zygote is not None and not zygote.ended:
-            zygote.kill(environment.id)
+        if zygote is None or zygote.ended:
+            return False
+        zygote.kill(environment.id)
+        return True
 
     def closed(self, environment: Environment, lane: Any) -> None:
         """The dispatcher has forgotten the environment: its lane and its socket go."""

@@ -29,7 +29,9 @@ _TAIL_SEARCH_RECORDS: Final = 2048  # the tail is asked for when the invocation 
 
 
 class Entry(NamedTuple):
-    """What one invocation left. Times in nanoseconds, `epoch_ms` is its start. core.dispatcher writes these fields in this order."""
+    """What one invocation left. Times in nanoseconds, `epoch_ms` is its start. core.dispatcher writes these fields in
+    this order.
+    """
 
     sequence: int
     epoch_ms: int
@@ -75,10 +77,11 @@ class Event(NamedTuple):
 
 
 class FunctionLog:
-    """The log of one function, over all its versions' environments. Written by the driver, read by anybody in its thread.
+    """The log of one function, over all its versions' environments. Written by the driver, read by anybody in its
+    thread.
 
-    The driver appends plain tuples in the order of Entry's fields (`Entry._make` when somebody reads); everything else goes through
-    the methods.
+    The driver appends plain tuples in the order of Entry's fields (`Entry._make` when somebody reads); everything else
+    goes through the methods.
     """
 
     def __init__(self, version: str, memory_mb: int, billed_ms: Callable[[int, int], int], json_format: bool) -> None:
@@ -117,7 +120,9 @@ class FunctionLog:
     def append_init_report(
         self, duration_ns: int, phase: str, error_type: str, logs: bytes | None, request_id: str = ""
     ) -> None:
-        """The driver's call after a failed INIT; `request_id` is that of the invocation that waited for it, if any did."""
+        """The driver's call after a failed INIT; `request_id` is that of the invocation that waited for it, if any
+        did.
+        """
         self.records.append(
             InitReport(self.next_sequence(), _now_ms(), request_id, duration_ns, phase, error_type, logs)
         )
@@ -168,7 +173,7 @@ class FunctionLog:
         """The last LOG_TAIL_BYTES of one invocation's log, for X-Amz-Log-Result."""
         found: list[Entry | InitReport] = []
         for record in itertools.islice(reversed(self.records), _TAIL_SEARCH_RECORDS):
-            if record[2] == invocation.request_id:  # in a record of either kind; its own failed attempts at INIT belong to it
+            if record[2] == invocation.request_id:  # either kind of record: its failed attempts at INIT belong to it
                 found.append(record if isinstance(record, InitReport) else Entry._make(record))
                 if not invocation.attempts:
                     break  # no INIT has failed for it

@@ -46,7 +46,9 @@ class Stop(Frame, tag=3):
 
 
 class Tasks(Frame, tag=4):
-    """Several executor tasks in one message, for a worker that has others to do meanwhile; their payloads stand one behind the other."""
+    """Several executor tasks in one message, for a worker that has others to do meanwhile; their payloads stand one
+    behind the other.
+    """
 
     slots: list[int]
     payload_bytes: list[int]

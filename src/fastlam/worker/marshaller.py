@@ -47,12 +47,16 @@ def writes_ascii(execution_env: str) -> bool:
     return match is None or int(match.group(1)) < 12
 
 
+# Made once, in the zygote: every worker shares their memory.
+_ENCODERS: Final = {ascii_only: _Encoder(ensure_ascii=ascii_only).encode for ascii_only in (False, True)}
+
+
 class Marshaller:
     """Owned by one execution environment; `execution_env` is the value of AWS_EXECUTION_ENV."""
 
     def __init__(self, execution_env: str) -> None:
         self._ascii_only = writes_ascii(execution_env)
-        self._encode: Callable[[object], str] = _Encoder(ensure_ascii=self._ascii_only).encode
+        self._encode: Callable[[object], str] = _ENCODERS[self._ascii_only]
 
     def unmarshal(self, payload: bytes | memoryview) -> object:
         """The event as a Python object; raises Fault.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import mmap
 import multiprocessing.spawn  # noqa: F401 - preloaded for tasks
 import os
 import resource
@@ -17,7 +16,7 @@ import setproctitle
 import zmq
 import zmq.backend.cython._zmq as zmq_native
 
-from fastlam.core.channel import Channel, StateTitle, line_buffer_c_stdio
+from fastlam.core.channel import Channel, StateTitle, line_buffer_c_stdio, replace_environment
 from fastlam.wire import control
 from fastlam.worker import functions, imports, logs, tasks
 
@@ -69,8 +68,7 @@ def start_worker(caller_imports: ImportSystem, descriptors: list[int]) -> int:
     os.close(stderr_fd)
     if not is_function:
         os.close(stdout_fd)
-    os.environ.clear()
-    os.environ.update(spec.environ)
+    replace_environment(spec.environ)
     if "TZ" in spec.environ:
         time.tzset()
     os.chdir(spec.directory)
@@ -127,9 +125,7 @@ class Title:
 
 
 def _read_spec(fd: int) -> control.WorkerSpec:
-    size = os.fstat(fd).st_size
-    with mmap.mmap(fd, size, prot=mmap.PROT_READ) as view:
-        spec = control.decode_spec(view)
+    spec = control.decode_spec(os.pread(fd, os.fstat(fd).st_size, 0))
     os.close(fd)
     return spec
 

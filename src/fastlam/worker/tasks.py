@@ -68,7 +68,7 @@ class TaskWorker:
                     start += size
             else:
                 return
-            frame = payload = None
+            frame = payload = None  # type: ignore[assignment]
 
     def _run(self, slot: int, payload: bytes) -> None:
         """One task, unless the dispatcher has taken it back."""
@@ -92,9 +92,9 @@ class TaskWorker:
         loaded = pickle.loads(data, buffers=buffers) if buffers else pickle.loads(data)
         if type(loaded) is list:
             # Positional arguments of several calls in one task (map with a chunksize).
-            return tasks.pack([function(*arguments) for arguments in loaded])
+            return tasks.pack([function(*arguments) for arguments in loaded], dumps=_dumps)
         arguments, keywords = loaded
-        return tasks.pack(function(*arguments, **keywords))
+        return tasks.pack(function(*arguments, **keywords), dumps=_dumps)
 
     def _load(self, function_pickle: bytes) -> Callable[..., Any]:
         function: Callable[..., Any] = pickle.loads(function_pickle)
@@ -105,9 +105,21 @@ class TaskWorker:
         return function
 
 
+def _dumps(value: Any, **options: Any) -> bytes:
+    """The pickle of a result; cloudpickle's for instances of classes that came by value, from a REPL or a notebook."""
+    try:
+        return pickle.dumps(value, **options)
+    except (pickle.PicklingError, AttributeError):
+        options["buffer_callback"].__self__.clear()  # a list's append: what the first attempt has put aside
+        import cloudpickle
+
+        pickled: bytes = cloudpickle.dumps(value, **options)
+        return pickled
+
+
 def _is_importable(function: Callable[..., Any]) -> bool:
-    """Whether every unpickling gives this same object. Others (bound methods, closures, partials) carry a state of their
-    own, which each task gets afresh.
+    """Whether every unpickling gives this same object. Others (bound methods, closures, partials) carry a state of
+    their own, which each task gets afresh.
     """
     found: Any = sys.modules.get(getattr(function, "__module__", None) or "")
     for part in getattr(function, "__qualname__", "").split("."):
@@ -121,14 +133,15 @@ def _exception_payload(error: BaseException) -> bytes | list[Any]:
     """
     error_traceback = error.__traceback__
     # The first frames are this module's own.
-    while error_traceback is not None and error_traceback.tb_frame.f_code.co_filename.endswith("fastlam/worker/tasks.py"):
+    own = "fastlam/worker/tasks.py"
+    while error_traceback is not None and error_traceback.tb_frame.f_code.co_filename.endswith(own):
         error_traceback = error_traceback.tb_next
     text = "".join(traceback.format_exception(type(error), error, error_traceback))
     error.__traceback__ = None
     try:
-        pickled = pickle.dumps((error, text))
-        pickle.loads(pickled)
-        return tasks.pack((error, text))
+        payload = tasks.pack((error, text), dumps=_dumps)
+        tasks.unpack(payload if isinstance(payload, bytes) else b"".join(payload))
+        return payload
     except Exception as failure:
         name = f"{type(error).__module__}.{type(error).__qualname__}"
         substitute = RuntimeError(f"{name} was raised and cannot be sent back ({_words(failure)}): {_words(error)}")

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fastlam.core.channel import settle_child
 from fastlam.wire import control
 
 PR_SET_PDEATHSIG = 1
@@ -120,10 +121,9 @@ class Zygote:
         try:
             with contextlib.suppress(OSError):
                 os.setpgid(0, 0)
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            settle_child()
             if os.getppid() != parent:
                 os._exit(status)
-            prctl(PR_SET_CHILD_SUBREAPER, 0)
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
