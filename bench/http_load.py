@@ -122,7 +122,7 @@ def run(topic: Topic) -> None:
             "wrk", "the package wrk of the distribution (Debian: apt-get install wrk); without it no topic http"
         )
         return
-    seconds = topic.scale(4, 1)
+    seconds = topic.scale(3, 1)
     with contextlib.ExitStack() as stack:
         script = Path(tempfile.gettempdir()) / "post.lua"
         script.write_text(SCRIPT)

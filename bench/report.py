@@ -99,6 +99,6 @@ def show(console: Any, result: Result) -> None:
             table.add_row(*map(Text, row), style="red" if row[-1] == MISSED else None)
         console.print(table)
     for line in [*result.notes, *result.missing]:
-        console.print(f"  {line}", highlight=False)
+        console.print(f"  {line}", highlight=False, markup=False)
     if result.failed:
-        console.print(f"  [red]ended early: {result.failed}[/red]", highlight=False)
+        console.print(f"  ended early: {result.failed}", style="red", highlight=False, markup=False)

@@ -29,6 +29,7 @@ from bench.measure import Result  # noqa: E402
 ROUNDS_DEFAULT: Final = 5
 ROUNDS_QUICK: Final = 2
 STOP_SECONDS: Final = 20.0
+INTERRUPTED: Final = 130  # as shells say it
 
 
 def arguments() -> argparse.Namespace:
@@ -124,6 +125,7 @@ def main() -> int:
     chosen = options.only or [name for name, entry in TOPICS.items() if entry.default]
     stated = {"rounds": options.rounds, "quick": options.quick, **({"count": options.count} if options.count else {})}
     results: list[Result] = []
+    interrupted = False
     try:
         # Short: the path of a unix socket has 107 bytes.
         with tempfile.TemporaryDirectory(prefix="fl-bench-") as scratch:
@@ -131,13 +133,16 @@ def main() -> int:
                 results.append(run_topic(name, options, Path(scratch)))
                 report.show(console, results[-1])
     except KeyboardInterrupt:
-        console.print("interrupted; what is there is written")
+        interrupted = True
+        console.print("interrupted" + ("; the topics that are over are written" if results else ""))
     if results:
         document = write(options.results, results, environment, stated)
         console.print(f"\n{document} and .json", highlight=False)
     wrong = report.missed(results)
     for line in wrong:
-        console.print(f"[red]target not met:[/red] {line}", highlight=False)
+        console.print(f"not as it should be: {line}", style="red", highlight=False, markup=False)
+    if interrupted:
+        return INTERRUPTED
     return 1 if any(result.failed for result in results) else 0
 
 

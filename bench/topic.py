@@ -20,6 +20,9 @@ def main(name: str, result_file: str, rounds: str, quick: str, count: str) -> No
     begun = time.monotonic()
     try:
         entry.load()(topic)
+    except KeyboardInterrupt:
+        topic.result.failed = "interrupted"
+        sys.exit(130)
     except BaseException as error:
         topic.result.failed = f"{type(error).__name__}: {error}"
         raise

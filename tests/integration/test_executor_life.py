@@ -504,8 +504,8 @@ def test_ctrl_c_ends_the_wait_and_not_the_work(tmp_path: Path) -> None:
         for wait_for in (hold.futures[0].result, queued.exception, lambda: wait([queued]), lambda: list(results)):
             results = executor.map(tasks.square, range(3))
             timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
-            timer.start()
             with pytest.raises(KeyboardInterrupt):
+                timer.start()
                 wait_for()
             timer.join()
         hold.release()
@@ -550,21 +550,22 @@ def test_interrupts_under_load_lose_nothing() -> None:
 
 
 def test_a_signal_handler_runs_while_one_waits(tmp_path: Path) -> None:
-    gate = tasks.Gate(tmp_path / "gate")
     heard: list[int] = []
+    with Executor(1) as executor:
+        hold = tasks.Hold(executor, tmp_path, 1)
 
-    def handler(number: int, _: object) -> None:
-        heard.append(number)
-        gate.open()
+        def handler(number: int, _: object) -> None:
+            heard.append(number)
+            hold.gates[0].open()
 
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        with Executor(1) as executor:
-            future = executor.submit(gate.wait)
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-            assert future.result(timeout=SECONDS) > 0
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+        before = signal.signal(signal.SIGUSR1, handler)
+        try:
+            timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+            timer.start()
+            assert hold.futures[0].result(timeout=SECONDS) > 0
+            timer.join()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
     assert heard == [signal.SIGUSR1]
 
 

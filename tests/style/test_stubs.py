@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,11 +45,11 @@ def exported(module: ModuleType) -> set[str]:
 
 
 def _imported(module: ModuleType) -> set[str]:
-    """Names without a home of their own (constants) that the module has from elsewhere."""
-    from fastlam import limits
-    from fastlam.wire import frames
-
-    return {name for source in (limits, frames) for name in vars(source)}
+    """Names that the sources import from our own modules; a constant does not tell where it comes from."""
+    name = module.__name__.rpartition(".")[2]
+    text = (CORE / f"{name}.pyx").read_text()
+    lists = re.findall(r"^from fastlam[\w.]* import (?:\(([^)]*)\)|(.*))$", text, re.MULTILINE)
+    return {word for pair in lists for words in pair for word in re.findall(r"\w+", words)}
 
 
 def attributes(cls: type) -> set[str]:

@@ -7,6 +7,7 @@ _T = TypeVar("_T")
 
 THROTTLE_REASONS: tuple[str, ...]
 ENVIRONMENT_STATES: tuple[str, ...]
+PLATFORM_ERRORS: frozenset[str]
 OUTCOME_PENDING: int
 OUTCOME_OK: int
 OUTCOME_FUNCTION_ERROR: int

@@ -81,7 +81,7 @@ class TaskFuture(Future[T]):
                 else:
                     waiter.add_exception(self)
             condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        self._invoke_callbacks()
 
     def _invoke_callbacks(self) -> None:
         """Calls each of them once, even if an interrupt comes between them and this is called again."""

@@ -65,7 +65,8 @@ def unpack_parts(payload: bytes) -> tuple[bytes, memoryview | bytes, list[memory
     lengths_struct = _lengths(count)
     lengths = lengths_struct.unpack_from(payload, position)
     position += lengths_struct.size
-    view = memoryview(payload)
+    # A copy, but a writable one: what was writable there (an array, say) must be so here.
+    view = memoryview(bytearray(payload))
     end = len(payload)
     first = end - sum(lengths)
     if first < position + function_bytes:
