@@ -91,7 +91,7 @@ CHECKED_TESTS = tests/integration/test_executor.py tests/integration/test_invoke
 asan: export FASTLAM_SANITIZE = address,undefined
 asan: VARIANT = address-undefined
 asan: build/asan/venv/.built
-	@build/asan/venv/bin/python -m pytest tests/native -k 'memory or fuzz or replay or sse2' $(PYTEST_ARGS)
+	@build/asan/venv/bin/python -m pytest tests/native/test_native.py -k 'memory or fuzz or replay or sse2' $(PYTEST_ARGS)
 	@LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	build/asan/venv/bin/python -m pytest $(CHECKED_TESTS) $(PYTEST_ARGS)
@@ -99,8 +99,8 @@ asan: build/asan/venv/.built
 tsan: export FASTLAM_SANITIZE = thread
 tsan: VARIANT = thread
 tsan: build/tsan/venv/.built
-	@build/tsan/venv/bin/python -m pytest tests/native -k thread $(PYTEST_ARGS)
-	@LD_PRELOAD="$$(cc -print-file-name=libtsan.so)" TSAN_OPTIONS=die_after_fork=0:halt_on_error=1:suppressions=tools/tsan.supp \
+	@build/tsan/venv/bin/python -m pytest tests/native/test_native.py -k thread $(PYTEST_ARGS)
+	@LD_PRELOAD="$$(cc -print-file-name=libtsan.so)" TSAN_OPTIONS=die_after_fork=0:handle_segv=0:halt_on_error=1:suppressions=tools/tsan.supp \
 	setarch -R build/tsan/venv/bin/python -m pytest $(CHECKED_TESTS) $(PYTEST_ARGS)
 
 clean:

@@ -67,7 +67,7 @@ def extension(name: str, *c_sources: str, suffix: str = ".pyx") -> Extension:
 EXTENSIONS = [
     extension("core.scan", "fl_json.c"),
     extension("core.jsonwriter"),
-    extension("core.channel", "fl_slots.c", "fl_zmq.c"),
+    extension("core.channel", "fl_slots.c", "fl_zmtp.c"),
     extension("core.dispatcher", "fl_ring.c", "fl_wake.c", "fl_timer.c", "fl_slots.c", "fl_zmq.c"),
 ]
 # Plain Python that every invocation passes through, compiled as it stands: fewer instructions, and above all fewer

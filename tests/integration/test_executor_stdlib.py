@@ -81,7 +81,6 @@ _SEMAPHORE = "needs multiprocessing's semaphores, which only its own children ma
 _SCRIPT = "a script that imports the class from concurrent.futures by name; test_executor.py runs the like with ours"
 
 _LEFT_OUT: Mapping[str, Mapping[str, str]] = {
-    "ExecutorTest": {},
     "WaitTests": {},
     "AsCompletedTests": {},
     "InitializerMixin": {},
@@ -142,7 +141,6 @@ def _to_stderr(self: unittest.TestCase, message: str) -> Iterator[None]:
     yield
 
 
-TestExecutor = _adapted("ExecutorTest")
 TestWait = _adapted("WaitTests")
 TestAsCompleted = _adapted("AsCompletedTests")
 TestInitializer = _adapted("InitializerMixin")

@@ -7,21 +7,25 @@ around the handler; nothing but the call itself lies between its two readings.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport EAGAIN, EINTR
+from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from fastlam.core.native cimport (
-    FL_ZMQ_DONTWAIT,
+    FL_ZMTP_HEADER_BYTES_MAX,
+    FL_ZMTP_PARTS_MAX,
     fl_slots,
     fl_slots_claim,
     fl_slots_close,
     fl_slots_finish,
     fl_slots_open,
-    fl_slots_wait_free,
-    fl_zmq,
-    fl_zmq_load,
-    fl_zmq_msg,
+    fl_zmtp,
+    fl_zmtp_accept,
+    fl_zmtp_close,
+    fl_zmtp_header,
+    fl_zmtp_receive,
+    fl_zmtp_send,
+    iovec,
     memory_peak_kib,
     monotonic_ns,
     process_cpu_ns,
@@ -56,6 +60,7 @@ from fastlam.wire.frames import ToEnvironment
 cdef enum:
     PyBUF_READ = 0x100
     LENGTH_BYTES = 4
+    SHORT_BYTES_MAX = 4096
 
 cdef dict environment_bytes = os.environ._data
 cdef uint32_t header_bytes_max = FRAME_HEADER_BYTES_MAX
@@ -76,146 +81,131 @@ class ChannelError(Exception):
 cdef class Channel:
     """Frames in, frames out, and the measured call between them.
 
-    `socket` is a bound pyzmq PAIR socket that nobody else uses; `slots_fd` the memfd of the slot table.
+    `listen_fd` is the listening unix socket to which the dispatcher's PAIR socket connects; it stays the caller's, as does `slots_fd`,
+    the memfd of the slot table. Raises ChannelError.
     """
 
-    cdef object socket
-    cdef void *handle
-    cdef bint native
+    cdef fl_zmtp connection
+    cdef bint connected
     cdef fl_slots slots
     cdef bint has_slots
-    cdef bint unmirrored
-    cdef uint32_t unmirrored_slot
     cdef readonly uint64_t started_ns
     cdef readonly uint64_t duration_ns
     cdef readonly uint64_t cpu_ns
 
-    def __cinit__(self, object socket, int slots_fd, str zmq_module_path):
+    def __cinit__(self, int listen_fd, int slots_fd):
         cdef int rc
-        self.has_slots = False
-        self.unmirrored = False
-        self.socket = socket
-        self.handle = <void *><size_t>socket.underlying
-        self.native = fl_zmq_load(os.fsencode(zmq_module_path)) == 0
+        self.has_slots = self.connected = False
         rc = fl_slots_open(&self.slots, slots_fd)
         if rc != 0:
             raise ChannelError(f"the slot table cannot be opened: {os.strerror(-rc)}")
         self.has_slots = True
+        while True:
+            with nogil:
+                rc = fl_zmtp_accept(&self.connection, listen_fd)
+            if rc != -EINTR:
+                break
+            PyErr_CheckSignals()
+        if rc != 0:
+            raise ChannelError(f"the dispatcher cannot be reached: {os.strerror(-rc)}")
+        self.connected = True
 
     def __dealloc__(self):
+        if self.connected:
+            fl_zmtp_close(&self.connection)
         if self.has_slots:
             fl_slots_close(&self.slots)
 
+    def fileno(self):
+        """The descriptor of the connection."""
+        return self.connection.fd
+
     def receive(self):
         """Waits for the next frame; returns (frame, payload bytes). Raises ChannelError on a broken lane or a bad frame."""
-        cdef fl_zmq_msg message
-        cdef int rc, error
-        if not self.native:
-            return self._split(self.socket.recv())
-        fl_zmq.msg_init(&message)
-        try:
-            while True:
-                # libzmq itself looks before it sleeps: a first try without waiting would only cost system calls.
-                with nogil:
-                    rc = fl_zmq.msg_recv(&message, self.handle, 0)
-                if rc >= 0:
-                    break
-                error = fl_zmq.error()
-                if error != EINTR:
-                    raise ChannelError(f"the lane to the dispatcher is broken: {os.strerror(error)}")
-                PyErr_CheckSignals()
-            return parse(<const uint8_t *>fl_zmq.msg_data(&message), fl_zmq.msg_size(&message))
-        finally:
-            fl_zmq.msg_close(&message)
-
-    cdef _split(self, bytes data):
-        return parse(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        cdef const uint8_t *data = NULL
+        cdef int64_t size
+        while True:
+            with nogil:
+                size = fl_zmtp_receive(&self.connection, &data)
+            if size >= 0:
+                return parse(data, <size_t>size)
+            if size != -EINTR:
+                raise ChannelError(f"the lane to the dispatcher is broken: {os.strerror(<int>-size)}")
+            PyErr_CheckSignals()
 
     def send(self, object frame, object payload not None):
         """Posts one frame; `payload` is bytes or a list of buffers that are sent one behind the other."""
         self._post(encode_header(frame), payload, -1)
 
     def reply(self, uint32_t slot, object frame, object payload not None):
-        """As `send`, for the answer to the invocation in `slot`: marks it done and mirrors it first, so that the answer survives
-        this process even if it dies before libzmq's own thread has written it."""
+        """As `send`, for the answer to the invocation in `slot`, which it marks as done first: were this process to die between the two,
+        the dispatcher would find a short answer's copy in the slot table."""
         self._post(encode_header(frame), payload, slot)
 
     cdef int _post(self, bytes header, object payload, int64_t slot) except -1:
-        cdef fl_zmq_msg message
+        cdef uint8_t[SHORT_BYTES_MAX] short
         cdef uint32_t header_bytes = <uint32_t>PyBytes_GET_SIZE(header)
-        cdef size_t payload_bytes = 0, total, position
-        cdef const uint8_t[::1] view
-        cdef uint8_t *data
-        cdef object part
-        cdef int rc, error
-        cdef bytes copy
-        if type(payload) is bytes:
-            payload_bytes = PyBytes_GET_SIZE(payload)
-        else:
-            payload = [memoryview(part).cast("B") for part in payload]
-            for part in payload:
-                payload_bytes += <size_t>part.nbytes
+        cdef size_t payload_bytes
+        cdef size_t start, total
+        cdef iovec part
+        cdef int rc
+        if type(payload) is not bytes or (
+            FL_ZMTP_HEADER_BYTES_MAX + LENGTH_BYTES + header_bytes + PyBytes_GET_SIZE(payload) > SHORT_BYTES_MAX
+        ):
+            return self._post_parts(header, payload if type(payload) is list else [payload], slot)
+        # The usual case: everything in one piece on the stack, one system call.
+        payload_bytes = PyBytes_GET_SIZE(payload)
         total = LENGTH_BYTES + header_bytes + payload_bytes
-        if not self.native:
-            copy = header_bytes.to_bytes(4, "little") + header + (
-                payload if type(payload) is bytes else b"".join(payload)
-            )
-            if slot >= 0:
-                self._finish(<uint32_t>slot, <uint8_t *>PyBytes_AS_STRING(copy), total)
-            self.socket.send(copy)
-            return 0
-        if fl_zmq.msg_init_size(&message, total) != 0:
-            raise MemoryError()
-        data = <uint8_t *>fl_zmq.msg_data(&message)
-        memcpy(data, &header_bytes, LENGTH_BYTES)
-        memcpy(data + LENGTH_BYTES, PyBytes_AS_STRING(header), header_bytes)
-        position = LENGTH_BYTES + header_bytes
-        if type(payload) is bytes:
-            memcpy(data + position, PyBytes_AS_STRING(payload), payload_bytes)
-        else:
-            for part in payload:
-                if part.nbytes:
-                    view = part
-                    memcpy(data + position, &view[0], part.nbytes)
-                    position += <size_t>part.nbytes
+        start = fl_zmtp_header(short, total)
+        memcpy(short + start, &header_bytes, LENGTH_BYTES)
+        memcpy(short + start + LENGTH_BYTES, PyBytes_AS_STRING(header), header_bytes)
+        memcpy(short + start + LENGTH_BYTES + header_bytes, PyBytes_AS_STRING(payload), payload_bytes)
         if slot >= 0:
-            self._finish(<uint32_t>slot, data, total)
-        while True:
-            rc = fl_zmq.msg_send(&message, self.handle, FL_ZMQ_DONTWAIT)
-            if rc < 0 and fl_zmq.error() == EAGAIN:
-                with nogil:
-                    rc = fl_zmq.msg_send(&message, self.handle, 0)
-            if rc >= 0:
-                return 0
-            error = fl_zmq.error()
-            if error != EINTR:
-                fl_zmq.msg_close(&message)
-                raise ChannelError(f"the lane to the dispatcher is broken: {os.strerror(error)}")
-            PyErr_CheckSignals()
+            fl_slots_finish(&self.slots, <uint32_t>slot, short + start, <uint32_t>total)
+        part.iov_base = short
+        part.iov_len = start + total
+        with nogil:
+            rc = fl_zmtp_send(&self.connection, &part, 1)
+        if rc != 0:
+            raise ChannelError(f"the lane to the dispatcher is broken: {os.strerror(-rc)}")
+        return 0
 
-    cdef int _finish(self, uint32_t slot, const uint8_t *data, size_t total) except -1:
-        # A reply too large to mirror must have arrived before the next task may begin (and perhaps kill us): see claim().
-        if total > 0xFFFFFFFF or fl_slots_finish(&self.slots, slot, data, <uint32_t>total) == 0:
-            self.unmirrored = True
-            self.unmirrored_slot = slot
+    cdef int _post_parts(self, bytes header, list payload, int64_t slot) except -1:
+        cdef iovec[FL_ZMTP_PARTS_MAX] parts
+        cdef uint8_t[FL_ZMTP_HEADER_BYTES_MAX + LENGTH_BYTES] head
+        cdef uint32_t header_bytes = <uint32_t>PyBytes_GET_SIZE(header)
+        cdef size_t total = LENGTH_BYTES + header_bytes, start
+        cdef const uint8_t[::1] view
+        cdef list views
+        cdef int count = 2, rc
+        if len(payload) > FL_ZMTP_PARTS_MAX - 2:
+            payload = [b"".join(payload)]
+        views = [memoryview(part).cast("B") for part in payload]
+        for item in views:
+            if item.nbytes:
+                view = item
+                parts[count].iov_base = <void *>&view[0]
+                parts[count].iov_len = item.nbytes
+                total += <size_t>item.nbytes
+                count += 1
+        start = fl_zmtp_header(head, total)
+        memcpy(head + start, &header_bytes, LENGTH_BYTES)
+        parts[0].iov_base = head
+        parts[0].iov_len = start + LENGTH_BYTES
+        parts[1].iov_base = <void *>PyBytes_AS_STRING(header)
+        parts[1].iov_len = header_bytes
+        if slot >= 0:
+            # Too large to be copied: only marked as done.
+            fl_slots_finish(&self.slots, <uint32_t>slot, head, 0xFFFFFFFF if total > 0xFFFFFFFF else max(<uint32_t>total, self.slots.mirror_bytes + 1))
+        with nogil:
+            rc = fl_zmtp_send(&self.connection, parts, count)
+        if rc != 0:
+            raise ChannelError(f"the lane to the dispatcher is broken: {os.strerror(-rc)}")
         return 0
 
     def claim(self, uint32_t slot):
         """True when the invocation in `slot` may begin; False when the dispatcher has taken it back."""
-        if self.unmirrored:
-            self._wait_unmirrored()
         return fl_slots_claim(&self.slots, slot, monotonic_ns()) == 1
-
-    cdef int _wait_unmirrored(self) except -1:
-        cdef int rc
-        while True:
-            with nogil:
-                rc = fl_slots_wait_free(&self.slots, self.unmirrored_slot, 1000000000)
-            if rc == 0:
-                break
-            PyErr_CheckSignals()
-        self.unmirrored = False
-        return 0
 
     def call(self, object handler, object event, object context):
         """handler(event, context), metered: duration_ns, cpu_ns and started_ns hold its figures afterwards, also when it raises."""

@@ -62,6 +62,8 @@ cdef extern from "<pthread.h>" nogil:
 cdef enum:
     PyBUF_READ = 0x100
     LENGTH_BYTES = 4
+    ZMQ_POLLIN = 1
+    ZMQ_POLLOUT = 2
     EVENTS_MAX = 64
     TICK_NS = 1000000            # how often the background thread looks whether somebody drives
     TICKS_BEFORE_SLEEP = 200     # idle ticks before it sleeps until it is woken

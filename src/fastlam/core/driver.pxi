@@ -548,7 +548,7 @@ cdef class Dispatcher:
             if timer == NULL:
                 return 0
             if timer.owner == NULL:
-                self._bound_output()
+                self._keep_house()
                 if self.environments and not self.closed:
                     fl_timers_set(&self.timers, &self.house_timer, now + HOUSE_NS)
             else:
@@ -898,7 +898,7 @@ cdef class Dispatcher:
             return self._bad_frame(environment, f"a frame of {size} bytes says that its header has {header_bytes}")
         try:
             frame = decode_header(PyMemoryView_FromMemory(<char *>data + LENGTH_BYTES, header_bytes, PyBUF_READ))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:   # ValueError: a text that is no UTF-8
             return self._bad_frame(environment, f"a frame header does not parse: {error}")
         payload = PyBytes_FromStringAndSize(
             <const char *>data + LENGTH_BYTES + header_bytes, size - LENGTH_BYTES - header_bytes
@@ -950,6 +950,8 @@ cdef class Dispatcher:
 
     cdef int _on_init_failed(self, Environment environment, object frame, bytes payload) except -1:
         if environment.state != ENVIRONMENT_STARTING:
+            if environment.state < ENVIRONMENT_STOPPING:
+                self._bad_frame(environment, "InitFailed came after Ready")
             return 0
         environment.memory_peak_kib = frame.memory_peak_kib
         environment.init_ns = frame.init_ns
@@ -1226,6 +1228,8 @@ cdef class Dispatcher:
         environment.timed_out = True
         environment._signal()
         invocation.logs = self._read_rest(environment, False)
+        invocation.logs_dropped_bytes = environment.logs_dropped_bytes
+        environment.logs_dropped_bytes = 0
         invocation.duration_ns = target.timeout_ns
         invocation.error_type = "Sandbox.Timedout"
         invocation.memory_peak_kib = environment.memory_peak_kib
@@ -1254,6 +1258,8 @@ cdef class Dispatcher:
             environment.state = ENVIRONMENT_STOPPING
             self._leave_counts(environment, was_starting)
         fl_timers_cancel(&self.timers, &environment.timer)
+        if environment.end_reason is not None and environment.target.log is not None:
+            environment.target.log.note(f"[fastlam: {environment.end_reason}]")
         if was_starting or environment.cut_short:
             environment.cut_short = False
             self._start_ended(environment)
@@ -1303,7 +1309,9 @@ cdef class Dispatcher:
                     if not grace_over:
                         unarrived = True
                         continue
-                elif state == FL_SLOT_QUEUED and invocation.attempts < RETRY_LOST_START_MAX:
+                elif (state == FL_SLOT_QUEUED and invocation.attempts < RETRY_LOST_START_MAX
+                        and fl_slots_revoke(&environment.slots, slot) == 1):
+                    # Taken back rather than looked at: a worker whose zygote was killed may have a last instruction in it.
                     invocation.attempts += 1
                     self._unhold(environment, invocation)
                     again.append(invocation)
@@ -1369,6 +1377,8 @@ cdef class Dispatcher:
         invocation.duration_ns += <int64_t>(now - started_ns)
         invocation.memory_peak_kib = environment.memory_peak_kib
         invocation.logs = self._read_rest(environment, False)
+        invocation.logs_dropped_bytes = environment.logs_dropped_bytes
+        environment.logs_dropped_bytes = 0
         target.errors += 1
         error_type, payload = self.faults.exited(invocation, environment.wait_status)
         invocation.error_type = error_type
@@ -1502,12 +1512,14 @@ cdef class Dispatcher:
             environment.init_logs = logs
         return logs
 
-    cdef int _bound_output(self) except -1:
-        """Frees the memory of output beyond the bound while its invocation still runs."""
+    cdef int _keep_house(self) except -1:
+        """What no event tells: lanes that have ended, and output that outgrows its bound while its invocation still runs."""
         cdef Environment environment
         cdef int64_t size, keep_from
         for item in list(self.environments.values()):
             environment = <Environment>item
+            if environment.state == ENVIRONMENT_BUSY:
+                self._check_lane(environment)
             if environment.log_fd < 0:
                 continue
             size = os.fstat(environment.log_fd).st_size
@@ -1517,6 +1529,20 @@ cdef class Dispatcher:
                 environment.logs_dropped_bytes += keep_from - environment.log_offset
                 environment.log_offset = keep_from
                 fallocate(environment.log_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, keep_from - keep_from % 4096)
+        return 0
+
+    cdef int _check_lane(self, Environment environment) except -1:
+        """A PAIR socket that cannot send has lost its peer: libzmq says nothing when it cuts one off for a message over the limit."""
+        cdef int events = environment.socket.EVENTS
+        if events & ZMQ_POLLOUT:
+            if events & ZMQ_POLLIN:
+                self._recheck(environment)   # looking has eaten the edge that would have told of this message
+            return 0
+        self._receive(environment)
+        if environment.state == ENVIRONMENT_BUSY:
+            self.bad_frames += 1
+            environment.end("the environment has closed its lane, or sent a message over the limit")
+        return 0
 
     # -- targets and environments from outside (driver's thread, or nobody drives) ---------------
 
@@ -1544,9 +1570,15 @@ cdef class Dispatcher:
     def dismiss(self, Target target, bint kill):
         """Ends all environments of a target: politely (they finish what they hold and leave), or by force."""
         cdef Environment environment
+        cdef Invocation invocation
         target.retired = True
         for item in list(target.environments):
             environment = <Environment>item
+            if kill and environment.init_for is not None:
+                invocation = environment.init_for   # it is in no line: nobody else would end it
+                environment.init_for = None
+                self._release_slot(target)
+                self._finish(invocation, C_CANCELLED, EMPTY)
             if environment.state >= ENVIRONMENT_STOPPING:
                 if kill and not environment.exited:
                     environment._signal()

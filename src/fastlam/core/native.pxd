@@ -54,6 +54,23 @@ cdef extern from "fl_zmq.h" nogil:
     fl_zmq_api fl_zmq
     int fl_zmq_load(const char *module_path)
 
+cdef extern from "<sys/uio.h>" nogil:
+    cdef struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "fl_zmtp.h" nogil:
+    enum:
+        FL_ZMTP_HEADER_BYTES_MAX
+        FL_ZMTP_PARTS_MAX
+    ctypedef struct fl_zmtp:
+        int fd
+    int fl_zmtp_accept(fl_zmtp *out, int listen_fd)
+    int64_t fl_zmtp_receive(fl_zmtp *connection, const uint8_t **data)
+    size_t fl_zmtp_header(uint8_t *out, uint64_t size)
+    int fl_zmtp_send(fl_zmtp *connection, iovec *parts, int count)
+    void fl_zmtp_close(fl_zmtp *connection)
+
 cdef extern from "fl_ring.h" nogil:
     ctypedef struct fl_ring:
         pass

@@ -29,8 +29,12 @@ class DataDirectory:
                 f"The data directory {path} is in use by another fastlam (pid {owner or 'unknown'}):"
                 " stop it, or choose another --data-dir."
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise FastlamError(f"The data directory {path} cannot be used: {error.strerror}.") from None
         self._descriptor: int | None = descriptor
 
     def close(self) -> None:

@@ -8,11 +8,14 @@ environment that says another one.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 PROTOCOL_VERSION: Final = 1
+
+# What an environment may say of itself: numbers with which the dispatcher's C integers can reckon.
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 
 class Frame(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
@@ -61,29 +64,29 @@ class Ready(Frame, tag=16):
     """INIT is over and the handler is resolved: the environment takes invocations from now on."""
 
     protocol_version: int
-    init_ns: int
-    memory_peak_kib: int
-    log_end_bytes: int
+    init_ns: Count
+    memory_peak_kib: Count
+    log_end_bytes: Count
 
 
 class InitFailed(Frame, tag=17):
     """INIT failed; the payload is the error JSON of the runtime. The environment ends itself afterwards."""
 
     protocol_version: int
-    init_ns: int
-    memory_peak_kib: int
-    log_end_bytes: int
+    init_ns: Count
+    memory_peak_kib: Count
+    log_end_bytes: Count
     error_type: str
 
 
 class Result(Frame, tag=18):
     """An invocation is over; the payload is its result or, with a non-empty `error_type`, the error JSON."""
 
-    slot: int
-    duration_ns: int
-    cpu_ns: int
-    memory_peak_kib: int
-    log_end_bytes: int
+    slot: Count
+    duration_ns: Count
+    cpu_ns: Count
+    memory_peak_kib: Count
+    log_end_bytes: Count
     error_type: str = ""
     content_type: str = ""  # empty means application/json
 
@@ -91,8 +94,8 @@ class Result(Frame, tag=18):
 class TaskResult(Frame, tag=19):
     """An executor task is over; `failed` tells whether the payload is a value or an exception."""
 
-    slot: int
-    duration_ns: int
+    slot: Count
+    duration_ns: Count
     failed: bool
 
 

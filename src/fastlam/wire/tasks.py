@@ -6,8 +6,8 @@
     pickle of the function | pickle of the arguments (or of the result) | buffers
 
 All integers are little-endian. The function travels apart from its arguments so that the worker unpickles it once.
-Buffers are the out-of-band data of pickle protocol 5: they are copied once into the message and read in place on the
-other side.
+Buffers are the out-of-band data of pickle protocol 5: they are copied once into the message, and once more on the other
+side, where they must be writable if they were so here.
 """
 
 from __future__ import annotations

@@ -13,8 +13,6 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 import setproctitle
-import zmq
-import zmq.backend.cython._zmq as zmq_native
 
 from fastlam.core.channel import Channel, StateTitle, line_buffer_c_stdio, replace_environment
 from fastlam.wire import control
@@ -75,14 +73,8 @@ def start_worker(caller_imports: ImportSystem, descriptors: list[int]) -> int:
     title = Title(spec.title)
     title.show("starting")
 
-    context = zmq.Context(io_threads=1)
-    lane = context.socket(zmq.PAIR)
-    lane.setsockopt(zmq.LINGER, 0)
-    lane.setsockopt(zmq.SNDHWM, 0)
-    lane.setsockopt(zmq.RCVHWM, 0)
-    lane.setsockopt(zmq.USE_FD, listen_fd)
-    lane.bind(spec.endpoint)
-    channel = Channel(lane, slots_fd, zmq_native.__file__)
+    channel = Channel(listen_fd, slots_fd)
+    os.close(listen_fd)
     os.close(slots_fd)
 
     if is_function:

@@ -1,0 +1,243 @@
+"""Execution environments without processes: the test itself plays the workers, over inproc PAIR sockets and real slot
+tables.
+
+`Stage` is the launcher of a real dispatcher, which the calling thread drives; `Played` is the worker's end of one
+environment. Nothing here takes time: what a played worker has sent is there when the dispatcher looks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import select
+import signal
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+import zmq
+
+from fastlam.core.dispatcher import (
+    AccountPool,
+    Dispatcher,
+    Environment,
+    FunctionPool,
+    Invocation,
+    Target,
+)
+from fastlam.core.native_path import zmq_module_path
+from fastlam.dispatch.faults import Faults
+from fastlam.limits import SLOT_MIRROR_BYTES
+from fastlam.wire.frames import PROTOCOL_VERSION, Frame, Ready, Result, TaskResult, ToEnvironment
+
+# The layout of fl_slots.c: a line of header, then the slots, each a line of control words and the room for its reply.
+LINE_BYTES: Final = 64
+STRIDE_BYTES: Final = LINE_BYTES + SLOT_MIRROR_BYTES
+NOT_MIRRORED: Final = 0xFFFFFFFF
+QUEUED, STARTED, DONE = 1, 2, 3
+STALE_ONE: Final = 0x100
+
+_decode = msgspec.msgpack.Decoder(ToEnvironment).decode
+
+
+class SlotTable:
+    """The worker's side of a slot table, for a worker in the dispatcher's own thread: nothing here need be atomic."""
+
+    def __init__(self, fd: int) -> None:
+        self.memory = mmap.mmap(fd, 0)
+
+    def _at(self, slot: int) -> int:
+        return LINE_BYTES + slot * STRIDE_BYTES
+
+    def claim(self, slot: int) -> bool:
+        at = self._at(slot)
+        (word,) = struct.unpack_from("<I", self.memory, at)
+        if word >= STALE_ONE:
+            struct.pack_into("<I", self.memory, at, word - STALE_ONE)
+            return False
+        if word != QUEUED:
+            return False
+        struct.pack_into("<I4xQ", self.memory, at, STARTED, time.monotonic_ns())
+        return True
+
+    def finish(self, slot: int, reply: bytes) -> None:
+        at = self._at(slot)
+        assert struct.unpack_from("<I", self.memory, at) == (STARTED,), "it has not begun"
+        mirrored = len(reply) <= SLOT_MIRROR_BYTES
+        struct.pack_into("<I", self.memory, at + 16, len(reply) if mirrored else NOT_MIRRORED)
+        if mirrored:
+            self.memory[at + LINE_BYTES : at + LINE_BYTES + len(reply)] = reply
+        struct.pack_into("<I", self.memory, at, DONE)
+
+
+class Played:
+    """The worker's end of one environment."""
+
+    def __init__(self, environment: Environment, peer: zmq.Socket[bytes], slots_fd: int) -> None:
+        self.environment = environment
+        self.peer = peer
+        self.slots = SlotTable(slots_fd)
+
+    @property
+    def state(self) -> str:
+        state: str = self.environment.snapshot()["state"]
+        return state
+
+    def say(self, *parts: bytes) -> None:
+        """One message as it stands, of so many parts."""
+        self.peer.send_multipart(parts)
+
+    def ready(self) -> None:
+        self.say(message(Ready(PROTOCOL_VERSION, 1_000_000, 1000, 0)))
+
+    def take(self) -> tuple[Any, bytes]:
+        """The next frame, which must be there, and its payload."""
+        assert self.peer.poll(0), "nothing was posted to this environment"
+        data = self.peer.recv()
+        end = 4 + int.from_bytes(data[:4], "little")
+        return _decode(data[4:end]), data[end:]
+
+    def begin(self) -> tuple[Any, bytes]:
+        """Takes the next call and begins it."""
+        frame, payload = self.take()
+        assert self.slots.claim(frame.slot)
+        return frame, payload
+
+    def answer(self, slot: int, body: bytes, error_type: str = "") -> None:
+        """The end of an invocation that has begun."""
+        self.reply(slot, Result(slot, 1_000_000, 500_000, 2000, 0, error_type), body)
+
+    def answer_task(self, slot: int, body: bytes, failed: bool = False) -> None:
+        self.reply(slot, TaskResult(slot, 1_000_000, failed), body)
+
+    def reply(self, slot: int, frame: Frame, body: bytes) -> None:
+        data = message(frame, body)
+        self.slots.finish(slot, data)
+        self.say(data)
+
+    def close(self) -> None:
+        self.peer.close(0)
+        self.slots.memory.close()
+
+
+class Stage:
+    """A launcher whose processes are `Played`, and the dispatcher that it serves; use `staged`."""
+
+    def __init__(self, **options: Any) -> None:
+        self.context = zmq.Context(io_threads=0)
+        self.played: list[Played] = []  # in the order of their start
+        self.refusal: OSError | None = None  # raised by every launch
+        self._numbers = itertools.count()
+        self._dying: list[tuple[Environment, int]] = []
+        self._death_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.dispatcher = Dispatcher(self, Faults(), zmq_module_path=zmq_module_path(), **options)
+        self.dispatcher.adopt()
+        self.dispatcher.add_reader(self._death_fd, self._bury)
+        self.account = AccountPool("000000000000", "us-east-1", 1000)
+
+    # -- what the dispatcher asks of a launcher --------------------------------------------------
+
+    def launch(self, environment: Environment) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        endpoint = f"inproc://{next(self._numbers)}"
+        peer, lane = self.context.socket(zmq.PAIR), self.context.socket(zmq.PAIR)
+        for end in (peer, lane):
+            end.setsockopt(zmq.SNDHWM, 0)
+            end.setsockopt(zmq.RCVHWM, 0)
+        peer.bind(endpoint)
+        lane.connect(endpoint)
+        slots_fd = os.memfd_create("slots", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            environment.attach_slots(slots_fd, SLOT_MIRROR_BYTES)
+            environment.attach_lane(lane, -1)
+            self.played.append(Played(environment, peer, slots_fd))
+        finally:
+            os.close(slots_fd)
+
+    def kill(self, environment: Environment) -> bool:
+        self.die(environment, int(signal.SIGKILL))
+        return True
+
+    def closed(self, environment: Environment, lane: Any) -> None:
+        if lane is not None:
+            lane.close(0)
+        for played in self.played:
+            if played.environment is environment:
+                played.close()
+
+    # -- what a test does ------------------------------------------------------------------------
+
+    def die(self, environment: Environment, wait_status: int) -> None:
+        """The environment's process is gone; the dispatcher hears of it when it next looks."""
+        self._dying.append((environment, wait_status))
+        os.eventfd_write(self._death_fd, 1)
+
+    def _bury(self) -> None:
+        os.eventfd_read(self._death_fd)
+        dying, self._dying = self._dying, []
+        for environment, wait_status in dying:
+            environment.process_exited(wait_status, 0)
+
+    def function(self, pool: FunctionPool | None = None, **options: Any) -> Target:
+        name = f"f{next(self._numbers)}"
+        return Target(name, None, pool or FunctionPool(self.account, name), **options)
+
+    def call(self, target: Target, payload: bytes = b"{}") -> Invocation:
+        """One call, handed over."""
+        invocation = Invocation(target, payload)
+        self.dispatcher.submit(invocation)
+        self.drive()
+        return invocation
+
+    def drive(self) -> None:
+        """Passes of the dispatcher until nothing is left for it to do."""
+        self.dispatcher.drive_ready()
+        while select.select([self.dispatcher.fileno()], [], [], 0)[0]:
+            self.dispatcher.drive_ready()
+
+    def serve(self, target: Target, payload: bytes, answer: bytes) -> Invocation:
+        """A call that finds an honest worker, new if need be; it is done when this returns."""
+        invocation = self.call(target, payload)
+        played = next((one for one in self.played if one.environment.id == invocation.environment_id), None)
+        if played is None:
+            played = self.played[-1]
+            played.ready()
+            self.drive()
+        frame, event = played.begin()
+        assert (frame.request_id, event) == (invocation.request_id, payload)
+        played.answer(frame.slot, answer)
+        self.drive()
+        return invocation
+
+    def dismiss(self, target: Target) -> None:
+        """Kills all environments of the target, and those that come in their place."""
+        while self.dispatcher.environments_of(target):
+            self.dispatcher.dismiss(target, True)
+            self.drive()
+        self.played = [one for one in self.played if one.environment.target is not target]
+
+    def close(self) -> None:
+        self.dispatcher.close()
+        os.close(self._death_fd)
+        self.context.destroy(linger=0)
+
+
+@contextmanager
+def staged(**options: Any) -> Iterator[Stage]:
+    """A stage; `options` are the dispatcher's."""
+    stage = Stage(**options)
+    try:
+        yield stage
+    finally:
+        stage.close()
+
+
+def message(frame: Frame | list[Any], payload: bytes = b"") -> bytes:
+    """A frame as it stands in a message; a list where no frame may be."""
+    header = msgspec.msgpack.encode(frame)
+    return len(header).to_bytes(4, "little") + header + payload
