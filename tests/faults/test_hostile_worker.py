@@ -185,7 +185,7 @@ def test_parts_without_end(daemon: RunningDaemon, hostile: str) -> None:
     assert killed(answer) or answer.json["errorType"] == "Sandbox.Timedout"
 
 
-@pytest.mark.parametrize("raw", [b"\xff" * 100, b"GET / HTTP/1.1\r\n\r\n", b"\4\6garbage", b"\2" + b"\xff" * 8])
+@pytest.mark.parametrize("raw", [b"\xff" * 100, b"GET / HTTP/1.1\r\n\r\n", b"\2" + b"\xff" * 8])
 def test_bytes_that_are_no_zeromq(daemon: RunningDaemon, hostile: str, raw: bytes) -> None:
     """libzmq cuts such a connection without a word: the dispatcher finds out, long before the timeout."""
     answer = daemon.invoke(hostile, {"raw": b64(raw), "wait": True})

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 # Lines of shell blocks that this environment has done already, or that belong to other programs.
-DONE = re.compile(r"^(make |pip install |\. \.venv|wrk |oha |ulimit )")
+DONE = re.compile(r"^(make |pip install |\. \.venv|wrk |ulimit )")
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -12,9 +12,9 @@ from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError,
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import executor_tasks as tasks
 import pytest
 
+import executor_tasks as tasks
 from fastlam import Executor
 
 

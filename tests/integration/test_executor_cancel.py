@@ -8,9 +8,9 @@ import threading
 from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 
-import executor_tasks as tasks
 import pytest
 
+import executor_tasks as tasks
 from fastlam import Executor
 
 

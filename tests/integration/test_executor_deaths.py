@@ -13,9 +13,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import executor_tasks as tasks
 import pytest
 
+import executor_tasks as tasks
 from fastlam import Executor
 from fastlam.embed.executor import WorkerDied
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from pathlib import Path
 
-import executor_tasks as tasks
 import pytest
 import zmq
 
+import executor_tasks as tasks
 import fastlam
 from fastlam import Executor
 

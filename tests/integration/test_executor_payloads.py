@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import executor_tasks as tasks
 import pytest
 
+import executor_tasks as tasks
 from fastlam import Executor
 from fastlam.wire import tasks as wire
 

@@ -114,7 +114,16 @@ static uint32_t dispatch(uint32_t rounds)
         uint8_t slot = (uint8_t)(round % SLOTS);
         uint32_t reply;
         CHECK_EQUAL(fl_slots_queue(&race.slots, slot), 0);
+        int early = fl_random(16) == 0; /* before the message is sent nobody can have begun it */
+        if (early) {
+            CHECK_EQUAL(fl_slots_revoke(&race.slots, slot), 1);
+        }
         CHECK_EQUAL(write(race.messages[1], &slot, 1), 1);
+        if (early) {
+            revoked[round] = 1;
+            revoked_count++;
+            continue;
+        }
         for (uint64_t yields = fl_random(3); yields > 0; yields--) {
             sched_yield();
         }

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from toolchain import CSRC, HERE, Source, compile_program, compiler, run_program
 
 NO_COMPILER = "no C compiler: install gcc or clang (Debian: apt-get install gcc libc6-dev)"
@@ -16,6 +17,7 @@ PROGRAMS = {
     "test_timer": ("fl_timer.c",),
     "test_slots": ("fl_slots.c",),
     "test_json": ("fl_json.c",),
+    "test_zmtp": ("fl_zmtp.c",),
     "stress_ring": ("fl_ring.c", "fl_wake.c"),
     "stress_slots": ("fl_slots.c",),
 }
@@ -24,7 +26,7 @@ WAYS = {
     "memory": ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DFL_SANITIZED"),
     "thread": ("-O1", "-fsanitize=thread", "-DFL_SANITIZED"),
 }
-THREADED = ("test_ring", "test_slots", "stress_ring", "stress_slots")
+THREADED = ("test_ring", "test_zmtp", "test_slots", "stress_ring", "stress_slots")
 SLOWED = {"plain": "1", "memory": "4", "thread": "10"}
 CASES = [(program, way) for program in PROGRAMS for way in WAYS if way != "thread" or program in THREADED]
 FUZZ_RUNS = 200_000

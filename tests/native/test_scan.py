@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
 from toolchain import CSRC, HERE, Source, compile_program, compiler
 
 DEPTH_MAX = 500  # below the recursion limit of Python's own parser

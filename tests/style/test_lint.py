@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tree import ROOT
 
 SCRIPTS = Path(sys.executable).parent

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import msgspec
 import pytest
-from tree import ROOT
 
 from fastlam.wire import control, frames
+from tree import ROOT
 
 PAGE = (ROOT / "docs/protocol.md").read_text()
 ROW = re.compile(r"^\| (\d+) \| `(\w+)` \| [\w ]+ \| ([^|]+) \|", re.MULTILINE)

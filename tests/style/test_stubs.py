@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from tree import CORE
 
 STUBS = sorted(CORE.glob("*.pyi"))

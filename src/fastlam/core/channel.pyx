@@ -196,7 +196,10 @@ cdef class Channel:
         parts[1].iov_len = header_bytes
         if slot >= 0:
             # Too large to be copied: only marked as done.
-            fl_slots_finish(&self.slots, <uint32_t>slot, head, 0xFFFFFFFF if total > 0xFFFFFFFF else max(<uint32_t>total, self.slots.mirror_bytes + 1))
+            fl_slots_finish(
+                &self.slots, <uint32_t>slot, head,
+                0xFFFFFFFF if total > 0xFFFFFFFF else max(<uint32_t>total, self.slots.mirror_bytes + 1),
+            )
         with nogil:
             rc = fl_zmtp_send(&self.connection, parts, count)
         if rc != 0:

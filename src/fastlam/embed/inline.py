@@ -6,6 +6,7 @@ Same call, same payload rules and error documents as in an environment; no isola
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 import threading
@@ -13,8 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from fastlam.billing.duration import billed_ms
 from fastlam.core.dispatcher import request_id
@@ -41,7 +40,7 @@ class InlineResult:
         self.cpu_ms = self.queue_ms = 0.0
         self.memory_mb = 0
         self.log_tail = ""
-        self.payload: Any = raw if content_type != "application/json" else msgspec.json.decode(raw)
+        self.payload: Any = raw if content_type != "application/json" else json.loads(raw)
 
     def raise_for_error(self) -> InlineResult:
         """Self, or FunctionError when the function failed."""

@@ -202,6 +202,7 @@ def main(owner_fd: int, kind: str) -> None:
     # Imported before the first fork, so that every worker has them for nothing.
     from fastlam.worker import imports, start
 
+    start.rehearse()
     caller_imports = start.ImportSystem(list(sys.meta_path), list(sys.path_hooks), dict(sys.modules))
     imports.hide_runtime_modules()
     if kind == "boto3":
