@@ -215,10 +215,11 @@ class Stage:
         return invocation
 
     def dismiss(self, target: Target) -> None:
-        """Kills all environments of the target, and those that come in their place."""
-        while self.dispatcher.environments_of(target):
-            self.dispatcher.dismiss(target, True)
-            self.drive()
+        """Gives up what waits for the target, and kills all of its environments."""
+        self.dispatcher.take_waiting(target)
+        self.dispatcher.dismiss(target, True)
+        self.drive()
+        assert self.dispatcher.environments_of(target) == []
         self.played = [one for one in self.played if one.environment.target is not target]
 
     def close(self) -> None:

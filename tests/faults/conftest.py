@@ -1,4 +1,4 @@
-"""Fixtures of the fault tests: a daemon for each module; its helpers are those of the integration tests."""
+"""Fixtures of the tests in which something dies or lies: a daemon for each module, and where its workers are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon_running import RunningDaemon, running_daemon
+from daemon_running import Gate, RunningDaemon, running_daemon
 
 
 @pytest.fixture(scope="module")
@@ -14,3 +14,11 @@ def daemon() -> Iterator[RunningDaemon]:
     """One daemon for all tests of a module; they tell their functions apart by name."""
     with running_daemon() as running:
         yield running
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Where invocations wait for the test; see GATE_CODE."""
+    own = Gate()
+    yield own
+    own.close()

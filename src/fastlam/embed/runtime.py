@@ -193,6 +193,8 @@ def _close(owner: engine.Engine, targets: list[Target], scratch: tempfile.Tempor
         threading.Thread(target=_close, args=(owner, targets, scratch), name="fastlam-close").start()
         return
     for target in targets:
+        # What waits is given up first: it would have new environments started in the place of those that are killed.
+        dispatcher.run_as_driver(lambda target=target: dispatcher.take_waiting(target))  # type: ignore[misc]
         dispatcher.run_as_driver(lambda target=target: dispatcher.dismiss(target, True))  # type: ignore[misc]
         dispatcher.drive_until(lambda target=target: not dispatcher.environments_of(target), 10.0)  # type: ignore[misc]
     owner.release()

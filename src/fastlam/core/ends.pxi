@@ -1,0 +1,324 @@
+# How environments and calls end.
+
+cdef class Ends(Placement):
+    """Deadlines, exits, what becomes of the calls that were running, and the completion of every call."""
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    cdef int _retire_environment(self, Environment environment) except -1:
+        """Lets a worker leave by itself (executors: finalizers run), and starts another one if work waits."""
+        environment.state = ENVIRONMENT_STOPPING
+        self._leave_counts(environment, False)
+        self._flush(environment)
+        self._send(environment, encode_header(Stop()), EMPTY)
+        self._set_timer(environment, monotonic_ns() + 5000000000)
+        self._grow(environment.target)
+        return 0
+
+    cdef int _leave_counts(self, Environment environment, bint was_starting) except -1:
+        cdef Target target = environment.target
+        target.live -= 1
+        self.live -= 1
+        if was_starting and not environment.second_init:
+            target.starting -= 1
+        return 0
+
+    cdef int _stop(self, Environment environment) except -1:
+        """Kills an environment's process. Its calls fail when the zygote tells how it ended."""
+        cdef Target target = environment.target
+        cdef bint was_starting = environment.state == ENVIRONMENT_STARTING
+        if environment.state >= ENVIRONMENT_STOPPING:
+            return 0
+        if environment.state == ENVIRONMENT_IDLE and environment in target.idle:
+            target.idle.remove(environment)
+        environment.state = ENVIRONMENT_STOPPING
+        self._leave_counts(environment, was_starting)
+        environment._signal()
+        self.launcher.kill(environment)
+        return 0
+
+    cdef int _deadline(self, Environment environment) except -1:
+        cdef Invocation invocation
+        cdef Target target = environment.target
+        if environment.exited:
+            return self._bury(environment, True)
+        if environment.state == ENVIRONMENT_STOPPING:
+            environment._signal()   # asked to leave, and did not
+            self.launcher.kill(environment)
+            return 0
+        if environment.state == ENVIRONMENT_STARTING:
+            environment.init_ns = monotonic_ns() - environment.born_ns
+            invocation = environment.init_for if environment.init_for is not None else (
+                <Invocation>target.waiting[0] if target.waiting else None
+            )
+            payload = EMPTY
+            if invocation is not None:
+                payload = self.faults.timeout(invocation)
+            self._read_rest(environment, True)
+            self._stop(environment)
+            return self._init_failed(environment, "Sandbox.Timedout", payload)
+        invocation = <Invocation>environment.held[0]
+        if invocation is None:
+            return 0
+        if fl_slots_state(&environment.slots, 0) == FL_SLOT_DONE:
+            self._receive(environment)   # the reply is already on its way: it was in time
+            if invocation.state == STATE_DONE:
+                return 0
+        target.timeouts += 1
+        target.errors += 1
+        environment.timed_out = True
+        environment._signal()
+        invocation.logs = self._read_rest(environment, False)
+        invocation.logs_dropped_bytes = environment.logs_dropped_bytes
+        environment.logs_dropped_bytes = 0
+        invocation.duration_ns = target.timeout_ns
+        invocation.error_type = "Sandbox.Timedout"
+        invocation.memory_peak_kib = environment.memory_peak_kib
+        payload = self.faults.timeout(invocation)
+        self._unhold(environment, invocation)
+        self._stop(environment)
+        target.pool.release()
+        self._finish(invocation, C_FUNCTION_ERROR, payload)
+        return 0
+
+    cdef int _exited(self, Environment environment, int wait_status) except -1:
+        """The process is gone. Its lane is drained first; then what it was running fails."""
+        cdef bint was_starting = environment.state == ENVIRONMENT_STARTING
+        if environment.exited or environment.state == ENVIRONMENT_DEAD:
+            return 0
+        environment.exited = True
+        environment.wait_status = wait_status
+        if environment.pidfd >= 0:
+            os.close(environment.pidfd)
+            environment.pidfd = -1
+        self._receive(environment)
+        was_starting = environment.state == ENVIRONMENT_STARTING
+        if environment.state < ENVIRONMENT_STOPPING:
+            if environment.state == ENVIRONMENT_IDLE and environment in environment.target.idle:
+                environment.target.idle.remove(environment)
+            environment.state = ENVIRONMENT_STOPPING
+            self._leave_counts(environment, was_starting)
+        fl_timers_cancel(&self.timers, &environment.timer)
+        if environment.end_reason is not None and environment.target.log is not None:
+            environment.target.log.note(f"[fastlam: {environment.end_reason}]")
+        if was_starting or environment.cut_short:
+            environment.cut_short = False
+            self._start_ended(environment)
+        self._bury(environment, False)
+        return 0
+
+    cdef int _start_ended(self, Environment environment) except -1:
+        """The process ended during INIT without a word of its own."""
+        cdef Target target = environment.target
+        cdef Invocation invocation = environment.init_for
+        self.environments_failed += 1
+        environment.init_ns = monotonic_ns() - environment.born_ns
+        self._read_rest(environment, True)
+        if invocation is None and target.waiting:
+            invocation = <Invocation>target.waiting[0]
+        if environment.wait_status == -1:
+            self._init_failed(environment, "Sandbox.Unavailable", EMPTY)
+        elif (not target.is_function and environment.end_reason is None and 0 < environment.wait_status < 128
+                and target.lost_starts < RETRY_LOST_START_MAX):
+            target.lost_starts += 1   # a signal from outside: another worker starts, and no task is the worse for it
+        elif target.is_function and invocation is not None:
+            error_type, payload = self.faults.exited(invocation, environment.wait_status)
+            self._init_failed(environment, error_type, payload)
+        else:
+            if environment.end_reason is None:
+                environment.end_reason = f"a worker ended while it started (wait status {environment.wait_status})"
+            self._init_failed(environment, "Runtime.ExitError", EMPTY)
+        return 0
+
+    cdef int _bury(self, Environment environment, bint grace_over) except -1:
+        """Ends the calls of an exited environment and forgets it; waits a moment for replies that are known to have been sent."""
+        cdef Invocation invocation
+        cdef uint32_t state
+        cdef int slot
+        cdef bint unarrived = False
+        cdef list again = []
+        if environment.outstanding:
+            self._receive(environment)
+            for slot in range(len(environment.held)):
+                if environment.held[slot] is None:
+                    continue
+                invocation = <Invocation>environment.held[slot]
+                state = fl_slots_state(&environment.slots, slot)
+                if state == FL_SLOT_DONE:
+                    if self._take_mirrored(environment, slot):
+                        continue
+                    if not grace_over:
+                        unarrived = True
+                        continue
+                elif (state == FL_SLOT_QUEUED and invocation.attempts < RETRY_LOST_START_MAX
+                        and fl_slots_revoke(&environment.slots, slot) == 1):
+                    # Taken back rather than looked at: a worker whose zygote was killed may have a last instruction in it.
+                    invocation.attempts += 1
+                    self._unhold(environment, invocation)
+                    again.append(invocation)
+                    continue
+                self._lost(environment, invocation)
+        if unarrived:
+            self._set_timer(environment, monotonic_ns() + LARGE_REPLY_GRACE_NS)
+        else:
+            self._forget(environment)
+        for item in reversed(again):
+            # It never began: another environment takes it, first in line, and nobody notices.
+            invocation = <Invocation>item
+            self.requeued += 1
+            invocation.state = STATE_WAITING
+            invocation.target.waiting.appendleft(invocation)
+            self.waiting += 1
+        self._refill(environment.target)
+        return 0
+
+    cdef int _refill(self, Target target) except -1:
+        """After a loss: idle environments take what waits, new ones are started for the rest."""
+        cdef Environment environment
+        while target.waiting and target.idle:
+            environment = <Environment>target.idle.pop()
+            if environment.state == ENVIRONMENT_IDLE:
+                self._feed(environment)
+        if target.waiting:
+            self._grow(target)
+        elif target.slots_per_environment > 1 and target.starting == 0 and not self.closing and self._may_start(target):
+            # Nobody waits in the line, but perhaps behind another task: a new environment will take it from there.
+            for item in target.environments:
+                environment = <Environment>item
+                if environment.state == ENVIRONMENT_BUSY and environment.outstanding > 1:
+                    if self.live < self.environments_max and not target.retired:
+                        self._start(target, None)
+                    break
+        if self.starved:
+            self._serve_starved()
+        return 0
+
+    cdef bint _take_mirrored(self, Environment environment, uint32_t slot) except -1:
+        """Completes a call from the copy of its reply in the slot table. False if the reply was too large to be there."""
+        cdef uint8_t[SLOT_MIRROR_BYTES] copy
+        cdef int64_t size = fl_slots_reply(&environment.slots, slot, copy, sizeof(copy))
+        if size < 0:
+            return False
+        self._frame(environment, copy, <size_t>size)
+        return environment.held[slot] is None
+
+    cdef int _lost(self, Environment environment, Invocation invocation) except -1:
+        cdef uint64_t started_ns = fl_slots_started_ns(&environment.slots, invocation.slot)
+        cdef uint64_t now = monotonic_ns()
+        cdef Target target = environment.target
+        self._unhold(environment, invocation)
+        if not target.is_function:
+            invocation.error = environment.end_reason or ""
+            invocation.throttle = 0
+            invocation.cpu_ns = environment.wait_status
+            self._finish(invocation, C_LOST, EMPTY)
+            return 0
+        if started_ns == 0 or started_ns > now or started_ns < invocation.submitted_ns:
+            started_ns = invocation.posted_ns
+        invocation.duration_ns += <int64_t>(now - started_ns)
+        invocation.memory_peak_kib = environment.memory_peak_kib
+        invocation.logs = self._read_rest(environment, False)
+        invocation.logs_dropped_bytes = environment.logs_dropped_bytes
+        environment.logs_dropped_bytes = 0
+        target.errors += 1
+        error_type, payload = self.faults.exited(invocation, environment.wait_status)
+        invocation.error_type = error_type
+        invocation.error = environment.end_reason
+        target.pool.release()
+        self._finish(invocation, C_FUNCTION_ERROR, payload)
+        return 0
+
+    cdef int _forget(self, Environment environment) except -1:
+        environment.state = ENVIRONMENT_DEAD
+        fl_timers_cancel(&self.timers, &environment.timer)
+        self.environments.pop(environment.id, None)
+        environment.target.environments.discard(environment)
+        if environment.lane_fd >= 0:
+            self._remove_event(environment.lane_fd)
+            environment.lane_fd = -1
+        environment.handle = NULL
+        socket = environment.socket
+        environment.socket = None
+        if environment.log_fd >= 0:
+            os.close(environment.log_fd)
+            environment.log_fd = -1
+        self.launcher.closed(environment, socket)
+        return 0
+
+    cdef int _release_slot(self, Target target) except -1:
+        target.pool.release()
+        return 0
+
+    cdef int _finish(self, Invocation invocation, int outcome, bytes payload) except -1:
+        cdef Target target = invocation.target
+        cdef object callback = invocation.on_done
+        invocation.payload = EMPTY
+        invocation.result = payload
+        invocation.outcome = outcome
+        invocation.done_ns = monotonic_ns()
+        invocation.state = STATE_DONE
+        self.outstanding -= 1
+        target.outstanding -= 1
+        self.completed += 1
+        try:
+            if target.log is not None and outcome <= C_FUNCTION_ERROR:
+                self._log(invocation)
+        finally:
+            if invocation.waiter is not None:
+                waiter = invocation.waiter
+                invocation.waiter = None
+                try:
+                    self.waiters.remove(waiter)
+                except ValueError:
+                    pass
+                else:
+                    waiter.release()
+            if callback is not None:
+                invocation.on_done = None
+                self._call_back(callback, invocation)
+        return 0
+
+    cdef int _call_back(self, object callback, Invocation invocation) except -1:
+        """A KeyboardInterrupt belongs to the thread that happens to drive, not to this call: its owner hears all the same."""
+        cdef int tries = 0
+        try:
+            callback(invocation)
+        except KeyboardInterrupt:
+            while tries < CALLBACK_TRIES_MAX:
+                tries += 1
+                try:
+                    callback(invocation)
+                    break
+                except KeyboardInterrupt:
+                    continue
+            raise
+        return 0
+
+    cdef int _log(self, Invocation invocation) except -1:
+        """One record for the function's log; the fields are those of telemetry.logs.Entry, in its order."""
+        cdef Target target = invocation.target
+        cdef Py_ssize_t output = 0
+        target.log_append((
+            target.log_sequence(),
+            invocation.epoch_ms,
+            invocation.request_id,
+            invocation.duration_ns,
+            invocation.init_ns,
+            invocation.cpu_ns,
+            <int64_t>(invocation.posted_ns - invocation.submitted_ns),
+            invocation.memory_peak_kib,
+            invocation.error_type,
+            invocation.result if invocation.error_type in PLATFORM_ERRORS else None,
+            invocation.init_logs,
+            invocation.logs,
+            invocation.logs_dropped_bytes,
+        ))
+        if invocation.logs is not None:
+            output += len(invocation.logs)
+        if invocation.init_logs is not None:
+            output += len(invocation.init_logs)
+        if output:
+            target.log.added_output(output)
+        if target.log.watchers:
+            target.log.notify()
+        return 0

@@ -1,0 +1,212 @@
+# What the doors ask of the dispatcher besides submitting and waiting.
+
+cdef class Dispatcher(Ends):
+    """See the module's docstring. `launcher` makes environments (sandbox.launcher), `faults` words the error payloads
+    (dispatch.faults): `timeout(invocation)`, `exited(invocation, wait_status)` return JSON bytes and (error type, JSON bytes)."""
+
+    cdef _cancel(self, Invocation invocation):
+        cdef Environment environment
+        cdef Target target = invocation.target
+        self._drain_ring()
+        if invocation.state == STATE_WAITING:
+            try:
+                target.waiting.remove(invocation)
+            except ValueError:
+                return False   # its INIT is being repeated: an environment of its own has it
+            self.waiting -= 1
+        elif invocation.state == STATE_RUNNING:
+            environment = invocation.environment
+            if environment is None or not self._take_back(environment, invocation):
+                return False
+            if environment.state == ENVIRONMENT_BUSY:
+                self._after_release(environment)
+        else:
+            return False
+        if target.is_function:
+            target.pool.release()
+        self._finish(invocation, C_CANCELLED, EMPTY)
+        return True
+
+    cdef bint _take_back(self, Environment environment, Invocation invocation) except -1:
+        """Takes a posted call out of an environment's hands, if its worker has not begun it."""
+        if fl_slots_revoke(&environment.slots, invocation.slot) != 1:
+            return False
+        self._unhold(environment, invocation)
+        environment.invocations -= 1
+        return True
+
+    # -- targets and environments from outside (driver's thread, or nobody drives) ---------------
+
+    def retire(self, Target target):
+        """The target takes no new calls (its handle has been replaced): idle environments stop, busy ones after their call."""
+        target.retired = True
+        for environment in list(target.idle):
+            self._stop(<Environment>environment)
+        for item in list(target.environments):
+            if (<Environment>item).state == ENVIRONMENT_STARTING and not target.waiting and (<Environment>item).init_for is None:
+                self._stop(<Environment>item)
+
+    def stop_idle(self, double idle_seconds):
+        """Stops environments that have been idle for longer; returns how many."""
+        cdef uint64_t before = monotonic_ns() - <uint64_t>(idle_seconds * 1e9)
+        cdef Environment environment
+        cdef int stopped = 0
+        for item in list(self.environments.values()):
+            environment = <Environment>item
+            if environment.state == ENVIRONMENT_IDLE and environment.idle_since_ns < before:
+                self._stop(environment)
+                stopped += 1
+        return stopped
+
+    def dismiss(self, Target target, bint kill):
+        """Ends all environments of a target: politely (they finish what they hold and leave), or by force."""
+        cdef Environment environment
+        cdef Invocation invocation
+        target.retired = True
+        for item in list(target.environments):
+            environment = <Environment>item
+            if kill and environment.init_for is not None:
+                invocation = environment.init_for   # it is in no line: nobody else would end it
+                environment.init_for = None
+                self._release_slot(target)
+                self._finish(invocation, C_CANCELLED, EMPTY)
+            if environment.state >= ENVIRONMENT_STOPPING:
+                if kill and not environment.exited:
+                    environment._signal()
+                    self.launcher.kill(environment)
+            elif kill or environment.state == ENVIRONMENT_STARTING:
+                self._stop(environment)
+            elif environment.outstanding == 0:
+                if environment in target.idle:
+                    target.idle.remove(environment)
+                self._retire_environment(environment)
+
+    def take_waiting(self, Target target):
+        """Cancels what no environment has begun; returns how many calls that were."""
+        cdef int count = 0
+        cdef Environment environment
+        cdef Invocation invocation
+        cdef list taken = []
+        self._drain_ring()
+        while target.waiting:
+            taken.append(target.waiting.popleft())
+            self.waiting -= 1
+        for item in list(target.environments):
+            environment = <Environment>item
+            if environment.state != ENVIRONMENT_BUSY:
+                continue
+            for held in list(environment.held):
+                if held is not None and self._take_back(environment, <Invocation>held):
+                    taken.append(held)
+            if environment.outstanding == 0:
+                self._after_release(environment)
+        for item in taken:
+            invocation = <Invocation>item
+            count += 1
+            if target.is_function:
+                target.pool.release()
+            self._finish(invocation, C_CANCELLED, EMPTY)
+        return count
+
+    def warm(self, Target target, int count):
+        """Starts environments ahead of calls, up to `count` in all; returns how many were started."""
+        cdef int started = 0
+        while target.live < count and self._may_start(target) and self.live < self.environments_max:
+            if not self._start(target, None):
+                break
+            started += 1
+        return started
+
+    def snapshot(self):
+        """The environments' states, for `ps`."""
+        return [(<Environment>item).snapshot() for item in list(self.environments.values())]
+
+    def quiet(self, Target target):
+        """True when every call that was submitted for the target is done."""
+        return target.outstanding == 0
+
+    def environments_all(self):
+        """All environments that have not been forgotten yet."""
+        return list(self.environments.values())
+
+    def environments_of(self, Target target):
+        """The target's environments that have not been forgotten yet."""
+        return list(target.environments)
+
+    def statistics(self):
+        """Counters since the start, and what there is now: a dict of integers."""
+        return {
+            "submitted": self.submitted,
+            "completed": self.completed,
+            "outstanding": self.outstanding,
+            "waiting": self.waiting,
+            "in_ring": fl_ring_size(self.ring),
+            "environments_live": self.live,
+            "environments_started": self.environments_started,
+            "environments_failed": self.environments_failed,
+            "bad_frames": self.bad_frames,
+            "late_replies": self.late_replies,
+            "requeued": self.requeued,
+            "stolen": self.stolen,
+            "log_dropped_bytes": self.log_dropped_bytes,
+            "passes": self.passes,
+            "sleeps": self.sleeps,
+            "wakes": self.wakes,
+            "native_lane": int(self.native),
+        }
+
+    def close(self):
+        """Kills all environments and closes the descriptors. Calls that are not done end as cancelled. Idempotent."""
+        if self.closed:
+            return
+        if self.pid != os.getpid():
+            self.closed = True
+            return
+        targets = self.run_as_driver(self._begin_close)
+        self.drive_until(lambda: not self.environments, 5.0)
+        for item in list(self.environments.values()):
+            self._abandon(<Environment>item)
+        for target in targets:
+            self.take_waiting(<Target>target)
+        self.closed = True
+        self._drain_ring()
+        self._run_orders()
+        if self.background_sleeps:
+            self._rouse_background()
+        fl_wake_signal(self.wake_fd)
+        while self.waiters:
+            self.waiters.popleft().release()
+        if self.background is not None and self.background is not threading.current_thread():
+            self.background.join(5.0)
+        os.close(self.epoll_fd)
+        os.close(self.wake_fd)
+        os.close(self.timer_fd)
+
+    def _begin_close(self):
+        """From now on nothing is started. Returns the targets that may have calls waiting."""
+        cdef Environment environment
+        cdef Invocation invocation
+        targets = set(self.starved)
+        self.closing = True
+        for item in list(self.environments.values()):
+            environment = <Environment>item
+            targets.add(environment.target)
+            if environment.init_for is not None:
+                invocation = environment.init_for
+                environment.init_for = None
+                self._release_slot(environment.target)
+                self._finish(invocation, C_CANCELLED, EMPTY)
+            self._stop(environment)
+        return targets
+
+    cdef int _abandon(self, Environment environment) except -1:
+        for item in environment.held:
+            if item is not None:
+                self._unhold(environment, <Invocation>item)
+                self._finish(<Invocation>item, C_CANCELLED, EMPTY)
+        self._forget(environment)
+        return 0
+
+    def disown(self):
+        """In a child after fork: nothing of this object may be used there any more."""
+        self.closed = True

@@ -1,0 +1,432 @@
+# From an admitted call to an environment, and from its answer to the next call.
+
+cdef class Placement(Lanes):
+    """Admission, waiting lines, starting, posting, feeding and stealing."""
+
+    # -- admission and placement -----------------------------------------------------------------
+
+    cdef int _admit(self, Invocation invocation) except -1:
+        cdef Target target = invocation.target
+        cdef int throttle
+        if self.closed or self.closing:
+            self._finish(invocation, C_CANCELLED, EMPTY)
+            return 0
+        if target.is_function:
+            throttle = target.pool.admit(not target.idle)
+            if throttle != THROTTLE_NONE:
+                invocation.throttle = throttle
+                target.throttles += 1
+                self._finish(invocation, C_THROTTLED, EMPTY)
+                return 0
+        self._place(invocation)
+        return 0
+
+    cdef int _place(self, Invocation invocation) except -1:
+        """Gives an admitted call to an environment, or to the waiting line of its target."""
+        cdef Target target = invocation.target
+        cdef Environment environment
+        while target.idle:
+            environment = <Environment>target.idle.pop()
+            if environment.state == ENVIRONMENT_IDLE:
+                self._post(environment, invocation)
+                return 0
+        if target.slots_per_environment > 1:
+            environment = self._shared_environment(target)
+            if environment is not None:
+                self._post(environment, invocation)
+                return 0
+        if target.is_function and self.waiting >= self.pending_max:
+            target.pool.release()
+            self._finish(invocation, C_REJECTED, EMPTY)
+            return 0
+        invocation.state = STATE_WAITING
+        target.waiting.append(invocation)
+        target.queued += 1
+        self.waiting += 1
+        self._grow(target)
+        return 0
+
+    cdef Environment _shared_environment(self, Target target):
+        """The busy environment with the fewest tasks, if it may hold one more; None otherwise."""
+        cdef Environment environment, best = None
+        cdef int depth = target.depth()
+        if depth == 1:
+            return None
+        for item in target.environments:
+            environment = <Environment>item
+            if (environment.state == ENVIRONMENT_BUSY and environment.free_slots and environment.outstanding < depth
+                    and not environment.used_up()):
+                if best is None or environment.outstanding < best.outstanding:
+                    best = environment
+        if best is not None and self._may_start(target):
+            # There is still room for another environment: start it, but let this task not wait for it.
+            if target.starting == 0:
+                self._start(target, None)
+        return best
+
+    cdef bint _may_start(self, Target target) except -1:
+        return target.environments_max < 0 or target.live < target.environments_max
+
+    cdef int _grow(self, Target target) except -1:
+        """Starts environments until each waiting call has one coming, as far as the bounds allow."""
+        if target.growing:
+            return 0   # a start failed at once and came back here: the loop below goes on
+        target.growing = True
+        try:
+            while (target.starting < len(target.waiting) and self._may_start(target)
+                    and not self.closed and not self.closing):
+                if self.live >= self.environments_max and not self._evict(target):
+                    if not target.starved:
+                        target.starved = True
+                        self.starved.append(target)
+                    return 0
+                self._start(target, None)   # one that fails has answered the call that it was for
+        finally:
+            target.growing = False
+        return 0
+
+    cdef bint _evict(self, Target wanting) except -1:
+        """Stops the environment of another target that has been idle longest. True if this machine's bound has room now."""
+        cdef Environment oldest = None, environment
+        for item in self.environments.values():
+            environment = <Environment>item
+            if environment.state == ENVIRONMENT_IDLE and environment.target is not wanting:
+                if oldest is None or environment.idle_since_ns < oldest.idle_since_ns:
+                    oldest = environment
+        if oldest is None:
+            return False
+        self._stop(oldest)
+        return self.live < self.environments_max
+
+    cdef bint _start(self, Target target, Invocation init_for) except -1:
+        cdef Environment environment
+        self.next_environment_id += 1
+        environment = Environment(self, target, self.next_environment_id)
+        environment.init_for = init_for
+        self.environments[environment.id] = environment
+        target.environments.add(environment)
+        if init_for is None:
+            target.starting += 1
+        else:
+            environment.second_init = True   # it comes for that call alone, not for those in the line
+        target.live += 1
+        self.live += 1
+        self.environments_started += 1
+        if target.is_function:
+            if len(self.environments) == 1:
+                fl_timers_set(&self.timers, &self.house_timer, environment.born_ns + HOUSE_NS)
+            if init_for is None:
+                self._set_timer(environment, environment.born_ns + <uint64_t>limits.INIT_TIMEOUT_MS * 1000000)
+            else:
+                self._set_timer(environment, environment.born_ns + target.timeout_ns)
+        try:
+            self.launcher.launch(environment)
+        except Exception as error:
+            environment.end_reason = f"{type(error).__name__}: {error}"
+            self._exited(environment, -1)
+            return False
+        except BaseException:
+            # A KeyboardInterrupt in the middle of it: this environment is given up, and another one takes its place.
+            environment.cut_short = True
+            self._stop(environment)
+            if not self.launcher.kill(environment):
+                self._exited(environment, signal.SIGKILL)
+            raise
+        return True
+
+    # -- an environment at work ------------------------------------------------------------------
+
+    cdef int _post(self, Environment environment, Invocation invocation) except -1:
+        """Sends one call to an environment that has a free slot."""
+        cdef Target target = invocation.target
+        cdef int slot = 0
+        cdef uint64_t mask = environment.free_slots
+        cdef object frame
+        while not (mask >> slot) & 1:
+            slot += 1
+        environment.free_slots &= ~(<uint64_t>1 << slot)
+        environment.held[slot] = invocation
+        environment.outstanding += 1
+        environment.invocations += 1
+        environment.state = ENVIRONMENT_BUSY
+        invocation.environment = environment
+        invocation.environment_id = environment.id
+        invocation.slot = slot
+        invocation.state = STATE_RUNNING
+        invocation.posted_ns = monotonic_ns()
+        if target.is_function:
+            target.invocations += 1
+            if environment.init_ns >= 0:
+                invocation.init_ns = environment.init_ns
+                invocation.init_logs = environment.init_logs
+                environment.init_ns = -1
+                environment.init_logs = None
+                target.cold_starts += 1
+            invocation.epoch_ms = <int64_t>realtime_ms()
+            frame = Invoke(
+                slot, invocation.request_id, invocation.epoch_ms + target.timeout_ns // 1000000,
+                invocation.invoked_function_arn, invocation.trace_id, invocation.client_context, invocation.tenant_id,
+            )
+            if target.timeout_ns:
+                self._set_timer(environment, invocation.posted_ns + <uint64_t>target.timeout_ns)
+        else:
+            target.invocations += 1
+            frame = Task(slot)
+        if fl_slots_queue(&environment.slots, slot) != 0:
+            self._bad_frame(environment, "the slot table was damaged")
+            return 0
+        if not target.is_function:
+            # A worker with enough to do can wait for the next few, which then come in one message.
+            if environment.outstanding - len(environment.outbox) > BUNDLE_AFTER:
+                environment.outbox.append((slot, invocation.payload))
+                if not environment.unsent:
+                    environment.unsent = True
+                    self.unsent.append(environment)
+                if len(environment.outbox) >= BUNDLE_TASKS_MAX:
+                    self._flush(environment)
+                return 0
+            if environment.outbox:
+                self._flush(environment)
+        if not self._send(environment, encode_header(frame), invocation.payload):
+            self._bad_frame(environment, "the lane is broken")
+        return 0
+
+    cdef int _on_ready(self, Environment environment, object frame) except -1:
+        if environment.state != ENVIRONMENT_STARTING:
+            if environment.state < ENVIRONMENT_STOPPING:
+                self._bad_frame(environment, "Ready came twice")
+            return 0
+        fl_timers_cancel(&self.timers, &environment.timer)
+        if not environment.second_init:
+            environment.target.starting -= 1
+        environment.target.lost_starts = 0
+        environment.init_ns = frame.init_ns
+        environment.memory_peak_kib = frame.memory_peak_kib
+        if frame.log_end_bytes > environment.log_offset:
+            environment.init_logs = self._read_logs(environment, frame.log_end_bytes)
+        environment.state = ENVIRONMENT_IDLE
+        if environment.init_for is not None:
+            invocation = environment.init_for
+            environment.init_for = None
+            if (<Invocation>invocation).state == STATE_WAITING:
+                # INIT was repeated within the invocation: its time counts as the invocation's, not as Init Duration.
+                (<Invocation>invocation).duration_ns = environment.init_ns
+                environment.init_ns = -1
+                self._post(environment, <Invocation>invocation)
+                return 0
+        self._feed(environment)
+        return 0
+
+    cdef int _on_init_failed(self, Environment environment, object frame, bytes payload) except -1:
+        if environment.state != ENVIRONMENT_STARTING:
+            if environment.state < ENVIRONMENT_STOPPING:
+                self._bad_frame(environment, "InitFailed came after Ready")
+            return 0
+        environment.memory_peak_kib = frame.memory_peak_kib
+        environment.init_ns = frame.init_ns
+        if frame.log_end_bytes > environment.log_offset:
+            environment.init_logs = self._read_logs(environment, frame.log_end_bytes)
+        self._init_failed(environment, frame.error_type, payload)
+        self._stop(environment)
+        return 0
+
+    cdef int _init_failed(self, Environment environment, str error_type, bytes payload) except -1:
+        """INIT failed for whatever cause: once more within the invocation's time, then the waiting call gets the error."""
+        cdef Target target = environment.target
+        cdef Invocation invocation = environment.init_for
+        cdef Invocation caller
+        environment.init_for = None
+        if not target.is_function:
+            while target.waiting:
+                invocation = <Invocation>target.waiting.popleft()
+                self.waiting -= 1
+                invocation.error = environment.end_reason
+                self._finish(invocation, C_FAILED, payload)
+            return 0
+        if target.log is not None:
+            caller = invocation
+            if caller is None and target.waiting:
+                caller = <Invocation>target.waiting[0]
+            target.log.append_init_report(
+                environment.init_ns, "init" if invocation is None else "invoke", error_type, environment.init_logs,
+                "" if caller is None else caller.request_id,
+            )
+        if invocation is None:
+            if not target.waiting:
+                return 0
+            invocation = <Invocation>target.waiting.popleft()
+            self.waiting -= 1
+            if error_type != "Sandbox.Unavailable":
+                # Not in the line any more: it belongs to its own environment now.
+                invocation.attempts = 1
+                self._start(target, invocation)
+                return 0
+        invocation.memory_peak_kib = environment.memory_peak_kib
+        invocation.environment_id = environment.id
+        invocation.epoch_ms = <int64_t>realtime_ms()
+        invocation.error_type = error_type
+        invocation.error = environment.end_reason
+        if error_type == "Sandbox.Unavailable":
+            self._release_slot(target)
+            self._finish(invocation, C_FAILED, payload)
+            return 0
+        target.invocations += 1
+        target.errors += 1
+        invocation.duration_ns = environment.init_ns
+        invocation.posted_ns = environment.born_ns
+        if error_type == "Sandbox.Timedout":
+            invocation.duration_ns = target.timeout_ns
+            target.timeouts += 1
+        self._release_slot(target)
+        self._finish(invocation, C_FUNCTION_ERROR, payload)
+        return 0
+
+    cdef int _on_result(self, Environment environment, object frame, bytes payload) except -1:
+        cdef int64_t slot = frame.slot
+        cdef Invocation invocation
+        if not 0 <= slot < len(environment.held) or environment.held[slot] is None or not environment.target.is_function:
+            if environment.state < ENVIRONMENT_STOPPING:
+                self._bad_frame(environment, f"a reply for slot {slot}, where nothing runs")
+            return 0
+        invocation = <Invocation>environment.held[slot]
+        if invocation.state != STATE_RUNNING:
+            self.late_replies += 1
+            return 0
+        if fl_slots_state(&environment.slots, <uint32_t>slot) != FL_SLOT_DONE:
+            # A second answer to the call before, most likely: it must not become the answer to this one.
+            return self._bad_frame(environment, f"a reply for slot {slot}, whose call is not over")
+        fl_timers_cancel(&self.timers, &environment.timer)
+        invocation.duration_ns += <int64_t>frame.duration_ns
+        invocation.cpu_ns = frame.cpu_ns
+        invocation.memory_peak_kib = environment.memory_peak_kib = frame.memory_peak_kib
+        if frame.log_end_bytes > environment.log_offset:
+            invocation.logs = self._read_logs(environment, frame.log_end_bytes)
+            invocation.logs_dropped_bytes = environment.logs_dropped_bytes
+            environment.logs_dropped_bytes = 0
+        invocation.error_type = frame.error_type
+        invocation.content_type = frame.content_type
+        fl_slots_free(&environment.slots, <uint32_t>slot)
+        self._unhold(environment, invocation)
+        environment.target.pool.release()
+        if frame.error_type:
+            environment.target.errors += 1
+            self._complete(environment, invocation, C_FUNCTION_ERROR, payload)
+        else:
+            self._complete(environment, invocation, C_OK, payload)
+        return 0
+
+    cdef int _on_task_result(self, Environment environment, object frame, bytes payload) except -1:
+        cdef int64_t slot = frame.slot
+        cdef Invocation invocation
+        cdef Target target = environment.target
+        cdef double task_ns
+        if not 0 <= slot < len(environment.held) or environment.held[slot] is None or target.is_function:
+            if environment.state < ENVIRONMENT_STOPPING:
+                self._bad_frame(environment, f"a reply for slot {slot}, where nothing runs")
+            return 0
+        invocation = <Invocation>environment.held[slot]
+        if fl_slots_state(&environment.slots, <uint32_t>slot) != FL_SLOT_DONE:
+            return self._bad_frame(environment, f"a reply for slot {slot}, whose task is not over")
+        task_ns = <double>frame.duration_ns
+        invocation.duration_ns = frame.duration_ns
+        if target.task_ns < 0:
+            target.task_ns = task_ns
+        elif task_ns > target.task_ns:
+            target.task_ns += (task_ns - target.task_ns) * 0.5   # long tasks: stop stacking behind them soon
+        else:
+            target.task_ns += (task_ns - target.task_ns) * 0.1
+        fl_slots_free(&environment.slots, <uint32_t>slot)
+        self._unhold(environment, invocation)
+        if environment.outbox and environment.outstanding - len(environment.outbox) <= BUNDLE_AFTER // 2:
+            self._flush(environment)
+        self._complete(environment, invocation, C_FUNCTION_ERROR if frame.failed else C_OK, payload)
+        return 0
+
+    cdef int _complete(self, Environment environment, Invocation invocation, int outcome, bytes payload) except -1:
+        """The environment is free (or freer): feed it before the caller hears, so that it works meanwhile."""
+        if environment.state == ENVIRONMENT_BUSY:
+            self._after_release(environment)
+        self._finish(invocation, outcome, payload)
+        return 0
+
+    cdef int _unhold(self, Environment environment, Invocation invocation) except -1:
+        environment.held[invocation.slot] = None
+        environment.free_slots |= <uint64_t>1 << invocation.slot
+        environment.outstanding -= 1
+        invocation.environment = None
+        return 0
+
+    cdef int _after_release(self, Environment environment) except -1:
+        cdef Target target = environment.target
+        if environment.used_up():
+            if environment.outstanding == 0:
+                self._retire_environment(environment)
+            return 0
+        if environment.outstanding == 0:
+            environment.state = ENVIRONMENT_IDLE
+        if environment.state == ENVIRONMENT_IDLE or environment.state == ENVIRONMENT_BUSY:
+            self._feed(environment)
+        return 0
+
+    cdef int _feed(self, Environment environment) except -1:
+        """Gives the environment what waits for its target; idle, it goes on the stack (or away, if another target starves)."""
+        cdef Target target = environment.target
+        cdef Invocation invocation
+        cdef int depth
+        if target.retired and not target.waiting:
+            if environment.outstanding == 0:
+                self._stop(environment)
+            return 0
+        depth = target.depth()
+        while target.waiting and environment.outstanding < depth and environment.free_slots:
+            if environment.used_up():
+                break
+            invocation = <Invocation>target.waiting.popleft()
+            self.waiting -= 1
+            self._post(environment, invocation)
+        if environment.outstanding == 0 and target.slots_per_environment > 1:
+            self._steal(environment)
+        if environment.outstanding == 0 and environment.state != ENVIRONMENT_STOPPING:
+            environment.state = ENVIRONMENT_IDLE
+            environment.idle_since_ns = monotonic_ns()
+            if self.starved and not target.starved:
+                self._stop(environment)
+                self._serve_starved()
+                return 0
+            target.idle.append(environment)
+        return 0
+
+    cdef int _steal(self, Environment thief) except -1:
+        """An environment without work takes tasks that another one holds and has not begun."""
+        cdef Environment environment, victim = None
+        cdef Invocation invocation
+        cdef int slot, wanted
+        for item in thief.target.environments:
+            environment = <Environment>item
+            if environment is not thief and environment.state == ENVIRONMENT_BUSY and environment.outstanding > 1:
+                if victim is None or environment.outstanding > victim.outstanding:
+                    victim = environment
+        if victim is None:
+            return 0
+        wanted = victim.outstanding // 2
+        for slot in range(len(victim.held)):
+            if wanted == 0 or thief.used_up():
+                break
+            if victim.held[slot] is None:
+                continue
+            invocation = <Invocation>victim.held[slot]
+            if self._take_back(victim, invocation):
+                self.stolen += 1
+                wanted -= 1
+                self._post(thief, invocation)
+        return 0
+
+    cdef int _serve_starved(self) except -1:
+        cdef Target target
+        cdef int rounds = len(self.starved)
+        while rounds > 0 and self.live < self.environments_max:
+            rounds -= 1
+            target = <Target>self.starved.popleft()
+            target.starved = False
+            self._grow(target)
+        return 0

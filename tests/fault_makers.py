@@ -1,0 +1,52 @@
+"""What tests of faults share: processes found by their titles, killed without hitting another of the same number."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from daemon_running import WAIT_SECONDS, descendants
+
+POLL_SECONDS: Final = 0.005  # between looks at what tells of no change by itself
+
+
+def title_of(pid: int) -> str:
+    """The process's title; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def processes(ancestor: int, title: str) -> list[int]:
+    """Those below `ancestor` whose titles begin so."""
+    return [pid for pid, _ in descendants(ancestor) if title_of(pid).startswith(title)]
+
+
+def send(pid: int, title: str, number: int) -> bool:
+    """Sends a signal to the process if it still is the one of that title."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not title_of(pid).startswith(title):
+            return False
+        signal.pidfd_send_signal(pidfd, number)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+
+
+def await_that(condition: Callable[[], object]) -> None:
+    """Returns when the condition holds; a test that waits too long has failed."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come to pass"
+        time.sleep(POLL_SECONDS)
