@@ -71,7 +71,8 @@ EXTENSIONS = [
     extension("core.dispatcher", "fl_ring.c", "fl_wake.c", "fl_timer.c", "fl_slots.c", "fl_zmq.c"),
 ]
 # Plain Python that every invocation passes through, compiled as it stands: fewer instructions, and above all fewer
-# cache lines in each of many worker processes. Python's rules for indices hold; annotations are not C types.
+# cache lines in each of many worker processes. Python's rules for indices hold; annotations are not C types. Not the
+# marshaller: calls between compiled functions do not count as recursion, of which it must allow as much as Lambda does.
 HOT_MODULES = [] if pure or debug or coverage or sanitize else [
     extension(name, suffix=".py")
     for name in (
@@ -83,7 +84,6 @@ HOT_MODULES = [] if pure or debug or coverage or sanitize else [
         "wire.tasks",
         "worker.context",
         "worker.functions",
-        "worker.marshaller",
         "worker.tasks",
     )
 ]

@@ -1,412 +1,280 @@
-"""Processes that are killed: workers, the zygote, the daemon. Each call ends with a result or with Lambda's error, the pool
-is whole afterwards, and nothing survives its owner.
-"""
+"""Workers and zygotes that are killed under load: every call ends, none is executed twice, and the pool is whole again."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
 import os
 import random
-import select
+import re
 import signal
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
-from botocore.exceptions import BotoCoreError
 
-from daemon_running import READY, WAIT_SECONDS, RunningDaemon, _stat, descendants, running_daemon, zipped
+from daemon_running import GATE_CODE, Gate, RunningDaemon, await_end, descendants, zipped
+from fastlam import Runtime
+from fault_makers import await_that, processes, send
 
-NONCE = """
-import os
+KILLS: Final = 100  # through each of the two doors
+CALLERS: Final = 6
+CALLS_BETWEEN: Final = 3  # that must end between two kills
+CODE: Final = """
+import os, time
 
 def handler(event, context):
-    descriptor = os.open(event["path"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(descriptor, f"{event['nonce']}\\n".encode())
+    descriptor = os.open(event["file"], os.O_WRONLY | os.O_APPEND)
+    os.write(descriptor, b"%d\\n" % event["nonce"])
     os.close(descriptor)
+    if event.get("busy"):
+        time.sleep(0.002)   # so that a kill may find it at work
     return event["nonce"]
 """
+KILLED: Final = re.compile(r"RequestId: ([0-9a-f-]{36}) Error: Runtime exited with error: signal: killed")
 
-HOLD = """
-import os
-
-def handler(event, context):
-    descriptor = os.open(event["arrived"], os.O_WRONLY)
-    os.write(descriptor, b"x")
-    with open(event["gate"], "rb") as gate:
-        gate.read()
-    return os.getpid()
-"""
+Call = Callable[[int], tuple[Any, str | None]]  # nonce -> (payload, error), as Lambda answers
 
 
-def await_truth(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+class Load:
+    """Callers in a loop. Each nonce is given out once, and everything that came of it is kept."""
 
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.answers: dict[int, tuple[Any, str | None]] = {}
+        self.failures: list[BaseException] = []
+        self.stopping = False
+        self._changed = threading.Condition()
+        self._nonce = 0
 
-class Held:
-    """Invocations that stand at a gate; `arrivals` of them have begun when `await_arrivals` returns."""
+    def _loop(self) -> None:
+        while not self.stopping:
+            with self._changed:
+                self._nonce += 1
+                nonce = self._nonce
+            try:
+                answer = self.call(nonce)
+            except BaseException as error:  # noqa: BLE001 - told in the test's own thread
+                self.failures.append(error)
+                self.stopping = True
+                answer = (None, "none")
+            with self._changed:
+                self.answers[nonce] = answer
+                self._changed.notify_all()
 
-    def __init__(self, daemon: RunningDaemon, name: str, directory: Path, count: int) -> None:
-        self.event = {"arrived": str(directory / "arrived"), "gate": str(directory / "gate")}
-        for path in self.event.values():
-            os.mkfifo(path)
-        self.reader = os.open(self.event["arrived"], os.O_RDONLY | os.O_NONBLOCK)
-        self.threads = ThreadPoolExecutor(count)
-        self.answers = [self.threads.submit(daemon.invoke, name, self.event) for _ in range(count)]
+    def await_answers(self, more: int) -> None:
+        """Returns when so many more calls have ended."""
+        with self._changed:
+            wanted = len(self.answers) + more
+            assert self._changed.wait_for(lambda: self.failures or len(self.answers) >= wanted, 60)
+        assert self.failures == []
 
-    def await_arrivals(self, count: int) -> None:
-        seen = 0
-        while seen < count:
-            assert select.select([self.reader], [], [], WAIT_SECONDS)[0]
-            seen += len(os.read(self.reader, 1000))
-            time.sleep(0.001)  # end of file between two writers is readable too
-
-    def release(self) -> None:
-        """Everybody who stands at the gate, and who comes later."""
-        self.writer = os.open(self.event["gate"], os.O_WRONLY)
-        os.close(self.writer)
-
-    def close(self) -> None:
-        os.close(self.reader)
-        self.threads.shutdown()
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[Callable[..., Held]]:
-    made: list[Held] = []
-
-    def hold(daemon: RunningDaemon, name: str, count: int) -> Held:
-        directory = tmp_path / str(len(made))
-        directory.mkdir()
-        made.append(Held(daemon, name, directory, count))
-        return made[-1]
-
-    yield hold
-    for one in made:
-        one.close()
-
-
-def exit_error(body: Any) -> bool:
-    return body["errorType"] == "Runtime.ExitError" and body["errorMessage"].endswith(
-        "Error: Runtime exited with error: signal: killed"
-    )
-
-
-def test_workers_killed_at_random_under_load(daemon: RunningDaemon, tmp_path: Path, rng: random.Random) -> None:
-    name, path = daemon.deploy("nonces", NONCE), tmp_path / "nonces"
-    stop = threading.Event()
-    killed = 0
-    outcomes: Counter[str] = Counter()
-    results: list[str] = []
-
-    def caller(base: int) -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            nonce = f"{base}-{number}"
-            answer = daemon.invoke(name, {"path": str(path), "nonce": nonce})
-            if answer.error is None:
-                assert answer.json == nonce
-                results.append(nonce)
+    def check(self, file: Path) -> int:
+        """Each call had a result or Lambda's error document, and no nonce was executed twice; how many errors there were."""
+        assert self.failures == []
+        assert len(self.answers) == self._nonce, "a call has not ended"
+        executed = Counter(map(int, file.read_text().split()))
+        assert [nonce for nonce, count in executed.items() if count > 1] == []
+        errors = 0
+        for nonce, (payload, error) in self.answers.items():
+            if error is None:
+                assert payload == nonce
+                assert executed[nonce] == 1
             else:
-                assert exit_error(answer.json), answer.raw
-                outcomes["error"] += 1
+                errors += 1
+                assert error == "Unhandled"
+                assert payload["errorType"] == "Runtime.ExitError", payload
+                assert KILLED.fullmatch(payload["errorMessage"]), payload
+        return errors
 
-    with ThreadPoolExecutor(6) as threads:
-        callers = [threads.submit(caller, base) for base in range(6)]
-        try:
-            while killed < 250:
-                for row in daemon.environments(name):
-                    if row["state"] in ("idle", "busy") and row["pid"] > 0 and rng.random() < 0.5:
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(row["pid"], signal.SIGKILL)
-                            killed += 1
-                assert not any(one.done() for one in callers)
-        finally:
-            stop.set()
-        for one in callers:
-            one.result()
-    ran = Counter(path.read_text().split())
-    assert max(ran.values()) == 1, "a nonce ran twice"
-    assert set(results) <= set(ran), "an answer without a run"
-    assert results
-    # The pool is whole: what is left serves, nothing is counted that is not there.
-    assert daemon.invoke(name, {"path": str(path), "nonce": "after"}).result == "after"
-    await_truth(lambda: daemon.health()["environments"]["stopping"] == 0)
+
+@contextmanager
+def under_load(call: Call) -> Iterator[Load]:
+    load = Load(call)
+    threads = [threading.Thread(target=load._loop, name=f"caller-{number}") for number in range(CALLERS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield load
+    finally:
+        load.stopping = True
+        for thread in threads:
+            thread.join(120)
+        assert not any(thread.is_alive() for thread in threads), "a caller waits for ever"
+
+
+def kill_some(load: Load, rng: random.Random, title: str, ancestor: int, count: int) -> None:
+    """SIGKILL to random processes of that title, with calls ending in between: so many that a zygote is up again."""
+    between = 3 * CALLERS if "zygote" in title else CALLS_BETWEEN
+    killed = 0
+    while killed < count:
+        assert load.failures == []
+        found = processes(ancestor, title)
+        if found and send(rng.choice(found), title, signal.SIGKILL):
+            killed += 1
+            load.await_answers(between)
+
+
+def through(daemon: RunningDaemon, name: str, file: Path) -> Call:
+    def call(nonce: int) -> tuple[Any, str | None]:
+        event = {"nonce": nonce, "file": str(file), "busy": nonce % 2}
+        answer = daemon.send_invoke(name, json.dumps(event).encode())
+        assert answer.status == 200, answer
+        return answer.json, answer.headers.get("x-amz-function-error")
+
+    return call
+
+
+def settled(daemon: RunningDaemon, name: str, call: Call) -> None:
+    """Nothing is outstanding, all environments are idle and theirs are the processes that there are; new calls succeed."""
     statistics = daemon.health()["statistics"]["dispatcher"]
-    assert statistics["outstanding"] == 0
-    assert statistics["waiting"] == 0
-    assert statistics["environments_live"] == sum(daemon.health()["environments"].values())
-
-
-def test_the_zygote_is_killed(daemon: RunningDaemon, held: Callable[..., Held]) -> None:
-    name = daemon.deploy("held-zygote", HOLD, Timeout=60)
-    for _ in range(2):
-        hold = held(daemon, name, 4)
-        hold.await_arrivals(4)
-        pids = [row["pid"] for row in daemon.environments(name)]
-        zygote = int(_stat(pids[0])[1])  # type: ignore[index]
-        assert zygote != daemon.process.pid
-        os.kill(zygote, signal.SIGKILL)
-        for answer in hold.answers:
-            assert exit_error(answer.result().json), answer.result().raw
-        await_truth(lambda pids=pids: not any(_stat(pid) for pid in pids))
-        after = held(daemon, name, 1)
-        after.await_arrivals(1)
-        after.release()
-        assert after.answers[0].result().result not in pids
-
-
-def test_the_zygote_is_killed_under_load(daemon: RunningDaemon, tmp_path: Path) -> None:
-    name, path = daemon.deploy("zygote-load", NONCE), tmp_path / "nonces"
-    zygotes = 0
-    with ThreadPoolExecutor(6) as threads:
-        for turn in range(4):
-            answers = [
-                threads.submit(daemon.invoke, name, {"path": str(path), "nonce": f"{turn}-{index}"})
-                for index in range(60)
-            ]
-            rows = [row for row in daemon.environments(name) if row["pid"] > 0 and row["state"] in ("busy", "idle")]
-            if rows and (fields := _stat(rows[0]["pid"])) is not None and int(fields[1]) != daemon.process.pid:
-                os.kill(int(fields[1]), signal.SIGKILL)
-                zygotes += 1
-            for index, answer in enumerate(answers):
-                got = answer.result()
-                assert got.error or got.json == f"{turn}-{index}"
-                assert not got.error or exit_error(got.json), got.raw
-    assert zygotes > 0
-    assert max(Counter(path.read_text().split()).values()) == 1
-    assert daemon.invoke(name, {"path": str(path), "nonce": "after"}).result == "after"
-
-
-# --- the daemon itself --------------------------------------------------------------------------------
-
-
-class Own:
-    """A daemon outside of `running_daemon`, which would not let it be killed."""
-
-    def __init__(self, base: Path, *options: str) -> None:
-        self.temporary = base / "t"
-        self.temporary.mkdir(exist_ok=True)
-        self.stderr = base / "stderr"
-        environment = {**os.environ, "TMPDIR": str(self.temporary), "XDG_RUNTIME_DIR": "", "HOME": str(base)}
-        with self.stderr.open("a") as complaints:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "fastlam", "serve", "--port", "0", *options],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-                text=True,
-            )
-        assert self.process.stdout is not None
-        match = READY.match(self.process.stdout.readline())
-        assert match is not None, self.stderr.read_text()
-        self.daemon = RunningDaemon(self.process, match[1], self.stderr)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+    assert (statistics["outstanding"], statistics["waiting"], statistics["in_ring"]) == (0, 0, 0)
+    for nonce in range(-30, -10):
+        assert call(nonce) == (nonce, None)
+    await_that(lambda: {one["state"] for one in daemon.environments(name)} == {"idle"})
+    title = f"fastlam: env {name}:"
+    await_that(
+        lambda: {one["pid"] for one in daemon.environments(name)} == set(processes(daemon.process.pid, title))
+    )
+    assert len(daemon.environments(name)) <= CALLERS
 
 
 @pytest.fixture
-def base() -> Iterator[Path]:
-    """Short, since the paths of sockets may only have 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="fastlam-test-") as directory:
-        yield Path(directory)
+def file(tmp_path: Path) -> Path:
+    """Where handlers note what they execute."""
+    path = tmp_path / "executed"
+    path.touch()
+    return path
 
 
-def test_the_daemon_is_killed(base: Path, held: Callable[..., Held]) -> None:
-    """None of its processes survives, not even one that has left its session; the next start removes the sockets and
-    finds the functions.
-    """
-    own = Own(base, "--data-dir", str(base / "data"))
-    daemon = own.daemon
-    name = daemon.deploy("held", HOLD, Timeout=60)
-    stray = daemon.deploy(
-        "stray",
-        "import os, signal\ndef handler(event, context):\n    pid = os.fork()\n    if pid:\n        return pid\n"
-        "    os.setsid()\n    while True:\n        signal.pause()\n",
+def test_workers_of_a_daemon_are_killed(daemon: RunningDaemon, file: Path, rng: random.Random) -> None:
+    daemon.deploy("killed", CODE, Timeout=30)
+    call = through(daemon, "killed", file)
+    with under_load(call) as load:
+        load.await_answers(CALLERS)
+        kill_some(load, rng, "fastlam: env killed:", daemon.process.pid, KILLS)
+    assert load.check(file) > 0, "no kill has hit a call"
+    settled(daemon, "killed", call)
+
+
+def test_the_zygote_of_a_daemon_is_killed(daemon: RunningDaemon, file: Path, rng: random.Random) -> None:
+    daemon.deploy("orphaned", CODE, Timeout=30)
+    call = through(daemon, "orphaned", file)
+    with under_load(call) as load:
+        load.await_answers(CALLERS)
+        kill_some(load, rng, "fastlam: zygote", daemon.process.pid, 8)
+        load.await_answers(CALLERS)
+    load.check(file)
+    settled(daemon, "orphaned", call)
+    assert len(processes(daemon.process.pid, "fastlam: zygote")) == 1
+
+
+@pytest.mark.parametrize(("title", "count"), [("fastlam: env embedded:", KILLS), ("fastlam: zygote", 8)])
+def test_embedded_workers_and_zygotes_are_killed(file: Path, rng: random.Random, title: str, count: int) -> None:
+    with Runtime() as runtime:
+        function = runtime.function("embedded", "app.handler", code=zipped(CODE), timeout=30)
+
+        def call(nonce: int) -> tuple[Any, str | None]:
+            result = function.invoke({"nonce": nonce, "file": str(file), "busy": nonce % 2}, timeout=60)
+            return result.payload, result.function_error
+
+        with under_load(call) as load:
+            load.await_answers(CALLERS)
+            kill_some(load, rng, title, os.getpid(), count)
+        errors = load.check(file)
+        assert errors > 0 or "zygote" in title, "no kill has hit a call"
+        for nonce in range(-20, 0):
+            assert call(nonce) == (nonce, None)
+        assert len(processes(os.getpid(), "fastlam: env embedded:")) <= CALLERS
+    await_end({one for one in descendants(os.getpid()) if one[0] in processes(os.getpid(), "fastlam: ")})
+
+
+def test_a_runtime_is_closed_while_workers_are_killed(file: Path, rng: random.Random) -> None:
+    """Closing ends every call, also those whose environment starts for the second time or is killed just now."""
+    for _ in range(5):
+        runtime = Runtime()
+        other = Runtime()  # keeps the engine, so that the end of one runtime is not the end of all
+        function = runtime.function("closing", "app.handler", code=zipped(CODE), timeout=30)
+        ended = threading.Semaphore(0)
+
+        def call(nonce: int) -> None:
+            try:
+                while True:
+                    function.invoke({"nonce": nonce, "file": str(file), "busy": 1}, timeout=60)
+                    ended.release()
+            except TimeoutError:
+                raise
+            except Exception as error:
+                # The sentences for "was not run" and "has been closed".
+                assert re.search("closed", str(error)), error
+                ended.release()
+
+        threads = [threading.Thread(target=call, args=(0,)) for _ in range(CALLERS)]
+        for thread in threads:
+            thread.start()
+        for _ in range(CALLERS):
+            assert ended.acquire(timeout=60)
+        for pid in processes(os.getpid(), "fastlam: env closing:"):
+            send(pid, "fastlam: env closing:", signal.SIGKILL)
+        runtime.close()
+        for thread in threads:
+            thread.join(60)
+        alive = [thread.name for thread in threads if thread.is_alive()]
+        other.close()
+        assert alive == []
+
+
+def test_a_worker_that_is_killed_while_idle_is_not_missed(daemon: RunningDaemon) -> None:
+    """Also when the next call comes before anybody knows that the worker is gone."""
+    daemon.deploy("idle", "import os\ndef handler(event, context):\n    return os.getpid()\n")
+    seen = set()
+    for turn in range(20):
+        pid = daemon.invoke("idle").result
+        assert pid not in seen
+        seen.add(pid)
+        assert send(pid, "fastlam: env idle:", signal.SIGKILL)
+        if turn % 2:
+            await_that(lambda: pid not in {one["pid"] for one in daemon.environments("idle")})
+    assert daemon.health()["statistics"]["dispatcher"]["outstanding"] == 0
+
+
+@pytest.mark.parametrize("when", ["at work", "idle"])
+def test_a_stopped_worker_runs_into_its_timeout(daemon: RunningDaemon, gate: Gate, when: str) -> None:
+    code = GATE_CODE + (
+        "import os\ndef handler(event, context):\n"
+        "    if event:\n        wait_at(event['gate'], str(os.getpid()))\n    return os.getpid()\n"
     )
-    hold = held(daemon, name, 3)
-    hold.await_arrivals(3)
-    stray_pid = daemon.invoke(stray, {}).result
-    family = descendants(own.process.pid)
-    assert stray_pid in {pid for pid, _ in family}
-    assert len(family) >= 6
-    watches = [os.pidfd_open(pid) for pid, _ in family]
-    own.process.kill()
-    own.process.wait()
-    for watch in watches:
-        assert select.select([watch], [], [], WAIT_SECONDS)[0], "a process of the daemon survives it"
-        os.close(watch)
-    for answer in hold.answers:
-        assert isinstance(answer.exception(), BotoCoreError)
-    left = sorted(own.temporary.glob("fastlam-*"))
-    assert len(left) == 1
-    own.close()
-    again = Own(base, "--data-dir", str(base / "data"))
-    try:
-        assert left[0] not in list(again.temporary.glob("fastlam-*"))
-        assert isinstance(again.daemon.invoke(stray, {}).result, int)
-        assert {f["FunctionName"] for f in again.daemon.lambda_.list_functions()["Functions"]} == {"held", "stray"}
-        again.process.send_signal(signal.SIGTERM)
-        again.process.wait(WAIT_SECONDS)
-        assert again.process.returncode == 0
-        assert list(again.temporary.glob("fastlam-*")) == []
-    finally:
-        again.close()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains(held: Callable[..., Held], number: int) -> None:
-    """What is in flight ends with its result; nobody else gets in."""
-    with running_daemon() as daemon:
-        name = daemon.deploy("held", HOLD, Timeout=60)
-        hold = held(daemon, name, 2)
-        hold.await_arrivals(2)
-        daemon.process.send_signal(number)
-        await_truth(lambda: refused(daemon))
-        assert daemon.process.poll() is None
-        hold.release()
-        assert len({answer.result().result for answer in hold.answers}) == 2
-        assert daemon.process.wait(WAIT_SECONDS) == 0
-
-
-def refused(daemon: RunningDaemon) -> bool:
-    try:
-        daemon.send("GET", "/_fastlam/health")
-    except (ConnectionRefusedError, ConnectionResetError):
-        return True
-    return False
-
-
-def test_a_second_signal_hurries(held: Callable[..., Held]) -> None:
-    with running_daemon() as daemon:
-        name = daemon.deploy("held", HOLD, Timeout=60)
-        hold = held(daemon, name, 1)
-        hold.await_arrivals(1)
-        family = descendants(daemon.process.pid)
-        watches = [os.pidfd_open(pid) for pid, _ in family]
-        daemon.process.send_signal(signal.SIGINT)
-        await_truth(lambda: refused(daemon))
-        daemon.process.send_signal(signal.SIGINT)
-        daemon.process.wait(WAIT_SECONDS)
-        assert daemon.process.returncode == 0
-        assert isinstance(hold.answers[0].exception(), BotoCoreError)
-        for watch in watches:
-            assert select.select([watch], [], [], WAIT_SECONDS)[0]
-            os.close(watch)
-
-
-# --- the data directory -------------------------------------------------------------------------------
-
-
-def sentence(*options: str, directory: Path, status: int = 1) -> str:
-    """What a daemon that cannot start says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "fastlam", "serve", "--port", "0", *options],
-        env={**os.environ, "TMPDIR": str(directory), "XDG_RUNTIME_DIR": "", "HOME": str(directory)},
-        capture_output=True,
-        text=True,
-        timeout=WAIT_SECONDS,
-        check=False,
+    name = daemon.deploy("stopped-" + when.replace(" ", "-"), code, Timeout=1)
+    pid = daemon.invoke(name).result
+    if when == "idle":
+        assert send(pid, f"fastlam: env {name}:", signal.SIGSTOP)
+        invoked = daemon.invoke(name)
+    else:
+        answers = []
+        caller = threading.Thread(target=lambda: answers.append(daemon.invoke(name, {"gate": gate.port})))
+        caller.start()
+        assert gate.arrive() == [str(pid)]
+        assert send(pid, f"fastlam: env {name}:", signal.SIGSTOP)
+        caller.join(60)
+        invoked = answers[0]
+    assert invoked.error == "Unhandled"
+    assert invoked.json["errorType"] == "Sandbox.Timedout"
+    assert re.fullmatch(
+        r"RequestId: [0-9a-f-]{36} Error: Task timed out after 1\.00 seconds", invoked.json["errorMessage"]
     )
-    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
-    assert done.stdout == ""
-    assert list(directory.glob("fastlam-*")) == []
-    return done.stderr
+    assert daemon.invoke(name).result != pid
+    await_that(lambda: pid not in processes(daemon.process.pid, f"fastlam: env {name}:"))
 
 
-def test_a_data_directory_that_cannot_be_written(base: Path) -> None:
-    (base / "file").write_text("")
-    for place in (base / "file" / "below", Path("/proc/none")):
-        said = sentence("--data-dir", str(place), directory=base)
-        assert len(said.strip().splitlines()) == 1, said
-        assert str(place) in said
-    said = sentence("--data-dir", str(base / "file"), directory=base, status=2)
-    assert "is a file: give a directory" in said
-
-
-def test_a_damaged_data_directory(base: Path) -> None:
-    data = base / "data"
-    data.mkdir()
-    (data / "records.sqlite").write_bytes(b"this is no database" * 1000)
-    said = sentence("--data-dir", str(data), directory=base)
-    assert len(said.strip().splitlines()) == 1, said
-    assert "Traceback" not in said
-
-
-@pytest.fixture
-def tiny(base: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    mount = base / "tiny"
-    mount.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(f"a small file system needs the right to mount: {done.stderr.strip()}")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
-
-
-def test_a_full_disk(base: Path, tiny: Path) -> None:
-    """Creating a function fails with an answer; the daemon goes on, and so does the function that was there."""
-    own = Own(base, "--data-dir", str(tiny / "data"))
-    try:
-        daemon = own.daemon
-        small = daemon.deploy("small", "def handler(event, context):\n    return event\n")
-        body = json.dumps(
-            {
-                "FunctionName": "large",
-                "Runtime": "python3.11",
-                "Role": "arn:aws:iam::000000000000:role/lambda-role",
-                "Handler": "app.handler",
-                "Code": {"ZipFile": zipped_noise(2_000_000)},
-            }
-        ).encode()
-        answer = daemon.send("POST", "/2015-03-31/functions", body)
-        assert answer.status >= 500, answer
-        assert "No space left" in answer.json.get("Message", answer.json.get("message", "")), answer
-        assert daemon.invoke(small, 5).result == 5
-        assert [f["FunctionName"] for f in daemon.lambda_.list_functions()["Functions"]] == ["small"]
-        # No room for the lock; then for it alone, and not for the records.
-        for room in (0, 4096, 8192):
-            fill(tiny / "filler", room)
-            said = sentence("--data-dir", str(tiny / f"other{room}"), directory=base)
-            assert len(said.strip().splitlines()) == 1, said
-            assert str(tiny) in said
-        (tiny / "filler").unlink()
-        assert daemon.invoke(small, 6).result == 6
-        own.process.send_signal(signal.SIGTERM)
-        assert own.process.wait(WAIT_SECONDS) == 0
-    finally:
-        own.close()
-
-
-def fill(path: Path, room: int) -> None:
-    """Takes all the space that is left, but for `room` bytes."""
-    with contextlib.suppress(OSError), path.open("ab", buffering=0) as filler:
-        while True:
-            filler.write(bytes(4096))
-    os.truncate(path, path.stat().st_size - room)
-
-
-def zipped_noise(size: int) -> str:
-    return base64.b64encode(zipped({"app.py": "", "noise": random.randbytes(size)})).decode()
+def test_a_function_that_kills_its_zygote(daemon: RunningDaemon) -> None:
+    """Every environment goes with it, and comes again."""
+    code = "import os\ndef handler(event, context):\n    if event:\n        os.kill(os.getppid(), 9)\n    return os.getpid()\n"
+    daemon.deploy("patricide", code)
+    pid = daemon.invoke("patricide").result
+    invoked = daemon.invoke("patricide", "kill")
+    if invoked.error is not None:
+        assert KILLED.fullmatch(invoked.json["errorMessage"])
+    await_that(lambda: daemon.invoke("patricide").result != pid)

@@ -58,8 +58,13 @@ def deed(event: Any, context: Any) -> Any:
     return event
 
 
-def sleep_a_second(event: Any, context: Any) -> int:
-    threading.Event().wait(1)
+def arrive_and_stand(event: Any, context: Any) -> int:
+    """Says that it runs, then stands at a gate until everybody is let go."""
+    descriptor = os.open(event[0], os.O_WRONLY)
+    os.write(descriptor, b"x")
+    os.close(descriptor)
+    with open(event[1], "rb") as gate:
+        gate.read()
     return os.getpid()
 
 

@@ -10,7 +10,6 @@ import re
 import resource
 import subprocess
 import sys
-import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +21,11 @@ import pytest
 import fastlam
 from daemon_running import zipped
 from executor_tasks import Gate
-from fastlam import Executor, Runtime, limits
+from fastlam import Executor, Runtime
 from fastlam.embed.function import FunctionError, InvokeResult
 from fastlam.embed.runtime import Throttled
 from fastlam.errors import FastlamError
-from runtime_handlers import deed, echo, fail, no_number, sleep_a_second, speak, stand, whoami
+from runtime_handlers import arrive_and_stand, deed, echo, fail, no_number, speak, stand, whoami
 
 SECONDS = 60
 
@@ -306,14 +305,25 @@ def open_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_two_hundred_at_once_have_two_hundred_environments(open_files: None) -> None:
+def test_two_hundred_at_once_have_two_hundred_environments(open_files: None, tmp_path: Path) -> None:
+    """All of them are running at the same moment: none waits behind another."""
+    arrived, gate = tmp_path / "arrived", tmp_path / "gate"
+    os.mkfifo(arrived)
+    os.mkfifo(gate)
+    reader = os.open(arrived, os.O_RDWR)
     with Runtime() as runtime:
-        function = runtime.function("sleepers", sleep_a_second, timeout=SECONDS)
+        function = runtime.function("crowd", arrive_and_stand, timeout=SECONDS)
 
         async def main() -> list[InvokeResult]:
-            return await asyncio.gather(*(function.ainvoke() for _ in range(200)))
+            calls = [asyncio.create_task(function.ainvoke([str(arrived), str(gate)])) for _ in range(200)]
+            seen = 0
+            while seen < 200:
+                seen += len(await asyncio.to_thread(os.read, reader, 200))
+            await asyncio.to_thread(gate.write_bytes, b"")
+            return await asyncio.gather(*calls)
 
         results = asyncio.run(main())
+        os.close(reader)
         assert len({result.payload for result in results}) == 200
         assert all(result.init_duration_ms is not None for result in results)
 

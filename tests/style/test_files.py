@@ -16,7 +16,6 @@ LONGER = {
     "src/fastlam/core/driver.pxi": "one Cython class cannot be spread over files, and the driver is one class",
     "tests/integration/test_api_functions.py": "one test an operation and answer of the API, a list to look things up in",
     "tests/integration/test_executor_life.py": "every way in which an executor's life can end, one after the other",
-    "tests/integration/test_runtime.py": "the whole of one small class, seen through its one door",
 }
 # In pieces, so that this file does not find itself.
 TRACES = re.compile(

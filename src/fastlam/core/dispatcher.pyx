@@ -30,6 +30,7 @@ from libc.string cimport memcpy
 
 from fastlam.core.native cimport *
 
+import logging
 import os
 import signal
 import threading

@@ -368,6 +368,9 @@ cdef class Driver:
                     self._pass(0)
                     break
                 self._pass(monotonic_ns() + LINGER_NS)
+        except Exception:
+            # A fault of ours, or of a completion callback: said, and then gone on, for others wait for this thread.
+            logging.getLogger("fastlam").exception("the dispatcher's background thread met an error")
         finally:
             self.yield_wanted = False
             self.background_drives = False

@@ -165,6 +165,11 @@ cdef class Ends(Placement):
         for item in reversed(again):
             # It never began: another environment takes it, first in line, and nobody notices.
             invocation = <Invocation>item
+            if environment.target.abandoned or self.closing:
+                if environment.target.is_function:
+                    self._release_slot(environment.target)
+                self._finish(invocation, C_CANCELLED, EMPTY)
+                continue
             self.requeued += 1
             invocation.state = STATE_WAITING
             invocation.target.waiting.appendleft(invocation)

@@ -42,6 +42,7 @@ cdef class Target:
     cdef int live                          # starting, idle and busy
     cdef bint starved                      # in Dispatcher.starved
     cdef int outstanding                   # calls submitted and not done
+    cdef bint abandoned                    # dismissed by force: its calls are cancelled
     cdef bint growing                      # inside Dispatcher._grow
     cdef int lost_starts                   # workers in a row that a signal ended before they were up
     cdef double task_ns                    # moving average of task durations; < 0 unknown

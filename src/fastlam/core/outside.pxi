@@ -63,6 +63,9 @@ cdef class Dispatcher(Ends):
         cdef Environment environment
         cdef Invocation invocation
         target.retired = True
+        if kill:
+            target.abandoned = True
+            self.take_waiting(target)
         for item in list(target.environments):
             environment = <Environment>item
             if kill and environment.init_for is not None:

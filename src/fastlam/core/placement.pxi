@@ -8,7 +8,7 @@ cdef class Placement(Lanes):
     cdef int _admit(self, Invocation invocation) except -1:
         cdef Target target = invocation.target
         cdef int throttle
-        if self.closed or self.closing:
+        if self.closed or self.closing or target.abandoned:
             self._finish(invocation, C_CANCELLED, EMPTY)
             return 0
         if target.is_function:

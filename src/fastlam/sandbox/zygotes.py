@@ -132,7 +132,8 @@ class Zygote:
         if isinstance(report, control.Forked):
             environment = self.environments.get(report.environment_id)
             if environment is not None:
-                environment.attach_process(report.pid, descriptors[0])
+                # Without a descriptor free there is no pidfd; the zygote's own way of killing remains.
+                environment.attach_process(report.pid, descriptors[0] if descriptors else -1)
             else:
                 _close_all(descriptors)
         else:

@@ -47,8 +47,8 @@ OPEN_FILES_MAX: Final = 1024  # as in Lambda
 
 
 def rehearse() -> None:
-    """Runs, in the zygote, what every worker will run: the interpreter's caches and counters are then warm, and their memory is shared
-    instead of being written anew by each worker (some 200 KB)."""
+    """Runs, in the zygote, what every worker will run: the interpreter's caches and counters are then warm, and their
+    memory is shared instead of being written anew by each worker (some 200 KB)."""
     environ = {"AWS_EXECUTION_ENV": "AWS_Lambda_python3.13"}
     spec = control.encode(
         control.WorkerSpec(kind="function", title="", endpoint="", environ=environ, directory="/", path=[])
