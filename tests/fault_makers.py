@@ -27,6 +27,13 @@ def processes(ancestor: int, title: str) -> list[int]:
     return [pid for pid, _ in descendants(ancestor) if title_of(pid).startswith(title)]
 
 
+def children(parent: int, title: str) -> list[int]:
+    """Those that are its direct children."""
+    below = processes(parent, title)
+    grandchildren = {pid for child, _ in descendants(parent) for pid, _ in descendants(child)}
+    return [pid for pid in below if pid not in grandchildren]
+
+
 def send(pid: int, title: str, number: int) -> bool:
     """Sends a signal to the process if it still is the one of that title."""
     try:

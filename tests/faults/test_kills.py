@@ -18,7 +18,7 @@ import pytest
 
 from daemon_running import GATE_CODE, Gate, RunningDaemon, await_end, descendants, zipped
 from fastlam import Runtime
-from fault_makers import await_that, processes, send
+from fault_makers import await_that, children, processes, send
 
 KILLS: Final = 100  # through each of the two doors
 CALLERS: Final = 6
@@ -107,12 +107,17 @@ def under_load(call: Call) -> Iterator[Load]:
 
 
 def kill_some(load: Load, rng: random.Random, title: str, ancestor: int, count: int) -> None:
-    """SIGKILL to random processes of that title, with calls ending in between: so many that a zygote is up again."""
+    """SIGKILL to random processes of that title, with calls ending in between. A zygote must have forked already: one that
+    ends before it was up counts as one that cannot start.
+    """
     between = 3 * CALLERS if "zygote" in title else CALLS_BETWEEN
     killed = 0
     while killed < count:
         assert load.failures == []
-        found = processes(ancestor, title)
+        if "zygote" in title:
+            found = [pid for pid in children(ancestor, title) if descendants(pid)]
+        else:
+            found = processes(ancestor, title)
         if found and send(rng.choice(found), title, signal.SIGKILL):
             killed += 1
             load.await_answers(between)
@@ -188,8 +193,11 @@ def test_embedded_workers_and_zygotes_are_killed(file: Path, rng: random.Random,
         assert errors > 0 or "zygote" in title, "no kill has hit a call"
         for nonce in range(-20, 0):
             assert call(nonce) == (nonce, None)
-        assert len(processes(os.getpid(), "fastlam: env embedded:")) <= CALLERS
-    await_end({one for one in descendants(os.getpid()) if one[0] in processes(os.getpid(), "fastlam: ")})
+        workers = processes(os.getpid(), "fastlam: env embedded:")
+        assert 1 <= len(workers) <= CALLERS
+        family = {one for one in descendants(os.getpid()) if one[0] in workers}
+    await_end(family)
+    assert children(os.getpid(), "fastlam: zygote") == []
 
 
 def test_a_runtime_is_closed_while_workers_are_killed(file: Path, rng: random.Random) -> None:

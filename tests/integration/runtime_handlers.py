@@ -63,8 +63,7 @@ def arrive_and_stand(event: Any, context: Any) -> int:
     descriptor = os.open(event[0], os.O_WRONLY)
     os.write(descriptor, b"x")
     os.close(descriptor)
-    with open(event[1], "rb") as gate:
-        gate.read()
+    os.close(os.open(event[1], os.O_RDONLY))  # waits until somebody has opened it for writing, and keeps it open
     return os.getpid()
 
 

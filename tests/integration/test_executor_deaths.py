@@ -73,9 +73,12 @@ def test_many_deaths_each_costs_one_task(tmp_path: Path) -> None:
         for number in range(1500):
             futures.append(executor.submit(tasks.note, str(lines), number))
             if number % 50 == 25:
-                futures.append(executor.submit(*tasks.DEATHS["exit" if number % 100 == 25 else "kill"][:1], *(
-                    [3] if number % 100 == 25 else []
-                )))
+                futures.append(
+                    executor.submit(
+                        *tasks.DEATHS["exit" if number % 100 == 25 else "kill"][:1],
+                        *([3] if number % 100 == 25 else []),
+                    )
+                )
         wait(futures)
         died = [future for future in futures if isinstance(future.exception(), WorkerDied)]
         assert len(died) == 30

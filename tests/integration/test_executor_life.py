@@ -345,7 +345,6 @@ def test_submitting_at_exit_is_refused(tmp_path: Path) -> None:
         import atexit
         from fastlam import Executor
 
-        @atexit.register
         def late():
             try:
                 executor.submit(abs, 1)
@@ -353,6 +352,7 @@ def test_submitting_at_exit_is_refused(tmp_path: Path) -> None:
                 print(error)
 
         if __name__ == "__main__":
+            atexit.register(late)
             executor = Executor(1)
             executor.submit(abs, 1).result()
         """,

@@ -58,7 +58,10 @@ def test_every_task_gets_its_function_as_it_was_sent(pool: Executor) -> None:
         return memory
 
     assert [pool.submit(remember, number).result() for number in range(3)] == [[0], [1], [2]]
-    assert [pool.submit(functools.partial(tasks.stand_or_note, ("note", number))).result() for number in (1, 2)] == [1, 2]
+    assert [pool.submit(functools.partial(tasks.stand_or_note, ("note", number))).result() for number in (1, 2)] == [
+        1,
+        2,
+    ]
     counter.count = 10
     assert pool.submit(counter.increment).result() == 11, "the next call sends it as it is then"
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import multiprocessing
 import multiprocessing.resource_tracker
 import sys
 import unittest
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -26,11 +28,19 @@ _MODULES = ("executor", "util", "test_wait", "test_as_completed", "test_process_
 
 def _standard_modules() -> list[ModuleType]:
     """The modules that hold the tests; the module is skipped where the interpreter has been installed without them."""
+    # Pythons are often built without their tests: the distribution's, of the same minor version, do as well. They are found
+    # through sys.path, because workers have that too.
+    name = _PACKAGE
+    distribution = Path(f"/usr/lib/python{sys.version_info.major}.{sys.version_info.minor}/test")
+    if importlib.util.find_spec("test") is None or importlib.util.find_spec(name) is None:
+        if distribution.is_dir():
+            sys.path.append(str(distribution))
+        name = name.rpartition(".")[2]
     try:
-        package = importlib.import_module(_PACKAGE)
+        package = importlib.import_module(name)
         if not hasattr(package, "__path__"):
             return [package]
-        return [importlib.import_module(f"{_PACKAGE}.{name}") for name in (*_MODULES, "test_deadlock")]
+        return [importlib.import_module(f"{name}.{module}") for module in (*_MODULES, "test_deadlock")]
     except ImportError as error:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         pytest.skip(

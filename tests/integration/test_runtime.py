@@ -110,7 +110,10 @@ def test_failures_are_results_with_lambdas_documents(either: Runtime) -> None:
 
 def test_module_and_attribute_from_a_directory_and_from_a_zip(either: Runtime, tmp_path: Path) -> None:
     source = "import helper\n\ndef handler(event, context):\n    return [helper.twice(event), __file__]\n"
-    files = {f"app_{tmp_path.parent.name.replace('-', '_')}.py": source, "helper.py": "def twice(x):\n    return 2 * x\n"}
+    files = {
+        f"app_{tmp_path.parent.name.replace('-', '_')}.py": source,
+        "helper.py": "def twice(x):\n    return 2 * x\n",
+    }
     module = next(iter(files)).removesuffix(".py")
     directory = tmp_path / "code"
     directory.mkdir()
@@ -300,7 +303,9 @@ def open_files() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2048:
         pytest.skip(f"200 environments need more open files than the {hard} allowed here (ulimit -Hn)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)), hard))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(soft, 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)), hard)
+    )
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -319,8 +324,11 @@ def test_two_hundred_at_once_have_two_hundred_environments(open_files: None, tmp
             seen = 0
             while seen < 200:
                 seen += len(await asyncio.to_thread(os.read, reader, 200))
-            await asyncio.to_thread(gate.write_bytes, b"")
-            return await asyncio.gather(*calls)
+            writer = await asyncio.to_thread(os.open, gate, os.O_WRONLY)
+            try:
+                return await asyncio.gather(*calls)
+            finally:
+                os.close(writer)
 
         results = asyncio.run(main())
         os.close(reader)
@@ -573,5 +581,3 @@ def test_too_few_open_files(tmp_path: Path) -> None:
         ran = [answer for answer in answers if isinstance(answer, int)]
         assert len(ran) > 3
         assert all(answer == number or "open files" in str(answer) for number, answer in enumerate(answers)), answers
-
-

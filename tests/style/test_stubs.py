@@ -34,10 +34,13 @@ def stated(body: list[ast.stmt]) -> dict[str, ast.stmt]:
 
 
 def exported(module: ModuleType) -> set[str]:
-    """Public names that a module makes itself; what it has imported is not among them."""
+    """Public names that a module makes itself; what it has imported is not among them, nor are the classes of which
+    another one is the whole.
+    """
     names = set()
+    parts = {base for value in vars(module).values() if isinstance(value, type) for base in value.__mro__[1:]}
     for name, value in vars(module).items():
-        if name.startswith("_") or isinstance(value, ModuleType):
+        if name.startswith("_") or isinstance(value, ModuleType) or (isinstance(value, type) and value in parts):
             continue
         home = getattr(value, "__module__", None)
         if home in (None, module.__name__) and not (home is None and name in _imported(module)):
@@ -54,7 +57,8 @@ def _imported(module: ModuleType) -> set[str]:
 
 
 def attributes(cls: type) -> set[str]:
-    return {name for name in vars(cls) if not name.startswith("_")}
+    own = [base for base in cls.__mro__ if base.__module__ == cls.__module__]
+    return {name for base in own for name in vars(base) if not name.startswith("_")}
 
 
 def parameters(function: Any) -> list[str] | None:

@@ -253,13 +253,22 @@ def test_a_task_goes_to_a_real_worker_and_back(native: bool) -> None:
     dispatcher = Dispatcher(launcher, Faults(), zmq_module_path=path)
     launcher.dispatcher = dispatcher
     spec = WorkerSpec(
-        kind="tasks", title="unit", endpoint="", environ=dict(os.environ), directory="/", path=__import__("sys").path,
+        kind="tasks",
+        title="unit",
+        endpoint="",
+        environ=dict(os.environ),
+        directory="/",
+        path=__import__("sys").path,
         preparation=preparation()[0],
     )
     try:
         assert dispatcher.statistics()["native_lane"] == int(native)
-        target = Target("unit", LaunchSpec(spec, captures_output=False, frame_bytes_max=-1), slots_per_environment=8,
-                        environments_max=1)
+        target = Target(
+            "unit",
+            LaunchSpec(spec, captures_output=False, frame_bytes_max=-1),
+            slots_per_environment=8,
+            environments_max=1,
+        )
         calls = [
             Invocation(target, tasks.pack(((size,), {}), pickle.dumps(bytes))) for size in (0, 10, 2000, 300_000) * 50
         ]

@@ -208,6 +208,10 @@ cdef class Driver:
         Its result or exception. Raises DispatcherClosed when there is no driver any more.
         """
         cdef unsigned long me = pthread_self()
+        lock = allocate_lock()
+        lock.acquire()
+        reply = [lock, False, None]
+        order = (function, reply)   # made before `owner` is read: an allocation may collect garbage, and so let others run
         if self.owner == me:
             return function()
         if self.owner == 0:
@@ -216,11 +220,9 @@ cdef class Driver:
                 return function()
             finally:
                 self._release()
-        reply = [allocate_lock(), False, None]
-        reply[0].acquire()
-        self.orders.append((function, reply))
+        self.orders.append(order)
         fl_wake_signal(self.wake_fd)
-        reply[0].acquire()
+        lock.acquire()
         if reply[1]:
             raise reply[2]
         return reply[2]

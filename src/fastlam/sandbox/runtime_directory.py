@@ -8,11 +8,23 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Final
+
+from fastlam.errors import FastlamError
+
+SOCKET_PATH_BYTES_MAX: Final = 107  # what the kernel takes (unix(7)), less the byte that ends it
 
 
-def _base() -> Path:
-    base = os.environ.get("XDG_RUNTIME_DIR", "")
-    return Path(base) if base and os.access(base, os.W_OK) else Path(tempfile.gettempdir())
+def _base(prefix: str) -> Path:
+    """Where sockets may lie: the user's runtime directory, or the directory for temporary files."""
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    bases = [given] if given and os.access(given, os.W_OK) else []
+    bases += [tempfile.gettempdir(), "/tmp"]
+    name_bytes = len(f"/{prefix}12345678/1234567890")
+    for base in bases:
+        if len(os.fsencode(base)) + name_bytes <= SOCKET_PATH_BYTES_MAX:
+            return Path(base)
+    raise FastlamError(f"The paths of sockets in {bases[0]} would be too long: set TMPDIR to a shorter one.")
 
 
 class RuntimeDirectory:
@@ -20,11 +32,13 @@ class RuntimeDirectory:
 
     def __init__(self) -> None:
         prefix = f"fastlam-{os.getuid()}-"
-        base = _base()
+        base = _base(prefix)
         remove_abandoned(base, prefix)
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
-        self._lock_fd = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        # Locked before it has its name: a file of that name that nobody has locked is one whose owner is gone.
+        self._lock_fd = os.open(self.path / "new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        os.rename(self.path / "new", self.path / "lock")
 
     def close(self) -> None:
         """Removes the directory. Idempotent."""
