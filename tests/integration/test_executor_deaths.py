@@ -162,7 +162,7 @@ def test_workers_that_never_come_up_break_the_executor(tmp_path: Path) -> None:
     with Executor(1, initializer=note_and_die, initargs=(str(lines),)) as executor:
         with pytest.raises(BrokenProcessPool, match="not usable any more"):
             executor.submit(tasks.square, 1).result(timeout=60)
-    assert 1 <= len(lines.read_text().split()) <= 5
+    assert 1 <= len(lines.read_text().split()) <= 10
 
 
 def note_and_die(path: str) -> None:

@@ -184,6 +184,35 @@ def test_a_program_with_zeromq_threads_and_a_loop_of_its_own(tmp_path: Path) -> 
         context.term()
 
 
+def test_an_interpreter_that_cannot_be_started(descriptors: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The zygote is another one of it: the error says so, and what had been made for it is gone."""
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nonexistent/python")
+        for _ in range(3):
+            with pytest.raises(FileNotFoundError, match="/nonexistent/python"):
+                Executor(1)
+    assert not any(thread.name.startswith("fastlam") for thread in threading.enumerate())
+    assert descriptors() == before
+    with Executor(1) as executor:
+        assert executor.submit(tasks.square, 3).result() == 9
+
+
+def test_the_thread_that_made_an_executor_may_end() -> None:
+    """Processes would be told of its end as of their parent's, had it started them itself."""
+    made: list[Executor] = []
+    pids: list[int] = []
+    for work in (
+        lambda: made.append(Executor(1)),
+        lambda: pids.append(made[0].submit(tasks.pid_of_worker).result()),
+    ):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert made[0].submit(tasks.pid_of_worker).result() == pids[0]
+    made[0].shutdown()
+
+
 # --- shutdown -----------------------------------------------------------------------------------------
 
 

@@ -452,7 +452,7 @@ def test_after_closing_nothing_can_be_used_and_nothing_is_left(tmp_path: Path) -
     runtime = Runtime()
     function = runtime.function("echo", "app.handler", code=zipped("def handler(event, context):\n    return event\n"))
     assert function.invoke(1).payload == 1
-    scratch = Path(runtime._scratch.name)
+    scratch = runtime._scratch.path
     assert scratch.is_dir()
     runtime.close()
     runtime.close()
@@ -490,7 +490,7 @@ def test_closing_while_calls_are_in_flight(tmp_path: Path) -> None:
 def test_a_runtime_that_is_let_go_is_closed() -> None:
     runtime = Runtime()
     assert runtime.function("echo", echo).invoke(1).payload == 1
-    scratch, gone = Path(runtime._scratch.name), weakref.ref(runtime)
+    scratch, gone = runtime._scratch.path, weakref.ref(runtime)
     del runtime
     gc.collect()
     assert gone() is None
@@ -498,7 +498,7 @@ def test_a_runtime_that_is_let_go_is_closed() -> None:
 
 
 PROGRAM = """
-import os, sys, pathlib
+import os, sys
 from fastlam import Runtime
 
 def handler(event, context):
@@ -520,7 +520,7 @@ if __name__ == "__main__":
         sys.exit(0)
     assert os.waitpid(child, 0)[1] == 0
     print(zipped.invoke(3).payload)
-    print(pathlib.Path(runtime._scratch.name).is_dir())
+    print(runtime._scratch.path.is_dir())
 """
 
 

@@ -170,7 +170,9 @@ class InvokeRoute:
         first_id = request_id()
 
         def make() -> Invocation:
-            invocation = Invocation(resolved.target, body, first_id)
+            # A later attempt runs what the function is by then.
+            now = self._targets.resolve(resolved.address) if resolved.target.retired else resolved
+            invocation = Invocation(now.target, body, first_id)
             invocation.invoked_function_arn = resolved.invoked_arn
             invocation.trace_id = _trace_id(first_id, trace)
             return invocation

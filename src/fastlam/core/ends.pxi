@@ -119,7 +119,7 @@ cdef class Ends(Placement):
         if environment.wait_status == -1:
             self._init_failed(environment, "Sandbox.Unavailable", EMPTY)
         elif (not target.is_function and environment.end_reason is None and 0 < environment.wait_status < 128
-                and target.lost_starts < RETRY_LOST_START_MAX):
+                and target.lost_starts < RETRY_LOST_START_MAX * (1 + max(0, target.environments_max))):
             target.lost_starts += 1   # a signal from outside: another worker starts, and no task is the worse for it
         elif target.is_function and invocation is not None:
             error_type, payload = self.faults.exited(invocation, environment.wait_status)

@@ -40,6 +40,7 @@ class Resolved(NamedTuple):
     target: Target
     invoked_arn: str  # as the caller addressed it
     executed_version: str
+    address: FunctionAddress
 
 
 class Targets:
@@ -90,7 +91,7 @@ class Targets:
         target = self._targets.get(key)
         if target is None:
             target = self._make(record)
-        return Resolved(target, address.arn, record.version)
+        return Resolved(target, address.arn, record.version, address)
 
     def log_of(self, key: FunctionKey) -> FunctionLog | None:
         """The log of a function that exists; None otherwise."""

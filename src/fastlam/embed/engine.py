@@ -30,8 +30,12 @@ class Engine:
             zmq_module_path=zmq_module_path(),
         )
         self.launcher.dispatcher = self.dispatcher
-        self.dispatcher.run_as_driver(lambda: self.launcher.zygote("plain"))
-        self.dispatcher.ensure_background()
+        try:
+            self.dispatcher.run_as_driver(lambda: self.launcher.zygote("plain"))
+            self.dispatcher.ensure_background()
+        except BaseException:
+            self._close()
+            raise
 
     def release(self) -> None:
         """One user less."""
@@ -42,6 +46,9 @@ class Engine:
                 return
             if _current is self:
                 _current = None
+        self._close()
+
+    def _close(self) -> None:
         self.dispatcher.close()
         self.launcher.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from fastlam.embed.pickling import CallablePickler, preparation
 from fastlam.errors import FastlamError
 from fastlam.model.function import FunctionRecord
 from fastlam.runtimes import python
+from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.telemetry.logs import FunctionLog
 
@@ -57,8 +57,8 @@ class Runtime:
         self._endpoint_url = endpoint_url
         self._pool = AccountPool(account, region, concurrency)
         self._functions: dict[str, Function | InlineFunction] = {}
-        self._scratch = tempfile.TemporaryDirectory(prefix="fastlam-code-")
-        self._artifacts = ArtifactStore(Path(self._scratch.name))
+        self._scratch = RuntimeDirectory()
+        self._artifacts = ArtifactStore(self._scratch.path)
         self._engine = engine.acquire()
         self._targets: list[Target] = []
         self._finalizer = weakref.finalize(self, _close, self._engine, self._targets, self._scratch)
@@ -182,10 +182,9 @@ def _name_of(handler: Handler) -> str:
     return f"{getattr(handler, '__module__', '?')}.{getattr(handler, '__qualname__', type(handler).__name__)}"
 
 
-def _close(owner: engine.Engine, targets: list[Target], scratch: tempfile.TemporaryDirectory[str]) -> None:
+def _close(owner: engine.Engine, targets: list[Target], scratch: RuntimeDirectory) -> None:
     if owner.foreign:
         # The directory is the parent's.
-        scratch._finalizer.detach()  # type: ignore[attr-defined]
         return
     dispatcher = owner.dispatcher
     if dispatcher.driving_here:
@@ -198,6 +197,6 @@ def _close(owner: engine.Engine, targets: list[Target], scratch: tempfile.Tempor
         dispatcher.run_as_driver(lambda target=target: dispatcher.dismiss(target, True))  # type: ignore[misc]
         dispatcher.drive_until(lambda target=target: not dispatcher.environments_of(target), 10.0)  # type: ignore[misc]
     owner.release()
-    scratch.cleanup()
+    scratch.close()
 
 

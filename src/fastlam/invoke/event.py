@@ -13,6 +13,7 @@ from typing import Final
 from fastlam import limits
 from fastlam.clock import Clock, Schedule
 from fastlam.core.dispatcher import OUTCOME_REJECTED, OUTCOME_THROTTLED, Dispatcher, Invocation
+from fastlam.errors import ApiError
 
 _FIRST_WAIT_SECONDS: Final = 1.0
 _WAIT_SECONDS_MAX: Final = 300.0
@@ -32,7 +33,9 @@ class Events:
         self.pending = 0
 
     def accept(self, make: Callable[[], Invocation]) -> str:
-        """Takes one event on; `make` gives a fresh invocation of it for each attempt. Returns the request id."""
+        """Takes one event on; `make` gives a fresh invocation of it for each attempt, or raises ApiError when it cannot
+        be invoked any more. Returns the request id.
+        """
         self.accepted += 1
         self.pending += 1
         invocation = make()
@@ -40,13 +43,23 @@ class Events:
         self._run(make, invocation, self._clock.elapsed_ms(), _FIRST_WAIT_SECONDS)
         return request_id
 
+    def _try_again(self, make: Callable[[], Invocation], since_ms: int, wait_seconds: float) -> None:
+        try:
+            invocation = make()
+        except ApiError:
+            # The function has been deleted meanwhile, or cannot be invoked any more.
+            self.failed += 1
+            self.pending -= 1
+            return
+        self._run(make, invocation, since_ms, wait_seconds)
+
     def _run(self, make: Callable[[], Invocation], invocation: Invocation, since_ms: int, wait_seconds: float) -> None:
         def done(finished: Invocation) -> None:
             if finished.outcome in (OUTCOME_THROTTLED, OUTCOME_REJECTED):
                 age_seconds = (self._clock.elapsed_ms() - since_ms) / 1000
                 if age_seconds + wait_seconds <= limits.EVENT_AGE_SECONDS_MAX:
                     again = min(_WAIT_SECONDS_MAX, wait_seconds * 2)
-                    self._schedule(wait_seconds, lambda: self._run(make, make(), since_ms, again))
+                    self._schedule(wait_seconds, lambda: self._try_again(make, since_ms, again))
                     return
                 self.expired += 1
             elif finished.outcome == 0:

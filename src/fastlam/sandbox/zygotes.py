@@ -54,6 +54,9 @@ class Zygote:
             for end in (self.socket, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
             self.process = keeper.run(lambda: self._spawn(theirs.fileno()))
+        except BaseException:
+            self.socket.close()
+            raise
         finally:
             theirs.close()
 
