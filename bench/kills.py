@@ -54,7 +54,7 @@ class Killer(threading.Thread):
         choose = random.Random(self.count)
         seen: set[int] = set()
         while self.killed.total() < self.count:
-            alive = [one for one in self.daemon_server.environments(NAME) if one["id"] not in seen and one["pid"] > 0]
+            alive = [one for one in self.daemon_server.environments(NAME) if one["id"] not in seen and one["pid"]]
             one = choose.choice(alive) if alive else None
             if one is not None and kill(one["pid"], self.daemon_server.process.pid):
                 seen.add(one["id"])

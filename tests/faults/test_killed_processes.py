@@ -136,7 +136,7 @@ def test_workers_killed_at_random_under_load(daemon: RunningDaemon, tmp_path: Pa
         try:
             while killed < 250:
                 for row in daemon.environments(name):
-                    if row["state"] in ("idle", "busy") and row["pid"] > 0 and rng.random() < 0.5:
+                    if row["state"] in ("idle", "busy") and (row["pid"] or 0) > 1 and rng.random() < 0.5:
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(row["pid"], signal.SIGKILL)
                             killed += 1
@@ -165,6 +165,7 @@ def test_the_zygote_is_killed(daemon: RunningDaemon, held: Callable[..., Held]) 
         hold.await_arrivals(4)
         pids = [row["pid"] for row in daemon.environments(name)]
         zygote = int(_stat(pids[0])[1])  # type: ignore[index]
+        assert zygote > 1
         assert zygote != daemon.process.pid
         os.kill(zygote, signal.SIGKILL)
         for answer in hold.answers:
@@ -185,8 +186,11 @@ def test_the_zygote_is_killed_under_load(daemon: RunningDaemon, tmp_path: Path) 
                 threads.submit(daemon.invoke, name, {"path": str(path), "nonce": f"{turn}-{index}"})
                 for index in range(60)
             ]
-            rows = [row for row in daemon.environments(name) if row["pid"] > 0 and row["state"] in ("busy", "idle")]
-            if rows and (fields := _stat(rows[0]["pid"])) is not None and int(fields[1]) != daemon.process.pid:
+            rows = [
+                row for row in daemon.environments(name) if (row["pid"] or 0) > 1 and row["state"] in ("busy", "idle")
+            ]
+            fields = _stat(rows[0]["pid"]) if rows else None
+            if fields is not None and int(fields[1]) > 1 and int(fields[1]) != daemon.process.pid:
                 os.kill(int(fields[1]), signal.SIGKILL)
                 zygotes += 1
             for index, answer in enumerate(answers):

@@ -66,6 +66,30 @@ class Hold:
         self.release()
 
 
+def workers_of(executor: Executor) -> list[Any]:
+    """Environments of the executor whose workers are up."""
+    every = executor._dispatcher.environments_of(executor._target)
+    return [one for one in every if one.snapshot()["state"] in ("idle", "busy")]
+
+
+def kill(environment: Any) -> bool:
+    """SIGKILL for a worker, by its descriptor: a number may be another process's by now, or -1, which is everybody's."""
+    try:
+        pidfd = os.dup(environment.pidfd)
+    except OSError:
+        return False  # not told of yet, or gone
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}") as file:
+            if "Pid:" not in file.read():
+                return False
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
 def square(number: int) -> int:
     return number * number
 

@@ -95,13 +95,9 @@ def test_workers_killed_at_random_under_load(tmp_path: Path, rng: random.Random)
     def kill() -> None:
         nonlocal killed
         while not stop.wait(0.003):
-            pids = [row["pid"] for row in executor._dispatcher.snapshot() if row["state"] in ("idle", "busy")]
-            if pids:
-                try:
-                    os.kill(rng.choice(pids), signal.SIGKILL)
-                    killed += 1
-                except ProcessLookupError:
-                    pass
+            workers = tasks.workers_of(executor)
+            if workers:
+                killed += tasks.kill(rng.choice(workers))
 
     with Executor(3) as executor:
         killer = threading.Thread(target=kill)

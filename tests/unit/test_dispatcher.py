@@ -281,7 +281,7 @@ def test_a_task_goes_to_a_real_worker_and_back(native: bool) -> None:
         assert dispatcher.wait(buffers, 60)
         assert tasks.unpack(buffers.result) == 1000
         (environment,) = dispatcher.environments_of(target)
-        os.kill(environment.pid, signal.SIGKILL)
+        signal.pidfd_send_signal(environment.pidfd, signal.SIGKILL)
         again = Invocation(target, tasks.pack(((5,), {}), pickle.dumps(bytes)))
         dispatcher.submit(again)
         assert dispatcher.wait(again, 60)

@@ -33,7 +33,7 @@ def command(session: Session, as_json: bool) -> None:
                 str(one["id"]),
                 f"{one['function']}:{one['version']}",
                 one["state"],
-                str(one["pid"]),
+                str(one["pid"] or "-"),
                 f"{one['memory_peak_mb']} MB",
                 str(one["invocations"]),
                 human_seconds(one["age_seconds"]),

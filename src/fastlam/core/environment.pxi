@@ -99,7 +99,7 @@ cdef class Environment:
     cdef readonly Target target
     cdef readonly Dispatcher dispatcher
     cdef int state
-    cdef readonly int pid
+    cdef int process_id                    # -1 until the zygote has told; never shown so: kill(-1) is everybody
     cdef readonly int pidfd
     cdef readonly object socket            # pyzmq PAIR socket
     cdef void *handle
@@ -135,7 +135,7 @@ cdef class Environment:
         self.target = target
         self.id = id
         self.state = ENVIRONMENT_STARTING
-        self.pid = self.pidfd = self.lane_fd = self.log_fd = -1
+        self.process_id = self.pidfd = self.lane_fd = self.log_fd = -1
         self.held = [None] * target.slots_per_environment
         self.free_slots = (<uint64_t>1 << target.slots_per_environment) - 1 if target.slots_per_environment < 64 else ~<uint64_t>0
         fl_timer_init(&self.timer, <void *>self)
@@ -146,6 +146,11 @@ cdef class Environment:
     def __dealloc__(self):
         if self.has_slots:
             fl_slots_close(&self.slots)
+
+    @property
+    def pid(self):
+        """The process, or None as long as the zygote has not told of it."""
+        return self.process_id if self.process_id > 0 else None
 
     @property
     def phase(self):
@@ -170,7 +175,7 @@ cdef class Environment:
 
     def attach_process(self, int pid, int pidfd):
         """The zygote has forked the process; `pidfd` belongs to this object from now on."""
-        self.pid = pid
+        self.process_id = pid
         self.pidfd = pidfd
         if self.state >= ENVIRONMENT_STOPPING:
             self._signal()
@@ -212,7 +217,7 @@ cdef class Environment:
             "id": self.id,
             "name": self.target.name,
             "state": ENVIRONMENT_STATES[self.state],
-            "pid": self.pid,
+            "pid": self.pid if self.pid > 0 else None,   # None: the zygote has not told yet; never a number to send signals to
             "memory_peak_kib": self.memory_peak_kib,
             "invocations": self.invocations,
             "outstanding": self.outstanding,

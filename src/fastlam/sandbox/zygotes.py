@@ -158,7 +158,7 @@ class Zygote:
         self._orders.clear()
         environments, self.environments = self.environments, {}
         for environment in environments.values():
-            if self.up:
+            if self.up or status == -signal.SIGKILL:
                 environment.process_exited(_STATUS_KILLED, 0)
             else:
                 environment.start_failed(
