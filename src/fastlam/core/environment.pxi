@@ -217,7 +217,7 @@ cdef class Environment:
             "id": self.id,
             "name": self.target.name,
             "state": ENVIRONMENT_STATES[self.state],
-            "pid": self.pid if self.pid > 0 else None,   # None: the zygote has not told yet; never a number to send signals to
+            "pid": self.pid,
             "memory_peak_kib": self.memory_peak_kib,
             "invocations": self.invocations,
             "outstanding": self.outstanding,
