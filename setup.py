@@ -59,7 +59,8 @@ def extension(name: str, *c_sources: str, suffix: str = ".pyx") -> Extension:
         [f"src/fastlam/{name.replace('.', '/')}{suffix}", *(f"csrc/{source}" for source in c_sources)],
         include_dirs=["csrc"],
         depends=[str(path) for path in (ROOT / "csrc").glob("*.h")],
-        extra_compile_args=compile_args,
+        # Generated from plain Python, it is all calls into the interpreter: -O2 would only take longer.
+        extra_compile_args=compile_args if suffix == ".pyx" else [*compile_args, "-O1"],
         extra_link_args=link_args,
     )
 
@@ -114,6 +115,7 @@ class BuildPy(build_py):
 
 
 cython_options = {
+    "nthreads": os.cpu_count() or 1,
     "annotate": switch("FASTLAM_ANNOTATE"),
     "include_path": ["src"],
     "build_dir": f"{build_base}/cython",

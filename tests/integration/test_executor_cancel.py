@@ -205,3 +205,12 @@ def test_a_lost_worker_is_replaced_for_what_waits_behind_a_long_task(tmp_path: P
         assert [future.result(timeout=60) for future in short] == list(range(20))
         gate.open()
         long.result()
+
+
+def test_long_tasks_after_tiny_ones_get_all_the_workers(tmp_path: Path) -> None:
+    """One worker was enough for tiny tasks one by one; what is then handed to it by the dozen must not stay there."""
+    with Executor(4) as executor:
+        for number in range(1000):
+            assert executor.submit(tasks.square, number).result() == number**2
+        with tasks.Hold(executor, tmp_path, 4) as hold:
+            assert len(set(hold.release())) == 4

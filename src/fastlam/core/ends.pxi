@@ -186,14 +186,8 @@ cdef class Ends(Placement):
                 self._feed(environment)
         if target.waiting:
             self._grow(target)
-        elif target.slots_per_environment > 1 and target.starting == 0 and not self.closing and self._may_start(target):
-            # Nobody waits in the line, but perhaps behind another task: a new environment will take it from there.
-            for item in target.environments:
-                environment = <Environment>item
-                if environment.state == ENVIRONMENT_BUSY and environment.outstanding > 1:
-                    if self.live < self.environments_max and not target.retired:
-                        self._start(target, None)
-                    break
+        elif target.slots_per_environment > 1:
+            self._start_helper(target)
         if self.starved:
             self._serve_starved()
         return 0

@@ -419,6 +419,20 @@ cdef class Placement(Lanes):
                 self.stolen += 1
                 wanted -= 1
                 self._post(thief, invocation)
+        self._start_helper(thief.target)
+        return 0
+
+    cdef int _start_helper(self, Target target) except -1:
+        """Where tasks lie behind others, which may be long: while the bounds allow, one more environment comes and takes of them."""
+        cdef Environment environment
+        if (target.starting or not self._may_start(target) or self.live >= self.environments_max
+                or target.retired or self.closing):
+            return 0
+        for item in target.environments:
+            environment = <Environment>item
+            if environment.state == ENVIRONMENT_BUSY and environment.outstanding > 1:
+                self._start(target, None)
+                break
         return 0
 
     cdef int _serve_starved(self) except -1:
