@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
+import time
 from pathlib import Path
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from fastlam import Executor
 
 INITIALIZED: list[Any] = []
+ARRIVAL_SECONDS = 45  # less than a test's own time, so that a failure is one of the test
 
 
 class Gate:
@@ -30,7 +33,23 @@ class Gate:
 
     def open(self) -> None:
         """Lets the one task through that stands at this gate, or will."""
-        os.close(os.open(self.path, os.O_WRONLY))
+        deadline = time.monotonic() + ARRIVAL_SECONDS
+        while True:
+            try:
+                os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
+                return
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+            assert time.monotonic() < deadline, "no task has come to this gate"
+            time.sleep(0.0005)
+
+    def abandon(self) -> None:
+        """Lets everybody through, now and later: after a failure, so that nobody waits for its tasks for ever."""
+        descriptor = os.open(self.path, os.O_RDWR)
+        os.unlink(self.path)
+        Path(self.path).touch()
+        os.close(descriptor)
 
 
 class Hold:
@@ -45,8 +64,13 @@ class Hold:
         self.futures = [
             executor.submit(meet_and_wait, arrival, leave) for arrival, leave in zip(arrivals, self.gates, strict=True)
         ]
-        for arrival in arrivals:
-            arrival.open()
+        try:
+            for arrival in arrivals:
+                arrival.open()
+        except BaseException:
+            for gate in arrivals + self.gates:
+                gate.abandon()
+            raise
         self.held = True
 
     made = 0
