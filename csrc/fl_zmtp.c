@@ -11,35 +11,31 @@
 
 enum {
     GREETING_BYTES = 64,
-    BUFFER_BYTES = 64 * 1024,       /* most messages; larger ones make it grow for as long as they last */
+    WORKER_BUFFER_BYTES = 64 * 1024, /* most messages; larger ones make it grow for as long as they last */
+    OWNER_BUFFER_BYTES = 16 * 1024,  /* a dispatcher has hundreds of these */
+    TRUSTED_BYTES = 8 * 1024 * 1024, /* so much memory is taken on the word of a header; beyond it, as the bytes come */
     FLAG_MORE = 1,
     FLAG_LONG = 2,
     FLAG_COMMAND = 4,
 };
 
+enum { STAGE_GREETING, STAGE_READY, STAGE_MESSAGES };
+
 static const uint64_t MESSAGE_BYTES_MAX = UINT64_C(1) << 40;
+static const uint64_t READY_BYTES_MAX = 1024;
 
-/* Signature, version 3.0, mechanism NULL, not a server, filler: all zero after the mechanism's name. */
-static const uint8_t GREETING[GREETING_BYTES] = {0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 0x7F, 3, 0, 'N', 'U', 'L', 'L'};
-
-static const uint8_t READY[] = {FLAG_COMMAND, 26, 5,   'R', 'E', 'A', 'D', 'Y', 11, 'S', 'o', 'c', 'k', 'e',
-                                't',          '-', 'T', 'y', 'p', 'e', 0,   0,   0,  4,  'P', 'A', 'I', 'R'};
-
-/* Reads what there is, at least one byte, into the free end of the buffer. */
-static int fill(fl_zmtp *connection)
-{
-    ssize_t got = read(connection->fd, connection->buffer + connection->end, connection->capacity - connection->end);
-    if (got > 0) {
-        connection->end += (size_t)got;
-        return 0;
-    }
-    return got == 0 ? -EPIPE : errno == ECONNRESET ? -EPIPE : -errno;
-}
+/* Signature, version 3.0, mechanism NULL, not a server, filler (all zero after the mechanism's name); then READY as a PAIR socket. They
+ * go out together: an answer to the greeting could only change what a peer of another version or mechanism gets, and that one is refused. */
+static const uint8_t HELLO[] = {
+    0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 0x7F, 3, 0, 'N', 'U', 'L', 'L', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    FLAG_COMMAND, 26, 5, 'R', 'E', 'A', 'D', 'Y', 11, 'S', 'o', 'c', 'k', 'e', 't', '-', 'T', 'y', 'p', 'e', 0, 0, 0, 4, 'P', 'A', 'I', 'R',
+};
 
 /* Makes room for `bytes` from `start` on, moving and growing the buffer as needed. */
 static int reserve(fl_zmtp *connection, size_t bytes)
 {
-    if (connection->capacity - connection->start >= bytes) {
+    if (connection->capacity - connection->start >= bytes && connection->start <= connection->capacity / 2) {
         return 0;
     }
     size_t held = connection->end - connection->start;
@@ -64,14 +60,36 @@ static int reserve(fl_zmtp *connection, size_t bytes)
 static void shrink(fl_zmtp *connection)
 {
     connection->start = connection->end = 0;
-    if (connection->capacity > BUFFER_BYTES) {
-        uint8_t *smaller = malloc(BUFFER_BYTES);
+    if (connection->capacity > connection->usual_capacity) {
+        uint8_t *smaller = malloc(connection->usual_capacity);
         if (smaller != NULL) {
             free(connection->buffer);
             connection->buffer = smaller;
-            connection->capacity = BUFFER_BYTES;
+            connection->capacity = connection->usual_capacity;
         }
     }
+}
+
+int fl_zmtp_fill(fl_zmtp *connection)
+{
+    size_t held = connection->end - connection->start;
+    size_t room = connection->wanted;
+    if (held == 0) {
+        shrink(connection);
+    }
+    if (room > TRUSTED_BYTES && held < room / 2) {
+        room = held * 2 > TRUSTED_BYTES ? held * 2 : TRUSTED_BYTES;
+    }
+    int rc = reserve(connection, room > held ? room : held + 1);
+    if (rc != 0) {
+        return rc;
+    }
+    ssize_t got = read(connection->fd, connection->buffer + connection->end, connection->capacity - connection->end);
+    if (got > 0) {
+        connection->end += (size_t)got;
+        return 0;
+    }
+    return got == 0 ? -EPIPE : errno == ECONNRESET ? -EPIPE : -errno;
 }
 
 static uint64_t big_endian(const uint8_t *bytes)
@@ -83,110 +101,115 @@ static uint64_t big_endian(const uint8_t *bytes)
     return value;
 }
 
-/* The next frame, whatever it is: its flags, *data and *size. Consumes it. */
+/* The next frame, whatever it is: its flags, *data and *size. Consumes it; -EAGAIN as long as it is not whole. */
 static int next_frame(fl_zmtp *connection, uint8_t *flags, const uint8_t **data, size_t *size)
 {
-    if (connection->start == connection->end) {
-        shrink(connection);
+    size_t held = connection->end - connection->start;
+    const uint8_t *frame = connection->buffer + connection->start;
+    size_t header = 2;
+    if (held > 0) {
+        if ((frame[0] & ~(FLAG_MORE | FLAG_LONG | FLAG_COMMAND)) != 0 || frame[0] & FLAG_MORE) {
+            return -EPROTO;
+        }
+        header = frame[0] & FLAG_LONG ? FL_ZMTP_HEADER_BYTES_MAX : 2;
     }
-    for (;;) {
-        size_t held = connection->end - connection->start;
-        const uint8_t *frame = connection->buffer + connection->start;
-        size_t header = 2;
-        size_t wanted = header;
-        if (held > 0) {
-            if ((frame[0] & ~(FLAG_MORE | FLAG_LONG | FLAG_COMMAND)) != 0) {
-                return -EPROTO;
-            }
-            header = wanted = frame[0] & FLAG_LONG ? FL_ZMTP_HEADER_BYTES_MAX : 2;
-        }
-        if (held >= header) {
-            uint64_t body = frame[0] & FLAG_LONG ? big_endian(frame + 1) : frame[1];
-            if (body > MESSAGE_BYTES_MAX) {
-                return -EPROTO;
-            }
-            wanted = header + (size_t)body;
-            if (held >= wanted) {
-                *flags = frame[0];
-                *data = frame + header;
-                *size = (size_t)body;
-                connection->start += wanted;
-                return 0;
-            }
-        }
-        int rc = reserve(connection, wanted);
-        if (rc == 0) {
-            rc = fill(connection);
-        }
-        if (rc != 0) {
-            return rc;
-        }
+    connection->wanted = header;
+    if (held < header) {
+        return -EAGAIN;
     }
-}
-
-static int send_all(int fd, const uint8_t *bytes, size_t size)
-{
-    while (size > 0) {
-        ssize_t sent = send(fd, bytes, size, MSG_NOSIGNAL);
-        if (sent < 0 && errno != EINTR) {
-            return -errno;
-        }
-        if (sent > 0) {
-            bytes += sent;
-            size -= (size_t)sent;
-        }
+    uint64_t body = frame[0] & FLAG_LONG ? big_endian(frame + 1) : frame[1];
+    if (body > (connection->stage == STAGE_MESSAGES ? connection->message_bytes_max : READY_BYTES_MAX)) {
+        return -EMSGSIZE;
     }
+    connection->wanted = header + (size_t)body;
+    if (held < connection->wanted) {
+        return -EAGAIN;
+    }
+    *flags = frame[0];
+    *data = frame + header;
+    *size = (size_t)body;
+    connection->start += connection->wanted;
+    connection->wanted = 2;
     return 0;
 }
 
-/* Greetings, then READY both ways. Short, and at the very beginning: signals are ridden out. */
+/* The peer's greeting and READY, as far as they have come: 0 when both were taken, -EAGAIN. */
 static int shake_hands(fl_zmtp *connection)
 {
-    int rc = send_all(connection->fd, GREETING, sizeof GREETING);
-    while (rc == 0 && connection->end < GREETING_BYTES) {
-        rc = fill(connection);
-        rc = rc == -EINTR ? 0 : rc;
+    if (connection->stage == STAGE_GREETING) {
+        connection->wanted = GREETING_BYTES;
+        if (connection->end - connection->start < GREETING_BYTES) {
+            return -EAGAIN;
+        }
+        const uint8_t *greeting = connection->buffer + connection->start;
+        if (greeting[0] != 0xFF || greeting[9] != 0x7F || greeting[10] < 3 || memcmp(greeting + 12, "NULL", 5) != 0) {
+            return -EPROTO;
+        }
+        connection->start += GREETING_BYTES;
+        connection->stage = STAGE_READY;
     }
-    if (rc != 0) {
-        return rc;
-    }
-    const uint8_t *greeting = connection->buffer;
-    if (greeting[0] != 0xFF || greeting[9] != 0x7F || greeting[10] < 3 || memcmp(greeting + 12, "NULL", 5) != 0) {
-        return -EPROTO;
-    }
-    connection->start = GREETING_BYTES;
-    rc = send_all(connection->fd, READY, sizeof READY);
     uint8_t flags = 0;
     const uint8_t *data = NULL;
     size_t size = 0;
-    while (rc == 0 && data == NULL) {
-        rc = next_frame(connection, &flags, &data, &size);
-        rc = rc == -EINTR ? 0 : rc;
-    }
+    int rc = next_frame(connection, &flags, &data, &size);
     if (rc == 0 && (!(flags & FLAG_COMMAND) || size < 6 || memcmp(data, "\5READY", 6) != 0)) {
         rc = -EPROTO;
+    }
+    if (rc == 0) {
+        connection->stage = STAGE_MESSAGES;
     }
     return rc;
 }
 
+static int begin(fl_zmtp *connection, size_t buffer_bytes)
+{
+    connection->buffer = malloc(buffer_bytes);
+    if (connection->buffer == NULL) {
+        return -ENOMEM;
+    }
+    connection->capacity = connection->usual_capacity = buffer_bytes;
+    connection->wanted = GREETING_BYTES;
+    struct iovec hello = {(void *)(uintptr_t)HELLO, sizeof HELLO};
+    return fl_zmtp_send(connection, &hello, 1);
+}
+
+int fl_zmtp_open(fl_zmtp *out, int fd, uint64_t message_bytes_max)
+{
+    memset(out, 0, sizeof *out);
+    out->fd = fd;
+    out->message_bytes_max = message_bytes_max < MESSAGE_BYTES_MAX ? message_bytes_max : MESSAGE_BYTES_MAX;
+    return begin(out, OWNER_BUFFER_BYTES);
+}
+
+/* Short, and at the very beginning: signals are ridden out. */
 int fl_zmtp_accept(fl_zmtp *out, int listen_fd)
 {
     memset(out, 0, sizeof *out);
+    out->message_bytes_max = MESSAGE_BYTES_MAX;
     out->fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
     if (out->fd < 0) {
         return -errno;
     }
-    out->buffer = malloc(BUFFER_BYTES);
-    out->capacity = BUFFER_BYTES;
-    int rc = out->buffer == NULL ? -ENOMEM : shake_hands(out);
+    int rc = begin(out, WORKER_BUFFER_BYTES);
+    while (rc == 0 && (rc = shake_hands(out)) == -EAGAIN) {
+        do {
+            rc = fl_zmtp_fill(out);
+        } while (rc == -EINTR);
+    }
     if (rc != 0) {
         fl_zmtp_close(out);
     }
     return rc;
 }
 
-int64_t fl_zmtp_receive(fl_zmtp *connection, const uint8_t **data)
+int64_t fl_zmtp_next(fl_zmtp *connection, const uint8_t **data)
 {
+    if (connection->stage != STAGE_MESSAGES) {
+        int rc = shake_hands(connection);
+        if (rc != 0) {
+            return rc;
+        }
+    }
     for (;;) {
         uint8_t flags = 0;
         size_t size = 0;
@@ -194,13 +217,24 @@ int64_t fl_zmtp_receive(fl_zmtp *connection, const uint8_t **data)
         if (rc != 0) {
             return rc;
         }
-        if (flags & FLAG_MORE) {
-            return -EPROTO;
-        }
         if (!(flags & FLAG_COMMAND)) {
             return (int64_t)size;
         }
         /* Commands after READY (heartbeats, which nobody has asked for) mean nothing here. */
+    }
+}
+
+int64_t fl_zmtp_receive(fl_zmtp *connection, const uint8_t **data)
+{
+    for (;;) {
+        int64_t size = fl_zmtp_next(connection, data);
+        if (size != -EAGAIN) {
+            return size;
+        }
+        int rc = fl_zmtp_fill(connection);
+        if (rc != 0) {
+            return rc;
+        }
     }
 }
 
@@ -243,15 +277,29 @@ int fl_zmtp_send(fl_zmtp *connection, struct iovec *parts, int count)
     return 0;
 }
 
+ssize_t fl_zmtp_write(fl_zmtp *connection, const struct iovec *parts, int count)
+{
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)parts, .msg_iovlen = (size_t)count};
+    for (;;) {
+        ssize_t sent = sendmsg(connection->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent >= 0) {
+            return sent;
+        }
+        if (errno == EAGAIN) {
+            return 0;
+        }
+        if (errno != EINTR) {
+            return -errno;
+        }
+    }
+}
+
 void fl_zmtp_close(fl_zmtp *connection)
 {
-    if (connection->buffer != NULL) {
-        close(connection->fd);
-        free(connection->buffer);
-        connection->buffer = NULL;
-        connection->fd = -1;
-    } else if (connection->fd > 0) {
+    if (connection->fd >= 0) {
         close(connection->fd);
         connection->fd = -1;
     }
+    free(connection->buffer);
+    connection->buffer = NULL;
 }

@@ -1,5 +1,4 @@
-"""Execution environments without processes: the test itself plays the workers, over inproc PAIR sockets and real slot
-tables.
+"""Execution environments without processes: the test itself plays the workers, over socket pairs and real slot tables.
 
 `Stage` is the launcher of a real dispatcher, which the calling thread drives; `Played` is the worker's end of one
 environment. Nothing here takes time: what a played worker has sent is there when the dispatcher looks.
@@ -12,14 +11,14 @@ import mmap
 import os
 import select
 import signal
+import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import msgspec
-import zmq
 
 from fastlam.core.dispatcher import (
     AccountPool,
@@ -29,9 +28,8 @@ from fastlam.core.dispatcher import (
     Invocation,
     Target,
 )
-from fastlam.core.native_path import zmq_module_path
 from fastlam.dispatch.faults import Faults
-from fastlam.limits import SLOT_MIRROR_BYTES
+from fastlam.limits import FRAME_BYTES_MAX, SLOT_MIRROR_BYTES
 from fastlam.wire.frames import PROTOCOL_VERSION, Frame, Ready, Result, TaskResult, ToEnvironment
 
 # The layout of fl_slots.c: a line of header, then the slots, each a line of control words and the room for its reply.
@@ -74,10 +72,54 @@ class SlotTable:
         struct.pack_into("<I", self.memory, at, DONE)
 
 
+class Peer:
+    """The other end of a lane: ZMTP 3.0 by the letter of its specification, and nothing checked."""
+
+    GREETING: Final = b"\xff" + bytes(7) + b"\x01\x7f\x03\x00NULL" + bytes(48)
+    READY: Final = b"\x05READY\x0bSocket-Type\x00\x00\x00\x04PAIR"
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        connection.setblocking(False)
+        connection.sendall(self.GREETING + bytes([4, len(self.READY)]) + self.READY)
+        said = len(self.GREETING) + 2 + len(self.READY)
+        assert connection.recv(said) == self.GREETING + bytes([4, len(self.READY)]) + self.READY
+        self.received = b""
+
+    def send(self, *parts: bytes) -> None:
+        self.send_raw(
+            b"".join(
+                bytes([2 | (index < len(parts))]) + len(part).to_bytes(8, "big") + part
+                for index, part in enumerate(parts, 1)
+            )
+        )
+
+    def send_raw(self, data: bytes) -> None:
+        """As much of it as the socket takes; of a lane that the dispatcher has closed, nothing."""
+        with suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
+            self.connection.sendall(data)
+
+    def receive(self) -> bytes | None:
+        """The next message if it is there, all of it."""
+        with suppress(BlockingIOError, ConnectionResetError):
+            while data := self.connection.recv(1 << 20):
+                self.received += data
+        if not self.received:
+            return None
+        head = 9 if self.received[0] & 2 else 2
+        end = head + int.from_bytes(self.received[1:head], "big")
+        assert len(self.received) >= end, "a message came only in part"
+        body, self.received = self.received[head:end], self.received[end:]
+        return body
+
+    def close(self) -> None:
+        self.connection.close()
+
+
 class Played:
     """The worker's end of one environment."""
 
-    def __init__(self, environment: Environment, peer: zmq.Socket[bytes], slots_fd: int) -> None:
+    def __init__(self, environment: Environment, peer: Peer, slots_fd: int) -> None:
         self.environment = environment
         self.peer = peer
         self.slots = SlotTable(slots_fd)
@@ -89,15 +131,15 @@ class Played:
 
     def say(self, *parts: bytes) -> None:
         """One message as it stands, of so many parts."""
-        self.peer.send_multipart(parts)
+        self.peer.send(*parts)
 
     def ready(self) -> None:
         self.say(message(Ready(PROTOCOL_VERSION, 1_000_000, 1000, 0)))
 
     def take(self) -> tuple[Any, bytes]:
         """The next frame, which must be there, and its payload."""
-        assert self.peer.poll(0), "nothing was posted to this environment"
-        data = self.peer.recv()
+        data = self.peer.receive()
+        assert data is not None, "nothing was posted to this environment"
         end = 4 + int.from_bytes(data[:4], "little")
         return _decode(data[4:end]), data[end:]
 
@@ -120,7 +162,7 @@ class Played:
         self.say(data)
 
     def close(self) -> None:
-        self.peer.close(0)
+        self.peer.close()
         self.slots.memory.close()
 
 
@@ -128,13 +170,12 @@ class Stage:
     """A launcher whose processes are `Played`, and the dispatcher that it serves; use `staged`."""
 
     def __init__(self, **options: Any) -> None:
-        self.context = zmq.Context(io_threads=0)
         self.played: list[Played] = []  # in the order of their start
         self.refusal: OSError | None = None  # raised by every launch
         self._numbers = itertools.count()
         self._dying: list[tuple[Environment, int]] = []
         self._death_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.dispatcher = Dispatcher(self, Faults(), zmq_module_path=zmq_module_path(), **options)
+        self.dispatcher = Dispatcher(self, Faults(), **options)
         self.dispatcher.adopt()
         self.dispatcher.add_reader(self._death_fd, self._bury)
         self.account = AccountPool("000000000000", "us-east-1", 1000)
@@ -144,18 +185,13 @@ class Stage:
     def launch(self, environment: Environment) -> None:
         if self.refusal is not None:
             raise self.refusal
-        endpoint = f"inproc://{next(self._numbers)}"
-        peer, lane = self.context.socket(zmq.PAIR), self.context.socket(zmq.PAIR)
-        for end in (peer, lane):
-            end.setsockopt(zmq.SNDHWM, 0)
-            end.setsockopt(zmq.RCVHWM, 0)
-        peer.bind(endpoint)
-        lane.connect(endpoint)
+        peer, lane = socket.socketpair()
+        lane.setblocking(False)
         slots_fd = os.memfd_create("slots", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             environment.attach_slots(slots_fd, SLOT_MIRROR_BYTES)
-            environment.attach_lane(lane, -1)
-            self.played.append(Played(environment, peer, slots_fd))
+            environment.attach_lane(lane.detach(), FRAME_BYTES_MAX, -1)
+            self.played.append(Played(environment, Peer(peer), slots_fd))
         finally:
             os.close(slots_fd)
 
@@ -164,8 +200,6 @@ class Stage:
         return True
 
     def closed(self, environment: Environment, lane: Any) -> None:
-        if lane is not None:
-            lane.close(0)
         for played in self.played:
             if played.environment is environment:
                 played.close()
@@ -225,7 +259,6 @@ class Stage:
     def close(self) -> None:
         self.dispatcher.close()
         os.close(self._death_fd)
-        self.context.destroy(linger=0)
 
 
 @contextmanager

@@ -38,7 +38,6 @@ from fastlam.control.authorize import authorize
 from fastlam.control.concurrency import ReservedConcurrency
 from fastlam.control.functions import Functions
 from fastlam.core.dispatcher import Dispatcher
-from fastlam.core.native_path import zmq_module_path
 from fastlam.dispatch.faults import Faults
 from fastlam.dispatch.targets import Targets
 from fastlam.errors import FastlamError
@@ -93,13 +92,12 @@ class Daemon:
         )
         reserved = ReservedConcurrency(self.store, account_concurrency=config.concurrency)
 
-        self.launcher = Launcher()
+        self.launcher = Launcher(config.lane)
         self._closers.append(self.launcher.close)
         self.dispatcher = Dispatcher(
             self.launcher,
             Faults(),
             environments_max=config.environments_max,
-            zmq_module_path=zmq_module_path(),
         )
         self.launcher.dispatcher = self.dispatcher
         self._closers.append(self.dispatcher.close)

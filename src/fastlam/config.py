@@ -17,6 +17,8 @@ DEFAULT_PORT: Final = 4566
 DEFAULT_ACCOUNT: Final = "000000000000"
 DEFAULT_REGION: Final = "us-east-1"
 
+LANE_KINDS: Final = ("zmq", "libzmq")  # who speaks ZeroMQ's protocol to environments: sandbox.lanes
+
 _REGION: Final = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d{1,2}")
 
 
@@ -28,6 +30,11 @@ def default_data_dir() -> Path:
     shared = os.environ.get("XDG_DATA_HOME", "")
     base = Path(shared) if os.path.isabs(shared) else Path.home() / ".local" / "share"
     return base / "fastlam"
+
+
+def lane_kind() -> str:
+    """What $FASTLAM_LANE asks for, where no option does."""
+    return os.environ.get("FASTLAM_LANE") or LANE_KINDS[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,7 @@ class DaemonConfig:
     aws_endpoint: str | None = None  # where requests for other AWS services are forwarded to
     concurrency: int = ACCOUNT_CONCURRENCY  # the account's limit; beyond it invocations are throttled
     environments_max: int = ENVIRONMENTS_MAX  # live at a time on this machine; beyond it invocations wait
+    lane: str = LANE_KINDS[0]  # how environments are fed
     idle_seconds: float = ENVIRONMENT_IDLE_SECONDS  # after which an unused environment is stopped
 
     def __post_init__(self) -> None:
@@ -60,6 +68,8 @@ class DaemonConfig:
             raise FastlamError(f"--concurrency {self.concurrency} leaves nothing to run: give at least 1.")
         if self.environments_max < 1:
             raise FastlamError(f"--environments-max {self.environments_max} leaves nothing to run: give at least 1.")
+        if self.lane not in LANE_KINDS:
+            raise FastlamError(f"--lane {self.lane!r} is none: give {' or '.join(LANE_KINDS)}.")
         if not self.idle_seconds > 0:
             raise FastlamError(f"--idle-seconds {self.idle_seconds:g} is no time to keep anything: give more than 0.")
         if self.data_dir is None:

@@ -240,7 +240,9 @@ def test_a_hundred_awaited_at_once(runtime: Runtime) -> None:
         results = await asyncio.gather(*(function.ainvoke(number) for number in range(100)))
         assert [result.payload for result in results] == list(range(100))
         assert len({result.request_id for result in results}) == 100
-        assert (await function.ainvoke(1)).init_duration_ms is None
+        # A quick call may have left others of its hundred environments unused: their first call is still to come.
+        later = [(await function.ainvoke(1)).init_duration_ms for _ in range(101)]
+        assert None in later
 
     asyncio.run(main())
     asyncio.run(main())

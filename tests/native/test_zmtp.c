@@ -3,6 +3,7 @@
 #include "fl_zmtp.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -207,7 +208,7 @@ static void what_is_no_message_is_refused(void)
     CHECK_EQUAL(received("\0\5abc", 5), -EPIPE);
     CHECK_EQUAL(received("\1\1a", 3), -EPROTO);                           /* the first of several parts */
     CHECK_EQUAL(received("\x10\1a", 3), -EPROTO);                         /* a reserved flag */
-    CHECK_EQUAL(received("\2\xFF\0\0\0\0\0\0\0", 9), -EPROTO);            /* longer than any */
+    CHECK_EQUAL(received("\2\xFF\0\0\0\0\0\0\0", 9), -EMSGSIZE);          /* longer than any */
     CHECK_EQUAL(received("\4\7\4PING\0\0\0\2hi", 13), 2);                 /* commands mean nothing */
     CHECK_EQUAL(received("\0\0", 2), 0);
 }
@@ -289,6 +290,131 @@ static void parts_are_sent_whole(void)
     close(peer.listen_fd);
 }
 
+/* The dispatcher's end, and the peer that it talks to in peer->fd. */
+static fl_zmtp opened(struct peer *peer, uint64_t message_bytes_max)
+{
+    int ends[2];
+    CHECK_EQUAL(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    CHECK_EQUAL(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
+    *peer = (struct peer){.fd = ends[1], .listen_fd = -1};
+    fl_zmtp connection;
+    CHECK_EQUAL(fl_zmtp_open(&connection, ends[0], message_bytes_max), 0);
+    uint8_t said[64 + sizeof READY];
+    take(peer->fd, said, sizeof said);
+    CHECK_EQUAL(memcmp(said, GREETING, 64), 0);
+    CHECK_EQUAL(memcmp(said + 64, READY, sizeof READY), 0);
+    return connection;
+}
+
+/* What the dispatcher's end makes of the bytes: the size of the first message, or why there is none. */
+static int64_t next_of(const void *said, size_t size, uint64_t message_bytes_max, size_t *capacity)
+{
+    struct peer peer;
+    fl_zmtp connection = opened(&peer, message_bytes_max);
+    put(peer.fd, GREETING, sizeof GREETING);
+    put(peer.fd, READY, sizeof READY);
+    put(peer.fd, said, size);
+    const uint8_t *data = NULL;
+    int64_t result;
+    while ((result = fl_zmtp_next(&connection, &data)) == -EAGAIN && fl_zmtp_fill(&connection) == 0) {
+    }
+    if (capacity != NULL) {
+        *capacity = connection.capacity;
+    }
+    fl_zmtp_close(&connection);
+    close(peer.fd);
+    return result;
+}
+
+static void nobody_waits_for_a_message(void)
+{
+    struct peer peer;
+    fl_zmtp connection = opened(&peer, 1000);
+    const uint8_t *data = NULL;
+    uint8_t stream[64 + sizeof READY + 2 * (2 + 5) + 9 + 300];
+    memcpy(stream, GREETING, 64);
+    memcpy(stream + 64, READY, sizeof READY);
+    size_t size = 64 + sizeof READY;
+    for (int i = 0; i < 2; i++) {
+        size += fl_zmtp_header(stream + size, 5);
+        memcpy(stream + size, "hello", 5);
+        size += 5;
+    }
+    size += fl_zmtp_header(stream + size, 300);
+    memset(stream + size, 'x', 300);
+    size += 300;
+    CHECK_EQUAL(size, sizeof stream);
+    CHECK_EQUAL(fl_zmtp_next(&connection, &data), -EAGAIN);
+    CHECK_EQUAL(fl_zmtp_fill(&connection), -EAGAIN);
+    int messages = 0;
+    for (size_t i = 0; i < size; i++) { /* a byte at a time: each message is there with its last byte */
+        put(peer.fd, stream + i, 1);
+        CHECK_EQUAL(fl_zmtp_fill(&connection), 0);
+        int64_t got = fl_zmtp_next(&connection, &data);
+        bool whole = i == 64 + sizeof READY + 6 || i == 64 + sizeof READY + 13 || i == size - 1;
+        CHECK_EQUAL(got, whole ? (i == size - 1 ? 300 : 5) : -EAGAIN);
+        if (whole) {
+            messages++;
+            CHECK_EQUAL(memcmp(data, stream + i + 1 - got, (size_t)got), 0);
+        }
+        CHECK_EQUAL(fl_zmtp_next(&connection, &data), -EAGAIN);
+    }
+    CHECK_EQUAL(messages, 3);
+    put(peer.fd, stream + 64 + sizeof READY, 14); /* two in one piece */
+    CHECK_EQUAL(fl_zmtp_fill(&connection), 0);
+    CHECK_EQUAL(fl_zmtp_next(&connection, &data), 5);
+    CHECK_EQUAL(fl_zmtp_next(&connection, &data), 5);
+    CHECK_EQUAL(fl_zmtp_next(&connection, &data), -EAGAIN);
+    close(peer.fd);
+    CHECK_EQUAL(fl_zmtp_fill(&connection), -EPIPE);
+    fl_zmtp_close(&connection);
+}
+
+static void a_hostile_peer_gets_no_memory(void)
+{
+    size_t capacity = 0;
+    CHECK_EQUAL(next_of("\0\3abc", 5, 3, NULL), 3);
+    CHECK_EQUAL(next_of("\0\4abcd", 6, 3, NULL), -EMSGSIZE);
+    CHECK_EQUAL(next_of("\0\4", 2, 3, NULL), -EMSGSIZE); /* before any of it has come */
+    CHECK_EQUAL(next_of("\1\0", 2, 3, NULL), -EPROTO);
+    CHECK_EQUAL(next_of("\3", 1, 3, NULL), -EPROTO);
+    CHECK_EQUAL(next_of("\2\0\0\0\7\0\0\0\0abc", 12, UINT64_MAX, &capacity), -EAGAIN); /* 30 GB, it says */
+    CHECK(capacity <= 8 * 1024 * 1024);
+    CHECK_EQUAL(next_of("\2\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", 9, UINT64_MAX, NULL), -EMSGSIZE);
+}
+
+static void a_full_socket_is_told(void)
+{
+    static uint8_t message[3000000], got[sizeof message];
+    struct peer peer;
+    fl_zmtp connection = opened(&peer, 1000);
+    for (size_t i = 0; i < sizeof message; i++) {
+        message[i] = (uint8_t)fl_random(256);
+    }
+    size_t sent = 0, read = 0;
+    int full = 0;
+    while (sent < sizeof message) {
+        struct iovec parts[] = {{message + sent, (sizeof message - sent) / 2},
+                                {message + sent + (sizeof message - sent) / 2, sizeof message - sent - (sizeof message - sent) / 2}};
+        ssize_t taken = fl_zmtp_write(&connection, parts, 2);
+        CHECK(taken >= 0);
+        sent += (size_t)taken;
+        if (taken == 0) {
+            full++;
+            take(peer.fd, got + read, sent - read);
+            read = sent;
+        }
+    }
+    take(peer.fd, got + read, sent - read);
+    CHECK(full > 0);
+    CHECK_EQUAL(memcmp(got, message, sizeof message), 0);
+    close(peer.fd);
+    struct iovec more = {message, 10};
+    CHECK_EQUAL(fl_zmtp_write(&connection, &more, 1), -EPIPE);
+    fl_zmtp_close(&connection);
+    fl_zmtp_close(&connection);
+}
+
 int main(void)
 {
     fl_test_start();
@@ -298,5 +424,8 @@ int main(void)
     RUN(what_is_no_message_is_refused);
     RUN(a_signal_loses_nothing);
     RUN(parts_are_sent_whole);
+    RUN(nobody_waits_for_a_message);
+    RUN(a_hostile_peer_gets_no_memory);
+    RUN(a_full_socket_is_told);
     return 0;
 }

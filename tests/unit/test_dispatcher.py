@@ -13,6 +13,7 @@ import pytest
 from test_dispatcher_pools import NoLauncher
 
 from fastlam import limits
+from fastlam.config import LANE_KINDS
 from fastlam.core.dispatcher import (
     OUTCOME_CANCELLED,
     OUTCOME_FAILED,
@@ -28,7 +29,6 @@ from fastlam.core.dispatcher import (
     forget_randomness,
     request_id,
 )
-from fastlam.core.native_path import zmq_module_path
 from fastlam.dispatch.faults import Faults
 from fastlam.sandbox.launcher import Launcher
 
@@ -49,7 +49,6 @@ STATISTICS = {
     "passes",
     "sleeps",
     "wakes",
-    "native_lane",
 }
 
 
@@ -235,12 +234,11 @@ def test_an_init_that_takes_too_long_is_tried_once_more(monkeypatch: pytest.Monk
     dispatcher.close()
 
 
-# --- both kinds of sockets ----------------------------------------------------------------------------
+# --- both kinds of lanes ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_a_task_goes_to_a_real_worker_and_back(native: bool) -> None:
-    """Through libzmq's own functions, and through pyzmq's where those cannot be reached."""
+@pytest.mark.parametrize("lane", LANE_KINDS)
+def test_a_task_goes_to_a_real_worker_and_back(lane: str) -> None:
     import pickle
 
     from fastlam.abc import LaunchSpec
@@ -248,21 +246,18 @@ def test_a_task_goes_to_a_real_worker_and_back(native: bool) -> None:
     from fastlam.wire import tasks
     from fastlam.wire.control import WorkerSpec
 
-    path = zmq_module_path() if native else None
-    launcher = Launcher()
-    dispatcher = Dispatcher(launcher, Faults(), zmq_module_path=path)
+    launcher = Launcher(lane)
+    dispatcher = Dispatcher(launcher, Faults())
     launcher.dispatcher = dispatcher
     spec = WorkerSpec(
         kind="tasks",
         title="unit",
-        endpoint="",
         environ=dict(os.environ),
         directory="/",
         path=__import__("sys").path,
         preparation=preparation()[0],
     )
     try:
-        assert dispatcher.statistics()["native_lane"] == int(native)
         target = Target(
             "unit",
             LaunchSpec(spec, captures_output=False, frame_bytes_max=-1),

@@ -93,7 +93,7 @@ def test_an_answer_that_comes_twice_is_not_the_next_calls(stage: Stage) -> None:
 def test_an_environment_that_closes_its_lane(stage: Stage) -> None:
     """No process has ended and no frame has come: the dispatcher finds out by itself."""
     call, played = begun(stage)
-    played.peer.close(0)
+    played.peer.close()
     assert stage.dispatcher.drive_until(lambda: call.done, 30)
     assert "closed its lane" in call.error
 

@@ -115,7 +115,6 @@ def test_worker_specs(environ: dict[str, str], path: list[str], payload: bytes) 
     spec = control.WorkerSpec(
         kind="function",
         title="f:$LATEST",
-        endpoint="ipc:///tmp/x",
         environ=environ,
         directory="/",
         path=path,

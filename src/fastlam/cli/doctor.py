@@ -43,7 +43,7 @@ def examine(session: Session) -> list[probes.Finding]:
         probes.processors(),
         probes.interpreter(),
         probes.native_core(),
-        probes.native_libzmq(),
+        probes.libzmq(),
         probes.memfd(),
         probes.pidfd(),
         probes.subreaper(),

@@ -280,19 +280,21 @@ def native_core() -> Finding:
     return _attempt("native core", action, required=True)
 
 
-def native_libzmq() -> Finding:
-    """Finds libzmq's functions in the library that pyzmq has loaded, the way the core does."""
+def libzmq() -> Finding:
+    """Sends a message through pyzmq, as `--lane libzmq` would."""
 
     def action() -> str:
         import zmq
-        from zmq.backend.cython import _zmq
 
-        library = ctypes.CDLL(_zmq.__file__, mode=os.RTLD_NOW | os.RTLD_NOLOAD)
-        for name in ("zmq_msg_init", "zmq_msg_send", "zmq_msg_recv", "zmq_msg_close"):
-            getattr(library, name)
-        return f"libzmq {zmq.zmq_version()} is called directly"
+        with zmq.Context() as context, context.socket(zmq.PAIR) as left, context.socket(zmq.PAIR) as right:
+            left.bind("inproc://probe")
+            right.connect("inproc://probe")
+            left.send(b"probe", zmq.DONTWAIT)
+            if right.recv(zmq.DONTWAIT) != b"probe":
+                raise OSError("a message did not arrive")
+        return f"libzmq {zmq.zmq_version()} in pyzmq {zmq.__version__}; used with --lane libzmq only"
 
-    return _attempt("libzmq, native path", action)
+    return _attempt("libzmq", action)
 
 
 def runtimes() -> list[Finding]:

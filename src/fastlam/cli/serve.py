@@ -14,7 +14,15 @@ from typing import IO, Any, Final
 import click
 
 from fastlam.cli.session import CommandError, NoDaemon
-from fastlam.config import DEFAULT_ACCOUNT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_REGION, DaemonConfig, default_data_dir
+from fastlam.config import (
+    DEFAULT_ACCOUNT,
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    DEFAULT_REGION,
+    LANE_KINDS,
+    DaemonConfig,
+    default_data_dir,
+)
 from fastlam.errors import FastlamError, native_module_missing
 from fastlam.limits import ACCOUNT_CONCURRENCY, ENVIRONMENT_IDLE_SECONDS, ENVIRONMENTS_MAX
 
@@ -52,6 +60,14 @@ POLL_SECONDS: Final = 0.02
     default=float(ENVIRONMENT_IDLE_SECONDS),
     show_default=True,
     help="After this time an unused environment is stopped.",
+)
+@click.option(
+    "--lane",
+    type=click.Choice(LANE_KINDS),
+    default=LANE_KINDS[0],
+    show_default=True,
+    envvar="FASTLAM_LANE",
+    help="Who speaks ZeroMQ's protocol to environments: fastlam itself, or libzmq.",
 )
 def command(detach: bool, **options: Any) -> None:
     """Start the daemon: the AWS Lambda API on this machine.
@@ -142,7 +158,7 @@ def _await_answer(child: subprocess.Popen[bytes], url: str) -> None:
 def _arguments(config: DaemonConfig, port: int) -> list[str]:
     arguments = ["--host", config.host, "--port", str(port), "--account", config.account, "--region", config.region]
     arguments += ["--concurrency", str(config.concurrency), "--environments-max", str(config.environments_max)]
-    arguments += ["--idle-seconds", str(config.idle_seconds)]
+    arguments += ["--idle-seconds", str(config.idle_seconds), "--lane", config.lane]
     if config.ephemeral:
         arguments.append("--ephemeral")
     if config.data_dir is not None:

@@ -41,9 +41,6 @@ cdef extern from "<stdlib.h>" nogil:
     void *malloc(size_t size)
 cdef extern from "<unistd.h>" nogil:
     char **environ
-cdef extern from "<malloc.h>" nogil:
-    int mallopt(int parameter, int value)
-    int M_ARENA_MAX
 cdef extern from "<sys/prctl.h>" nogil:
     int prctl(int option, unsigned long value)
     int PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
@@ -309,11 +306,9 @@ cdef class StateTitle:
 
 
 def settle_child():
-    """What a freshly forked worker asks of the kernel and of C's library: to die with its zygote, to be no subreaper, and one malloc
-    arena (libzmq's two threads would each make their own)."""
+    """What a freshly forked worker asks of the kernel: to die with its zygote, and to be no subreaper."""
     prctl(PR_SET_PDEATHSIG, 9)
     prctl(PR_SET_CHILD_SUBREAPER, 0)
-    mallopt(M_ARENA_MAX, 1)
 
 
 def replace_environment(dict variables):

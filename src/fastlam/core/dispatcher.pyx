@@ -15,7 +15,7 @@ below `drive`: it alone touches sockets, slot tables, timers and counters. Who t
 * otherwise the background thread, which takes over whenever work is outstanding and nobody has driven for a tick.
 
 The GIL makes the hand-over atomic: `owner` is read and written without releasing it. A driver sleeps in epoll without the GIL.
-ZMQ_FD is edge-triggered and a send can eat its edge, so after every send the lane is looked at again before the driver sleeps.
+A lane is a non-blocking socket that epoll watches; what it does not take at once waits in the environment's backlog.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -24,7 +24,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EAGAIN, EINTR, EMSGSIZE, EPROTO, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -66,6 +66,10 @@ cdef enum:
     ZMQ_POLLIN = 1
     ZMQ_POLLOUT = 2
     EVENTS_MAX = 64
+    SHORT_BYTES_MAX = 4096       # frames up to this size are put together on the stack
+    BACKLOG_PARTS_MAX = 64       # buffers of one write
+    DRAIN_READS_MAX = 4096       # of the lane of a process that has ended
+    LANE_GRACE_NS = 500000000    # between the end of a lane and the report of its process's exit
     TICK_NS = 1000000            # how often the background thread looks whether somebody drives
     TICKS_BEFORE_SLEEP = 200     # idle ticks before it sleeps until it is woken
     LINGER_NS = 50000000         # how long it goes on driving after the last call was done
@@ -96,6 +100,7 @@ include "pools.pxi"
 include "invocation.pxi"
 include "environment.pxi"
 include "driver.pxi"
+include "connections.pxi"
 include "lanes.pxi"
 include "placement.pxi"
 include "ends.pxi"

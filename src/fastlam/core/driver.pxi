@@ -16,7 +16,6 @@ cdef class Driver:
     cdef readonly int pending_max
     cdef readonly int pid
     cdef bint closed
-    cdef bint native
     # The ring and what wakes the driver.
     cdef fl_ring *ring
     cdef int epoll_fd, wake_fd, timer_fd
@@ -51,7 +50,7 @@ cdef class Driver:
     cdef readonly uint64_t environments_started, environments_failed, log_dropped_bytes, late_replies
 
     def __cinit__(self, object launcher, object faults=None, int environments_max=limits.ENVIRONMENTS_MAX,
-                  int pending_max=limits.PENDING_INVOCATIONS_MAX, str zmq_module_path=None):
+                  int pending_max=limits.PENDING_INVOCATIONS_MAX):
         cdef int rc = fl_ring_create(&self.ring, limits.SUBMIT_RING_SLOTS, sizeof(PyObject *))
         if rc != 0:
             raise MemoryError("the submission ring cannot be made")
@@ -60,7 +59,6 @@ cdef class Driver:
         self.environments_max = environments_max
         self.pending_max = pending_max
         self.pid = os.getpid()
-        self.native = zmq_module_path is not None and fl_zmq_load(os.fsencode(zmq_module_path)) == 0
         fl_timers_init(&self.timers)
         fl_timer_init(&self.house_timer, NULL)
         self.timer_armed_ns = NEVER
@@ -446,7 +444,7 @@ cdef class Driver:
                 PyErr_CheckSignals()
                 count = 0
             for i in range(count):
-                self._event(events[i].data.u64)
+                self._event(events[i].data.u64, events[i].events)
             self._drain_ring()
             if self.rechecks:
                 self._drain_rechecks()
@@ -464,7 +462,7 @@ cdef class Driver:
         finally:
             self.driving = False
             if not whole:
-                # A KeyboardInterrupt, say: events that were not handled are gone, since lanes tell of each only once.
+                # A KeyboardInterrupt, say: frames that have been read and not handled are told of by nobody else.
                 self.rechecks = list(self.environments.values())
                 self.unsent = []
                 for item in self.rechecks:
@@ -474,13 +472,16 @@ cdef class Driver:
                         self.unsent.append(item)
         return 0
 
-    cdef int _event(self, uint64_t tag) except -1:
+    cdef int _event(self, uint64_t tag, uint32_t events) except -1:
         cdef Environment environment
         cdef uint64_t expirations
         if tag >= EVENT_ENVIRONMENT:
             environment = self.environments.get(<int>(tag - EVENT_ENVIRONMENT))
             if environment is not None:
-                self._receive(environment)
+                if events & EPOLLOUT:
+                    self._write_backlog(environment)
+                if events & ~<uint32_t>EPOLLOUT:
+                    self._receive(environment)
         elif tag == EVENT_WAKE:
             fl_wake_clear(self.wake_fd)
         elif tag == EVENT_TIMER:
@@ -603,6 +604,15 @@ cdef class Driver:
         raise NotImplementedError
 
     cdef bint _receive(self, Environment environment) except -1:
+        raise NotImplementedError
+
+    cdef int _write_backlog(self, Environment environment) except -1:
+        raise NotImplementedError
+
+    cdef int _frame(self, Environment environment, const uint8_t *data, size_t size) except -1:
+        raise NotImplementedError
+
+    cdef int _bad_frame(self, Environment environment, str reason) except -1:
         raise NotImplementedError
 
     cdef int _keep_house(self) except -1:

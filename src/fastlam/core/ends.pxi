@@ -91,7 +91,7 @@ cdef class Ends(Placement):
         if environment.pidfd >= 0:
             os.close(environment.pidfd)
             environment.pidfd = -1
-        self._receive(environment)
+        self._drain(environment)
         was_starting = environment.state == ENVIRONMENT_STARTING
         if environment.state < ENVIRONMENT_STOPPING:
             if environment.state == ENVIRONMENT_IDLE and environment in environment.target.idle:
@@ -138,7 +138,7 @@ cdef class Ends(Placement):
         cdef bint unarrived = False
         cdef list again = []
         if environment.outstanding:
-            self._receive(environment)
+            self._drain(environment)
             for slot in range(len(environment.held)):
                 if environment.held[slot] is None:
                     continue
@@ -235,7 +235,8 @@ cdef class Ends(Placement):
         if environment.lane_fd >= 0:
             self._remove_event(environment.lane_fd)
             environment.lane_fd = -1
-        environment.handle = NULL
+        fl_zmtp_close(&environment.connection)
+        environment.backlog.clear()
         socket = environment.socket
         environment.socket = None
         if environment.log_fd >= 0:

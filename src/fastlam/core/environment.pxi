@@ -92,7 +92,7 @@ cdef class Target:
 cdef class Environment:
     """One execution environment as the dispatcher sees it: lane, slots, deadline, log. Owned by the driver.
 
-    `launcher.launch(environment)` fills in what belongs to the process (`attach_lane`, `attach_process`).
+    `launcher.launch(environment)` fills in what belongs to the process (`attach_lane` or `attach_socket`, `attach_process`).
     """
 
     cdef readonly int id
@@ -101,9 +101,12 @@ cdef class Environment:
     cdef int state
     cdef int process_id                    # -1 until the zygote has told; never shown so: kill(-1) is everybody
     cdef readonly int pidfd
-    cdef readonly object socket            # pyzmq PAIR socket
-    cdef void *handle
-    cdef int lane_fd                       # ZMQ_FD of the socket: edge-triggered, see Dispatcher
+    cdef int lane_fd                       # what epoll watches: the connection, or ZMQ_FD of the socket; -1: no lane (any more)
+    cdef fl_zmtp connection
+    cdef object backlog                    # deque of memoryviews that the connection has not taken yet
+    cdef bint writable_watched             # the driver hears when it takes more
+    cdef uint64_t lane_closed_ns           # when its other end was found closed; 0: it was not
+    cdef readonly object socket            # pyzmq PAIR socket in place of the connection, or None
     cdef readonly int log_fd
     cdef readonly int64_t log_offset
     cdef object init_logs
@@ -142,8 +145,11 @@ cdef class Environment:
         self.born_ns = monotonic_ns()
         self.init_ns = -1
         self.outbox = []
+        self.backlog = deque()
+        self.connection.fd = -1
 
     def __dealloc__(self):
+        fl_zmtp_close(&self.connection)
         if self.has_slots:
             fl_slots_close(&self.slots)
 
@@ -164,12 +170,22 @@ cdef class Environment:
             raise OSError(-rc, f"the slot table cannot be made: {os.strerror(-rc)}")
         self.has_slots = True
 
-    def attach_lane(self, object socket, int log_fd):
-        """Hands over the connected PAIR socket and the memfd of the output (-1: output is not captured)."""
-        self.socket = socket
-        self.handle = <void *><size_t>socket.underlying
-        self.lane_fd = socket.FD
+    def attach_lane(self, int fd, int64_t frame_bytes_max, int log_fd):
+        """Hands over the connected, non-blocking unix socket and the memfd of the output (-1: output is not captured). A frame over
+        `frame_bytes_max` ends the environment; -1: no bound. Raises OSError; the descriptors belong to this object either way."""
+        cdef int rc
         self.log_fd = log_fd
+        rc = fl_zmtp_open(&self.connection, fd, <uint64_t>frame_bytes_max)
+        if rc != 0:
+            raise OSError(-rc, f"the lane cannot be opened: {os.strerror(-rc)}")
+        self.lane_fd = fd
+        self.dispatcher._watch(fd, self.id)
+
+    def attach_socket(self, object socket, int log_fd):
+        """As `attach_lane`, with a PAIR socket of pyzmq, which knows its own limit."""
+        self.log_fd = log_fd
+        self.socket = socket
+        self.lane_fd = socket.FD
         self.dispatcher._watch(self.lane_fd, self.id)
         self.dispatcher._recheck(self)
 

@@ -26,7 +26,7 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_create1(int flags)
     int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
     int epoll_wait(int epfd, epoll_event *events, int max_events, int timeout_ms)
-    int EPOLLIN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    int EPOLLIN, EPOLLOUT, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC
 
 cdef extern from "<sys/resource.h>" nogil:
     cdef struct rusage:
@@ -36,23 +36,6 @@ cdef extern from "<sys/resource.h>" nogil:
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buffer, size_t length, unsigned int flags)
-
-cdef extern from "fl_zmq.h" nogil:
-    ctypedef struct fl_zmq_msg:
-        pass
-    ctypedef struct fl_zmq_api:
-        int (*msg_init)(fl_zmq_msg *) noexcept nogil
-        int (*msg_init_size)(fl_zmq_msg *, size_t) noexcept nogil
-        int (*msg_send)(fl_zmq_msg *, void *, int) noexcept nogil
-        int (*msg_recv)(fl_zmq_msg *, void *, int) noexcept nogil
-        int (*msg_close)(fl_zmq_msg *) noexcept nogil
-        int (*msg_more)(const fl_zmq_msg *) noexcept nogil
-        void *(*msg_data)(fl_zmq_msg *) noexcept nogil
-        size_t (*msg_size)(const fl_zmq_msg *) noexcept nogil
-        int (*error)() noexcept nogil
-    int FL_ZMQ_DONTWAIT
-    fl_zmq_api fl_zmq
-    int fl_zmq_load(const char *module_path)
 
 cdef extern from "<sys/uio.h>" nogil:
     cdef struct iovec:
@@ -66,6 +49,10 @@ cdef extern from "fl_zmtp.h" nogil:
     ctypedef struct fl_zmtp:
         int fd
     int fl_zmtp_accept(fl_zmtp *out, int listen_fd)
+    int fl_zmtp_open(fl_zmtp *out, int fd, uint64_t message_bytes_max)
+    int fl_zmtp_fill(fl_zmtp *connection)
+    int64_t fl_zmtp_next(fl_zmtp *connection, const uint8_t **data)
+    ssize_t fl_zmtp_write(fl_zmtp *connection, const iovec *parts, int count)
     int64_t fl_zmtp_receive(fl_zmtp *connection, const uint8_t **data)
     size_t fl_zmtp_header(uint8_t *out, uint64_t size)
     int fl_zmtp_send(fl_zmtp *connection, iovec *parts, int count)

@@ -155,7 +155,6 @@ cdef class Dispatcher(Ends):
             "passes": self.passes,
             "sleeps": self.sleeps,
             "wakes": self.wakes,
-            "native_lane": int(self.native),
         }
 
     def close(self):

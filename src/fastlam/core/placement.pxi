@@ -187,8 +187,7 @@ cdef class Placement(Lanes):
                 return 0
             if environment.outbox:
                 self._flush(environment)
-        if not self._send(environment, encode_header(frame), invocation.payload):
-            self._bad_frame(environment, "the lane is broken")
+        self._send(environment, encode_header(frame), invocation.payload)
         return 0
 
     cdef int _on_ready(self, Environment environment, object frame) except -1:

@@ -6,8 +6,8 @@ import os
 import threading
 
 from fastlam import limits
+from fastlam.config import lane_kind
 from fastlam.core.dispatcher import Dispatcher, forget_randomness
-from fastlam.core.native_path import zmq_module_path
 from fastlam.dispatch.faults import Faults
 from fastlam.sandbox.launcher import Launcher
 
@@ -22,12 +22,11 @@ class Engine:
         self.pid = os.getpid()
         self.foreign = False  # True in a fork of the process that made it: nothing of it may be used there
         self.users = 0
-        self.launcher = Launcher()
+        self.launcher = Launcher(lane_kind())
         self.dispatcher = Dispatcher(
             self.launcher,
             Faults(),
             environments_max=limits.ENVIRONMENTS_MAX,
-            zmq_module_path=zmq_module_path(),
         )
         self.launcher.dispatcher = self.dispatcher
         try:

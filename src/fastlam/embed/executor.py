@@ -98,7 +98,6 @@ class Executor(StandardExecutor):
         spec = WorkerSpec(
             kind="tasks",
             title=f"executor-{next(_numbers)}",
-            endpoint="",
             environ=dict(os.environ),
             directory=_working_directory(),
             path=[os.path.abspath(entry) if entry else os.getcwd() for entry in sys.path],

@@ -49,7 +49,6 @@ def launch_spec(record: FunctionRecord, directory: Path, endpoint_url: str | Non
     worker = WorkerSpec(
         kind="function",
         title=f"{record.name}:{record.version}",
-        endpoint="",
         environ=environ,
         directory=str(directory),
         path=path,

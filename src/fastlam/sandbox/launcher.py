@@ -1,8 +1,8 @@
 """Makes the process, the lane and the shared memory of an execution environment, and takes them away again.
 
-One launcher belongs to one dispatcher; all of it runs in the driver. It owns the ZeroMQ context, the zygotes and the
-directory of the sockets. Per environment it makes, and closes: a listening unix socket (handed to the worker, which
-binds to it with ZMQ_USE_FD), the PAIR socket connected to it, the memfds of output and slots.
+One launcher belongs to one dispatcher; all of it runs in the driver. It owns the zygotes and the directory of the
+sockets. Per environment it makes, and closes: a listening unix socket (handed to the worker), the lane connected to it,
+the memfds of output and slots.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import zmq
 
 from fastlam import limits
 from fastlam.sandbox.keeper import Keeper
+from fastlam.sandbox.lanes import lanes_of_kind
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.sandbox.zygotes import Zygote
 from fastlam.wire import control
@@ -34,9 +34,8 @@ class Launcher:
 
     dispatcher: Dispatcher
 
-    def __init__(self) -> None:
-        self.context = zmq.Context(io_threads=1)
-        self.context.set(zmq.MAX_SOCKETS, 65_000)
+    def __init__(self, lane: str) -> None:
+        self.lanes = lanes_of_kind(lane)
         self.directory = RuntimeDirectory()
         self.keeper = Keeper()
         self.zygotes: dict[str, Zygote] = {}
@@ -56,12 +55,9 @@ class Launcher:
             del self.zygotes[zygote.kind]
 
     def launch(self, environment: Environment) -> None:
-        """Orders the process of a new environment; what fails raises OSError or zmq.ZMQError and leaves nothing
-        open.
-        """
+        """Orders the process of a new environment; what fails raises OSError and leaves nothing open."""
         spec: LaunchSpec = environment.target.spec
         descriptors: list[int] = []
-        lane = None
         log_fd = -1
         path = f"{self.directory.path}/{environment.id}"
         try:
@@ -80,11 +76,10 @@ class Launcher:
                 descriptors += [os.dup(log_fd), os.dup(log_fd)]
             else:
                 descriptors += [_dup_or_null(1), _dup_or_null(2)]
-            descriptors.insert(0, self._spec_memfd(spec.worker, f"ipc://{path}"))
-            lane = self._connect(f"ipc://{path}", spec.frame_bytes_max)
+            descriptors.insert(0, self._spec_memfd(spec.worker))
             zygote = self.zygote(spec.zygote_kind)
-            environment.attach_lane(lane, log_fd)
-            lane, log_fd = None, -1
+            given_log_fd, log_fd = log_fd, -1
+            self.lanes.open(environment, path, spec.frame_bytes_max, given_log_fd)
             self._homes[environment.id] = zygote
             given, descriptors = descriptors, []
             zygote.fork(environment, given)
@@ -99,33 +94,21 @@ class Launcher:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-            if lane is not None:
-                lane.close(0)
             if log_fd >= 0:
                 os.close(log_fd)
 
-    def _spec_memfd(self, worker: control.WorkerSpec, endpoint: str) -> int:
+    def _spec_memfd(self, worker: control.WorkerSpec) -> int:
         environ = worker.environ
         if worker.kind == "function":
             version = environ.get("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             stream = f"{datetime.now(UTC):%Y/%m/%d}/[{version}]{os.urandom(16).hex()}"
             environ = {**environ, "AWS_LAMBDA_LOG_STREAM_NAME": stream}
-        data = control.encode(msgspec.structs.replace(worker, endpoint=endpoint, environ=environ))
+        data = control.encode(msgspec.structs.replace(worker, environ=environ))
         fd = os.memfd_create("fastlam-spec", os.MFD_CLOEXEC)
         written = 0
         while written < len(data):
             written += os.write(fd, data[written:])
         return fd
-
-    def _connect(self, endpoint: str, frame_bytes_max: int) -> zmq.Socket[bytes]:
-        lane = self.context.socket(zmq.PAIR)
-        lane.setsockopt(zmq.LINGER, 0)
-        lane.setsockopt(zmq.SNDHWM, 0)
-        lane.setsockopt(zmq.RCVHWM, 0)
-        lane.setsockopt(zmq.RECONNECT_IVL, -1)
-        lane.setsockopt(zmq.MAXMSGSIZE, frame_bytes_max)
-        lane.connect(endpoint)
-        return lane
 
     def kill(self, environment: Environment) -> bool:
         """Kills what is left of the environment's process group; its end is reported as any other. False if there is
@@ -140,8 +123,7 @@ class Launcher:
     def closed(self, environment: Environment, lane: Any) -> None:
         """The dispatcher has forgotten the environment: its lane and its socket go."""
         self._homes.pop(environment.id, None)
-        if lane is not None:
-            lane.close(0)
+        self.lanes.closed(lane)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self.directory.path}/{environment.id}")
 
@@ -150,7 +132,7 @@ class Launcher:
         for zygote in list(self.zygotes.values()):
             zygote.close()
         self.keeper.close()
-        self.context.destroy(linger=0)
+        self.lanes.close()
         self.directory.close()
 
     def disown(self) -> None:

@@ -69,7 +69,6 @@ class WorkerSpec(msgspec.Struct, kw_only=True):
 
     kind: str  # "function" or "tasks"
     title: str  # shown by ps between "fastlam: env " and the state
-    endpoint: str  # where the owner's socket connects to, for libzmq's bookkeeping
     environ: dict[str, str]
     directory: str  # working directory
     path: list[str]  # sys.path: for functions what comes before the standard library, for tasks all of it

@@ -100,8 +100,7 @@ class FunctionWorker:
             payload["errorType"],
         )
         self.channel.send(frame, self.marshaller.encode_error(payload))
-        # The dispatcher answers by killing this process; leaving at once could overtake the frame in libzmq's own
-        # thread.
+        # The dispatcher answers by killing this process.
         while type(self.channel.receive()[0]) is not Stop:
             pass
 

@@ -51,7 +51,7 @@ def rehearse() -> None:
     memory is shared instead of being written anew by each worker (some 200 KB)."""
     environ = {"AWS_EXECUTION_ENV": "AWS_Lambda_python3.13"}
     spec = control.encode(
-        control.WorkerSpec(kind="function", title="", endpoint="", environ=environ, directory="/", path=[])
+        control.WorkerSpec(kind="function", title="", environ=environ, directory="/", path=[])
     )
     path = list(sys.path)
     for _ in range(_REHEARSALS):
