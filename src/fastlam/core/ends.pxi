@@ -144,7 +144,7 @@ cdef class Ends(Placement):
                     continue
                 invocation = <Invocation>environment.held[slot]
                 state = fl_slots_state(&environment.slots, slot)
-                if state == FL_SLOT_DONE:
+                if state == FL_SLOT_DONE and not environment.broken:
                     if self._take_mirrored(environment, slot):
                         continue
                     if not grace_over:

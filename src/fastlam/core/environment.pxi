@@ -123,6 +123,7 @@ cdef class Environment:
     cdef bint timed_out                    # its own deadline fired: the kill is ours
     cdef bint second_init                  # made for one call whose INIT has failed once
     cdef bint cut_short                    # ended by `end` before it was up
+    cdef bint broken                       # it broke the protocol: nothing more that it says is believed
     cdef bint exited                       # the zygote has reaped it
     cdef int wait_status
     cdef readonly uint64_t born_ns

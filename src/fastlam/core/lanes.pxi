@@ -37,7 +37,7 @@ cdef class Lanes(Connections):
     cdef int _frame(self, Environment environment, const uint8_t *data, size_t size) except -1:
         cdef uint32_t header_bytes
         cdef object frame, payload, kind
-        if environment.state == ENVIRONMENT_DEAD:
+        if environment.state == ENVIRONMENT_DEAD or environment.broken:
             return 0
         if size < LENGTH_BYTES:
             return self._bad_frame(environment, f"a frame of {size} bytes is too short")
@@ -67,6 +67,7 @@ cdef class Lanes(Connections):
     cdef int _bad_frame(self, Environment environment, str reason) except -1:
         """Ends one environment, and nothing else, because of what it sent."""
         self.bad_frames += 1
+        environment.broken = True
         environment.end(f"the environment broke the protocol: {reason}")
         return 0
 
