@@ -171,12 +171,45 @@ def test_an_array_keeps_its_type() -> None:
     assert (memoryview(buffer).cast("B").cast("d").tolist(), more) == ([1.5, 2.5], "more")
 
 
-@given(st.lists(st.integers() | TEXTS | st.none() | st.binary(max_size=9), max_size=4), st.dictionaries(TEXTS, st.integers(), max_size=2))
+class Number(int):
+    """A number that is more than one: marshal would make a plain one of it."""
+
+
+VALUES = (
+    st.integers()
+    | st.text(st.characters())  # lone surrogates too
+    | st.none()
+    | st.booleans()
+    | st.floats()
+    | st.binary(max_size=9)
+    | st.builds(Number, st.integers())
+)
+
+
+def exact(value: Any) -> list[Any]:
+    """Equal for values that are the same in type, sign and bits."""
+    return [(type(one), repr(one)) for one in value]
+
+
+@given(st.lists(VALUES, max_size=4), st.dictionaries(TEXTS, st.integers(), max_size=2))
 def test_calls(args: list[Any], keywords: dict[str, Any]) -> None:
     raw = joined(tasks.pack_call(tuple(args), keywords, b"function", pickle.dumps))
-    function, data, buffers = tasks.unpack_parts(raw)
-    assert bytes(function) == b"function"
-    assert pickle.loads(data, buffers=buffers) == (tuple(args), keywords)
+    function, found_args, found_keywords = tasks.unpack_call(raw)
+    assert (function, type(found_args), found_keywords) == (b"function", tuple, keywords)
+    assert exact(found_args) == exact(args)
+
+
+@given(st.lists(st.tuples(VALUES, VALUES), max_size=4))
+def test_several_calls_in_one_task(arguments: list[tuple[Any, Any]]) -> None:
+    raw = joined(tasks.pack(arguments, b"function"))
+    function, found, keywords = tasks.unpack_call(raw)
+    assert (function, keywords) == (b"function", None)
+    assert [exact(each) for each in found] == [exact(each) for each in arguments]
+
+
+@given(VALUES | st.lists(VALUES))
+def test_results(value: Any) -> None:
+    assert exact([tasks.unpack(joined(tasks.pack_result(value, pickle.dumps)))]) == exact([value])
 
 
 @given(st.binary(max_size=200))

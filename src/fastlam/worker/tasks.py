@@ -85,16 +85,14 @@ class TaskWorker:
         self.channel.reply(slot, TaskResult(slot, now_ns() - before_ns, failed), reply)
 
     def _call(self, payload: bytes) -> bytes | list[Any]:
-        function_pickle, data, buffers = tasks.unpack_parts(payload)
+        function_pickle, arguments, keywords = tasks.unpack_call(payload)
         function = self.functions.get(function_pickle)
         if function is None:
             function = self._load(function_pickle)
-        loaded = pickle.loads(data, buffers=buffers) if buffers else pickle.loads(data)
-        if type(loaded) is list:
+        if keywords is None:
             # Positional arguments of several calls in one task (map with a chunksize).
-            return tasks.pack([function(*arguments) for arguments in loaded], dumps=_dumps)
-        arguments, keywords = loaded
-        return tasks.pack(function(*arguments, **keywords), dumps=_dumps)
+            return tasks.pack([function(*each) for each in arguments], dumps=_dumps)
+        return tasks.pack_result(function(*arguments, **keywords), _dumps)
 
     def _load(self, function_pickle: bytes) -> Callable[..., Any]:
         function: Callable[..., Any] = pickle.loads(function_pickle)
