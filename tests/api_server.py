@@ -5,20 +5,18 @@ joined.
 from __future__ import annotations
 
 import asyncio
-import http.client
-import io
 import json
 import threading
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import boto3
-from botocore.config import Config
+import pytest
+from botocore.exceptions import ClientError
 
+from daemon_running import ACCOUNT, REGION, Answer, bare_request, sdk_client, zipped
 from fastlam import limits
 from fastlam.api import concurrency, functions
 from fastlam.api.blocking import Workers
@@ -33,27 +31,14 @@ from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.directory import DataDirectory
 from fastlam.store.sqlite import FILE_NAME, SqliteStore
 
-ACCOUNT, REGION = "000000000000", "us-east-1"
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/lambda-role"
+ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/lambda-role"
+ARN: Final = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function"
+REPLY_SECONDS: Final = 30.0  # for any answer
 
 
 def make_zip(files: Mapping[str, str | bytes] | None = None) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in (files or {"app.py": "def handler(event, context):\n    return event\n"}).items():
-            archive.writestr(zipfile.ZipInfo(name), content)
-    return buffer.getvalue()
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
+    """A deployment package, of a function that returns its event unless told otherwise."""
+    return zipped(files or "def handler(event, context):\n    return event\n")
 
 
 @dataclass
@@ -68,30 +53,22 @@ class ApiServer:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, account: str = ACCOUNT, region: str = REGION) -> Any:
-        return boto3.client(
-            "lambda",
-            endpoint_url=self.url,
-            region_name=region,
-            aws_access_key_id=account,
-            aws_secret_access_key="test",
-            config=Config(
-                retries={"total_max_attempts": 1}, parameter_validation=False, connect_timeout=5, read_timeout=30
-            ),
+        """A client that leaves it to the server to check its input."""
+        return sdk_client(
+            self.url, account=account, region=region, parameter_validation=False, read_timeout=REPLY_SECONDS
         )
 
     def send(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, timeout: float = 30
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = REPLY_SECONDS,
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        try:
-            data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-            connection.request(method, path, data, dict(headers or {}))
-            response = connection.getresponse()
-            return Answer(
-                response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-            )
-        finally:
-            connection.close()
+        """One request without boto3 in between; a body that is not bytes is sent as JSON."""
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        return bare_request(self.port, method, path, data, headers, timeout)
 
 
 @contextmanager
@@ -155,3 +132,40 @@ def api_server(data_dir: Path, *, authorize: Authorize = authorize) -> Iterator[
         state["loop"].call_soon_threadsafe(state["stop"].set)
         thread.join(20)
         assert not thread.is_alive(), "the server did not stop"
+
+
+# ---- what tests ask ----------------------------------------------------------------------------------
+
+
+def create(client: Any, name: str = "hello", **more: Any) -> dict[str, Any]:
+    """Creates a function of that name with what is needed and what is given; None leaves a parameter out."""
+    parameters: dict[str, Any] = {
+        "FunctionName": name,
+        "Runtime": "python3.11",
+        "Role": ROLE,
+        "Handler": "app.handler",
+        "Code": {"ZipFile": make_zip()},
+    } | more
+    created: dict[str, Any] = client.create_function(
+        **{key: value for key, value in parameters.items() if value is not None}
+    )
+    return created
+
+
+def wait(client: Any, waiter: str = "function_active_v2", name: str = "hello") -> None:
+    client.get_waiter(waiter).wait(FunctionName=name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 300})
+
+
+def error_of(call: Any, *arguments: Any, **parameters: Any) -> ClientError:
+    with pytest.raises(ClientError) as caught:
+        call(*arguments, **parameters)
+    return caught.value
+
+
+def refused(call: Any, code: str, status: int, message: str, **parameters: Any) -> ClientError:
+    """The error of a call, which must be this one."""
+    error = error_of(call, **parameters)
+    assert error.response["Error"]["Code"] == code
+    assert error.response["ResponseMetadata"]["HTTPStatusCode"] == status
+    assert error.response["Error"]["Message"] == message
+    return error

@@ -1,4 +1,6 @@
-"""Options and checks for all tests: a seed that is printed, a clean environment, and nothing left behind at the end."""
+"""Options, fixtures and checks for all tests: a seed that is printed, a clean environment, a daemon where one is asked for,
+and nothing left behind at the end.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,13 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from daemon_running import Gate, RunningDaemon
 
 SEED = os.environ.get("FASTLAM_TEST_SEED") or secrets.token_hex(4)
 
@@ -45,6 +51,25 @@ def pytest_report_header() -> str:
 def rng(request: pytest.FixtureRequest) -> random.Random:
     """Randomness that the seed in pytest's header repeats, another one for each test."""
     return random.Random(f"{SEED} {request.node.nodeid}")
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[RunningDaemon]:
+    """One daemon for all tests of a module; they tell their functions apart by name."""
+    from daemon_running import running_daemon  # here, since the environment must be clean before
+
+    with running_daemon() as running:
+        yield running
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Where invocations wait for the test; see GATE_CODE."""
+    from daemon_running import Gate
+
+    own = Gate()
+    yield own
+    own.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -33,10 +33,10 @@ import boto3
 from botocore.config import Config
 
 from fastlam.runtimes.python import INTERPRETER
+from waiting import WAIT_SECONDS
 
 ACCOUNT: Final = "000000000000"
 REGION: Final = "us-east-1"
-WAIT_SECONDS: Final = 60.0  # for what must come; a test that needs so long has failed
 READY: Final = re.compile(r"fastlam \S+ is ready on (http://\S+) \(")
 
 Files = Mapping[str, str | bytes]
@@ -100,22 +100,7 @@ class RunningDaemon:
         self.lambda_ = self.client()
 
     def client(self, service: str = "lambda", account: str = ACCOUNT, region: str = REGION, **config: Any) -> Any:
-        return boto3.client(
-            service,
-            endpoint_url=self.url,
-            region_name=region,
-            aws_access_key_id=account,
-            aws_secret_access_key="test",
-            config=Config(
-                **{
-                    "retries": {"total_max_attempts": 1},
-                    "connect_timeout": 5,
-                    "read_timeout": WAIT_SECONDS,
-                    "max_pool_connections": 300,
-                    **config,
-                }
-            ),
-        )
+        return sdk_client(self.url, service, account, region, max_pool_connections=300, **config)
 
     def deploy(
         self,
@@ -170,14 +155,7 @@ class RunningDaemon:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """One request without boto3 in between, and so without its checks."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_SECONDS)
-        try:
-            connection.request(method, path, body, dict(headers or {}))
-            response = connection.getresponse()
-            fields = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, fields, response.read())
-        finally:
-            connection.close()
+        return bare_request(self.port, method, path, body, headers)
 
     def send_invoke(self, name: str, body: bytes = b"{}", **headers: str) -> Answer:
         """A bare invoke; `headers` such as Invocation_Type="Event" become X-Amz-Invocation-Type."""
@@ -265,6 +243,44 @@ def zipped(code: str | Files) -> bytes:
         for name, content in ({"app.py": code} if isinstance(code, str) else code).items():
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+def sdk_client(url: str, service: str = "lambda", account: str = ACCOUNT, region: str = REGION, **config: Any) -> Any:
+    """boto3's client for what listens there; it tries once."""
+    return boto3.client(
+        service,
+        endpoint_url=url,
+        region_name=region,
+        aws_access_key_id=account,
+        aws_secret_access_key="test",
+        config=Config(
+            **{
+                "retries": {"total_max_attempts": 1},
+                "connect_timeout": 5,
+                "read_timeout": WAIT_SECONDS,
+                **config,
+            }
+        ),
+    )
+
+
+def bare_request(
+    port: int,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = WAIT_SECONDS,
+) -> Answer:
+    """One request over a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request(method, path, body, dict(headers or {}))
+        response = connection.getresponse()
+        fields = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, fields, response.read())
+    finally:
+        connection.close()
 
 
 @contextmanager

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
-from daemon_running import WAIT_SECONDS, descendants
-
-POLL_SECONDS: Final = 0.005  # between looks at what tells of no change by itself
+from daemon_running import descendants
 
 
 def title_of(pid: int) -> str:
@@ -49,11 +44,3 @@ def send(pid: int, title: str, number: int) -> bool:
         return False
     finally:
         os.close(pidfd)
-
-
-def await_that(condition: Callable[[], object]) -> None:
-    """Returns when the condition holds; a test that waits too long has failed."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it has not come to pass"
-        time.sleep(POLL_SECONDS)

@@ -13,6 +13,6 @@ class LaunchSpec:
     """How the environments of one target are made: written by runtimes and embed, carried out by sandbox."""
 
     worker: WorkerSpec
-    zygote_kind: str = "plain"  # or "boto3"
+    zygote_kind: str = "plain"  # or another of worker.zygote
     captures_output: bool = True
     frame_bytes_max: int = limits.FRAME_BYTES_MAX  # -1: unbounded, for callers that trust their own tasks

@@ -1,28 +1,28 @@
-"""Fixtures of the integration tests: a daemon for each module, and packages from the registry to put into functions."""
+"""Fixtures of the integration tests: the API alone, and packages from the registry to put into functions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from daemon_running import Gate, RunningDaemon, running_daemon
+from api_server import ApiServer, api_server
 from real_packages import PackageCache
 
 
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[RunningDaemon]:
-    """One daemon for all tests of a module; they tell their functions apart by name."""
-    with running_daemon() as running:
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ApiServer]:
+    """The Lambda API without the data plane, on an empty data directory."""
+    with api_server(tmp_path / "data") as running:
         yield running
 
 
 @pytest.fixture
-def gate() -> Iterator[Gate]:
-    """Where invocations wait for the test; see GATE_CODE."""
-    own = Gate()
-    yield own
-    own.close()
+def client(server: ApiServer) -> Any:
+    """boto3's client for `server`."""
+    return server.client()
 
 
 @pytest.fixture(scope="session")

@@ -179,7 +179,7 @@ def test_the_zygote_dies(tmp_path: Path) -> None:
         for turn in range(3):
             hold = tasks.Hold(executor, tmp_path, 2)
             behind = [executor.submit(tasks.note, str(lines), 100 * turn + number) for number in range(50)]
-            os.kill(executor._engine.launcher.zygotes["plain"].process.pid, signal.SIGKILL)
+            os.kill(executor._engine.launcher.zygotes["embedded"].process.pid, signal.SIGKILL)
             for future in hold.futures:
                 with pytest.raises(WorkerDied, match="killed"):
                     future.result(timeout=60)

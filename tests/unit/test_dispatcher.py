@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_dispatcher_pools import NoLauncher
 
 from fastlam import limits
 from fastlam.config import LANE_KINDS
@@ -26,11 +24,10 @@ from fastlam.core.dispatcher import (
     FunctionPool,
     Invocation,
     Target,
-    forget_randomness,
-    request_id,
 )
 from fastlam.dispatch.faults import Faults
 from fastlam.sandbox.launcher import Launcher
+from no_launcher import NoLauncher
 
 STATISTICS = {
     "submitted",
@@ -63,37 +60,6 @@ def function(name: str = "f") -> Target:
     return Target(name, None, FunctionPool(AccountPool("0" * 12, "us-east-1", 1000), name), 1000)
 
 
-# --- request ids --------------------------------------------------------------------------------------
-
-
-def test_request_ids_are_random_uuids() -> None:
-    identifiers = [request_id() for _ in range(20_000)]
-    assert len(set(identifiers)) == 20_000
-    for identifier in identifiers[:2000]:
-        parsed = uuid.UUID(identifier)
-        assert (str(parsed), parsed.version, parsed.variant) == (identifier, 4, uuid.RFC_4122)
-    bits = sum(uuid.UUID(identifier).int >> 127 for identifier in identifiers)
-    assert 9_000 < bits < 11_000
-
-
-def test_request_ids_differ_after_a_fork() -> None:
-    request_id()  # the pool of random bytes is filled
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            forget_randomness()  # as the embedded engine's hook does
-            os.write(write, "\n".join(request_id() for _ in range(50)).encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    assert os.waitpid(child, 0)[1] == 0
-    with os.fdopen(read) as pipe:
-        theirs = pipe.read().split()
-    assert len(theirs) == 50
-    assert not set(theirs) & {request_id() for _ in range(500)}
-
-
 # --- calls --------------------------------------------------------------------------------------------
 
 
@@ -110,11 +76,6 @@ def test_a_call_that_waits_for_an_environment(dispatcher: Dispatcher) -> None:
     assert (call.done, call.outcome) == (True, OUTCOME_CANCELLED)
     assert not dispatcher.cancel(call)
     assert call.target.pool.running == 0
-
-
-def test_the_id_that_a_caller_gives_is_kept() -> None:
-    assert Invocation(function(), b"{}", "given").request_id == "given"
-    assert Invocation(Target("tasks", None), b"").request_id is None
 
 
 def test_a_target_has_bounds() -> None:

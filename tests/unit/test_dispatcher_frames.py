@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 import pytest
 
 from fastlam import limits
 from fastlam.core.dispatcher import OUTCOME_FUNCTION_ERROR, OUTCOME_OK, Invocation
 from fastlam.wire import frames
-from played_environments import Played, Stage, staged
+from played_environments import Played, Stage
 
 
 def encoded(header: frames.Frame | bytes, payload: bytes = b"") -> bytes:
     """A frame as it stands in a message; bytes where no frame may be."""
     data = header if isinstance(header, bytes) else msgspec.msgpack.encode(header)
     return len(data).to_bytes(4, "little") + data + payload
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with staged() as made:
-        yield made
 
 
 def begun(stage: Stage) -> tuple[Invocation, Played]:
@@ -62,7 +54,7 @@ def test_a_frame_out_of_place_ends_this_environment_only(stage: Stage, data: byt
     bad.say(data)
     stage.drive()
     assert (call.outcome, call.error_type) == (OUTCOME_FUNCTION_ERROR, "Runtime.ExitError")
-    assert "broke the protocol" in call.error
+    assert "broke the protocol" in (call.error or "")
     assert stage.dispatcher.environments_all() == [good.environment]
     assert not other.done
     assert stage.dispatcher.statistics()["bad_frames"] == 1

@@ -30,7 +30,7 @@ class Engine:
         )
         self.launcher.dispatcher = self.dispatcher
         try:
-            self.dispatcher.run_as_driver(lambda: self.launcher.zygote("plain"))
+            self.dispatcher.run_as_driver(lambda: self.launcher.zygote("embedded"))
             self.dispatcher.ensure_background()
         except BaseException:
             self._close()

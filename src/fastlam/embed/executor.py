@@ -82,7 +82,7 @@ class Executor(StandardExecutor):
         max_tasks_per_child: int | None = None,
     ) -> None:
         if max_workers is None:
-            max_workers = len(os.sched_getaffinity(0)) or 1
+            max_workers = _usable_cpus()
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -108,7 +108,7 @@ class Executor(StandardExecutor):
         self._dispatcher = self._engine.dispatcher
         self._target = Target(
             spec.title,
-            LaunchSpec(spec, captures_output=False, frame_bytes_max=-1),
+            LaunchSpec(spec, zygote_kind="embedded", captures_output=False, frame_bytes_max=-1),
             slots_per_environment=limits.SLOTS_PER_ENVIRONMENT,
             environments_max=max_workers,
             tasks_per_environment_max=max_tasks_per_child or 0,
@@ -373,10 +373,17 @@ def _death(invocation: Invocation) -> str:
     return f"The worker that ran this task ended: {how}{reason}. Other tasks are not affected."
 
 
+def _usable_cpus() -> int:
+    """From Python 3.13 on also what `-X cpu_count` and PYTHON_CPU_COUNT say."""
+    if sys.version_info >= (3, 13):
+        count = os.process_cpu_count()
+    else:
+        count = len(os.sched_getaffinity(0))
+    return count or 1
+
+
 def _working_directory() -> str:
     try:
         return os.getcwd()
     except FileNotFoundError:
         return "/"
-
-

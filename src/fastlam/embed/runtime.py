@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 import msgspec
@@ -30,16 +30,77 @@ from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.telemetry.logs import FunctionLog
 
+if TYPE_CHECKING:
+    from fastlam.core.dispatcher import Dispatcher
+
 __all__ = ["Runtime", "Throttled"]
 
 Handler = Callable[[Any, Any], Any]
+
+
+class _Holdings:
+    """What a Runtime has open: nothing until something needs it. Apart from the Runtime, since its finalizer closes
+    it.
+    """
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.targets: list[Target] = []
+        self._lock = threading.Lock()
+        self._engine: engine.Engine | None = None
+        self._scratch: RuntimeDirectory | None = None
+        self._artifacts: ArtifactStore | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether this process is a fork of the one that all of it belongs to."""
+        return os.getpid() != self.pid if self._engine is None else self._engine.foreign
+
+    @property
+    def engine(self) -> engine.Engine:
+        """What runs environments; inline functions do without."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = engine.acquire()
+            return self._engine
+
+    @property
+    def scratch(self) -> RuntimeDirectory:
+        """Where code that comes as a zip is unpacked."""
+        with self._lock:
+            if self._scratch is None:
+                self._scratch = RuntimeDirectory()
+                self._artifacts = ArtifactStore(self._scratch.path)
+            return self._scratch
+
+    def put_zip(self, data: bytes) -> Path:
+        """The directory with the content of the zip."""
+        assert self.scratch is not None and self._artifacts is not None
+        return self._artifacts.put_zip(data).directory
+
+    def close(self) -> None:
+        """Called once, by the finalizer."""
+        if self.foreign:
+            # Processes and directory are the parent's.
+            return
+        if self._engine is not None:
+            dispatcher = self._engine.dispatcher
+            if dispatcher.driving_here:
+                # Collected as garbage in the middle of a completion callback, which must not wait.
+                threading.Thread(target=self.close, name="fastlam-close").start()
+                return
+            for target in self.targets:
+                _dismiss(dispatcher, target)
+            self._engine.release()
+        if self._scratch is not None:
+            self._scratch.close()
 
 
 class Runtime:
     """A context manager that owns functions; leaving it ends their environments.
 
     ``FASTLAM_INLINE=1`` in the environment, or ``inline=True``, runs handlers in the calling process instead, so that
-    breakpoints work.
+    breakpoints work; no other process is started then.
     """
 
     def __init__(
@@ -57,11 +118,10 @@ class Runtime:
         self._endpoint_url = endpoint_url
         self._pool = AccountPool(account, region, concurrency)
         self._functions: dict[str, Function | InlineFunction] = {}
-        self._scratch = RuntimeDirectory()
-        self._artifacts = ArtifactStore(self._scratch.path)
-        self._engine = engine.acquire()
-        self._targets: list[Target] = []
-        self._finalizer = weakref.finalize(self, _close, self._engine, self._targets, self._scratch)
+        self._holdings = _Holdings()
+        self._finalizer = weakref.finalize(self, self._holdings.close)
+        if not self.inline:
+            _ = self._engine  # processes that take a while to come up are better begun at once
 
     def function(
         self,
@@ -103,12 +163,13 @@ class Runtime:
         if reserved is not None:
             pool.set_reserved(reserved)
         target = Target(f"{name}:{record.version}", spec, pool, timeout * 1000, log=log)
+        dispatcher = self._engine.dispatcher
         previous = self._functions.get(name)
         if isinstance(previous, Function):
-            self._engine.dispatcher.run_as_driver(lambda: self._engine.dispatcher.retire(previous.target))
-        function = Function(name, arn, self._engine.dispatcher, target, self._check)
+            dispatcher.run_as_driver(lambda: dispatcher.retire(previous.target))
+        function = Function(name, arn, dispatcher, target, self._check)
         self._functions[name] = function
-        self._targets.append(target)
+        self._holdings.targets.append(target)
         return function
 
     def _directory(self, handler: Handler | str, code: str | os.PathLike[str] | bytes | None) -> Path:
@@ -117,12 +178,12 @@ class Runtime:
                 raise ValueError(f"handler {handler!r} is a name: give code= (a directory, a zip file or its bytes)")
             return Path.cwd()
         if isinstance(code, bytes):
-            return self._artifacts.put_zip(code).directory
+            return self._holdings.put_zip(code)
         path = Path(code).absolute()
         if path.is_dir():
             return path
         if path.is_file():
-            return self._artifacts.put_zip(path.read_bytes()).directory
+            return self._holdings.put_zip(path.read_bytes())
         raise FileNotFoundError(f"code={os.fspath(code)!r} is neither a directory nor a zip file")
 
     def _record(
@@ -144,12 +205,21 @@ class Runtime:
             last_modified="",
         )
 
+    @property
+    def _engine(self) -> engine.Engine:
+        return self._holdings.engine
+
+    @property
+    def _scratch(self) -> RuntimeDirectory:
+        return self._holdings.scratch
+
     def _check(self) -> None:
         if not self._finalizer.alive:
             raise FastlamError("this Runtime has been closed")
-        if self._engine.foreign:
+        if self._holdings.foreign:
             raise FastlamError(
-                f"this Runtime belongs to process {self._engine.pid}, of which this one is a fork: make a Runtime here"
+                f"this Runtime belongs to process {self._holdings.pid}, of which this one is a fork: make a Runtime"
+                " here"
             )
 
     def close(self) -> None:
@@ -175,28 +245,16 @@ def _with_callable(spec: LaunchSpec, handler: Handler, directory: Path) -> Launc
         preparation=prepared,
         path=[os.path.abspath(entry) if entry else os.getcwd() for entry in sys.path],
     )
-    return LaunchSpec(worker, zygote_kind="plain")
+    return LaunchSpec(worker, zygote_kind="embedded")
 
 
 def _name_of(handler: Handler) -> str:
     return f"{getattr(handler, '__module__', '?')}.{getattr(handler, '__qualname__', type(handler).__name__)}"
 
 
-def _close(owner: engine.Engine, targets: list[Target], scratch: RuntimeDirectory) -> None:
-    if owner.foreign:
-        # The directory is the parent's.
-        return
-    dispatcher = owner.dispatcher
-    if dispatcher.driving_here:
-        # Collected as garbage in the middle of a completion callback, which must not wait.
-        threading.Thread(target=_close, args=(owner, targets, scratch), name="fastlam-close").start()
-        return
-    for target in targets:
-        # What waits is given up first: it would have new environments started in the place of those that are killed.
-        dispatcher.run_as_driver(lambda target=target: dispatcher.take_waiting(target))  # type: ignore[misc]
-        dispatcher.run_as_driver(lambda target=target: dispatcher.dismiss(target, True))  # type: ignore[misc]
-        dispatcher.drive_until(lambda target=target: not dispatcher.environments_of(target), 10.0)  # type: ignore[misc]
-    owner.release()
-    scratch.close()
-
-
+def _dismiss(dispatcher: Dispatcher, target: Target) -> None:
+    """Ends the target's environments and returns when they are gone."""
+    # What waits is given up first: it would have new environments started in the place of those that are killed.
+    dispatcher.run_as_driver(lambda: dispatcher.take_waiting(target))
+    dispatcher.run_as_driver(lambda: dispatcher.dismiss(target, True))
+    dispatcher.drive_until(lambda: not dispatcher.environments_of(target), 10.0)

@@ -93,13 +93,7 @@ def hide_runtime_modules(*, keep_boto3: bool = False) -> None:
     """
     kept = BOTO3_PACKAGES if keep_boto3 else {}
     names = [name for name, module in sys.modules.items() if not _stays(name, module, kept)]
-    hidden = [sys.modules.pop(name) for name in names]
-    # The program's own module is hidden too, but `__main__` has to exist. One without a file keeps multiprocessing from
-    # running it again.
-    program = ModuleType("__main__")
-    for name in _PROGRAM_NAMES & sys.modules.keys():
-        hidden.append(sys.modules[name])
-        sys.modules[name] = program
+    hidden = [*(sys.modules.pop(name) for name in names), *hide_program()]
     directories = [entry for entry in sys.path if not _is_stdlib_entry(entry)]
     for finder in sys.meta_path:
         if isinstance(finder, RuntimePackagesFinder):
@@ -110,6 +104,18 @@ def hide_runtime_modules(*, keep_boto3: bool = False) -> None:
     sys.path_importer_cache.clear()
     set_path(())
     sys.meta_path.append(RuntimePackagesFinder(_holding_packages(directories), hidden))
+
+
+def hide_program() -> list[ModuleType]:
+    """Puts an empty module in the place of the program's own, which it returns; without a file, so that multiprocessing
+    does not run it again.
+    """
+    program = ModuleType("__main__")
+    hidden = []
+    for name in _PROGRAM_NAMES & sys.modules.keys():
+        hidden.append(sys.modules[name])
+        sys.modules[name] = program
+    return hidden
 
 
 def set_path(entries: Iterable[str]) -> None:

@@ -7,52 +7,32 @@ import contextlib
 import importlib
 import multiprocessing.spawn  # noqa: F401 - preloaded for tasks
 import os
+import pickle
 import resource
+import runpy
 import sys
 import time
-from types import ModuleType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import setproctitle
 
 from fastlam.core.channel import Channel, StateTitle, line_buffer_c_stdio, replace_environment
 from fastlam.wire import control
+from fastlam.wire import tasks as wire_tasks
 from fastlam.worker import functions, imports, logs, tasks
 from fastlam.worker.context import ContextFactory
 from fastlam.worker.marshaller import Marshaller
-
-
-class ImportSystem(NamedTuple):
-    """The interpreter's import system as it was before the runtime's modules were hidden."""
-
-    meta_path: list[Any]
-    path_hooks: list[Any]
-    modules: dict[str, ModuleType]
-
-    def restore(self, path: list[str]) -> None:
-        """For workers that run the calling program's own code: its path, and the finders that an editable installation
-        has put in place. Modules that the zygote has loaded are the ones that the program itself has loaded to get
-        here.
-        """
-        sys.meta_path[:], sys.path_hooks[:] = self.meta_path, self.path_hooks
-        sys.path_importer_cache.clear()
-        sys.path[:] = path
-        main = sys.modules["__main__"]
-        sys.modules.update(self.modules)
-        sys.modules["__main__"] = main
-
 
 _REHEARSALS: Final = 12  # the interpreter specialises code after eight
 OPEN_FILES_MAX: Final = 1024  # as in Lambda
 
 
-def rehearse() -> None:
-    """Runs, in the zygote, what every worker will run: the interpreter's caches and counters are then warm, and their
-    memory is shared instead of being written anew by each worker (some 200 KB)."""
+def rehearse_function() -> None:
+    """Runs, in the zygote, what every worker of a function will run: the interpreter's caches and counters are then
+    warm, and their memory is shared instead of being written anew by each worker (some 200 KB).
+    """
     environ = {"AWS_EXECUTION_ENV": "AWS_Lambda_python3.13"}
-    spec = control.encode(
-        control.WorkerSpec(kind="function", title="", environ=environ, directory="/", path=[])
-    )
+    spec = control.encode(control.WorkerSpec(kind="function", title="", environ=environ, directory="/", path=[]))
     path = list(sys.path)
     for _ in range(_REHEARSALS):
         control.decode_spec(spec)
@@ -67,11 +47,26 @@ def rehearse() -> None:
         sys.path[:] = path
 
 
-def start_worker(caller_imports: ImportSystem, descriptors: list[int]) -> int:
-    """Runs a worker to its end; returns the exit status of the process.
+def rehearse_tasks() -> None:
+    """As `rehearse_function`, for workers that import a program's main module and run tasks (more than 1 MB each)."""
+    program = os.memfd_create("fastlam-rehearsal")
+    os.write(program, b"import os\ndef task(argument):\n    return argument\n")
+    spec = control.WorkerSpec(kind="tasks", title="", environ={}, directory="/", path=[])
+    worker = tasks.TaskWorker(None, spec, None, 0)  # type: ignore[arg-type]
+    arguments: tuple[tuple[Any, ...], ...] = ((1,), ([],))  # marshalled, pickled
+    calls = [wire_tasks.pack_call(each, {}, pickle.dumps(id), pickle.dumps) for each in arguments]
+    try:
+        for _ in range(_REHEARSALS):
+            control.decode_spec(control.encode(spec))
+            runpy.run_path(f"/proc/self/fd/{program}", run_name="__mp_main__")
+            for call in calls:
+                worker._call(call)  # type: ignore[arg-type]
+    finally:
+        os.close(program)
 
-    `caller_imports` is what the runtime's modules were hidden from; `descriptors` are those of wire.control.Fork.
-    """
+
+def start_worker(descriptors: list[int]) -> int:
+    """Runs a worker to its end; returns its exit status. `descriptors` are those of wire.control.Fork."""
     spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd = descriptors
     started_ns = time.monotonic_ns()
     spec = _read_spec(spec_fd)
@@ -115,7 +110,10 @@ def start_worker(caller_imports: ImportSystem, descriptors: list[int]) -> int:
     if is_function and not spec.preparation:
         imports.set_path(spec.path)
     else:
-        caller_imports.restore(spec.path)
+        # The calling program's own code: nothing is hidden from it. What did not exist for the zygote may by now.
+        sys.path[:] = spec.path
+        for entry in [entry for entry, finder in sys.path_importer_cache.items() if finder is None]:
+            del sys.path_importer_cache[entry]
     status = 0
     try:
         worker.run()
@@ -164,5 +162,3 @@ def _run_exit_functions() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):
             stream.flush()
-
-

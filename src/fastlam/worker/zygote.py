@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import gc
+import importlib
 import os
 import select
 import signal
@@ -24,6 +24,9 @@ from pathlib import Path
 from fastlam.core.channel import settle_child
 from fastlam.wire import control
 
+# By the kind of zygote, what its workers would otherwise import one by one: a program that embeds fastlam has imported
+# these itself, and each worker of an executor imports the program's main module.
+PRELOADED = {"embedded": ("fastlam.embed.executor", "fastlam.embed.runtime")}
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -185,7 +188,7 @@ class Zygote:
 
 
 def main(owner_fd: int, kind: str) -> None:
-    """Becomes a zygote of `kind` ("plain" or "boto3") whose owner holds the other end of `owner_fd`."""
+    """Becomes a zygote of `kind` ("plain", "boto3" or "embedded") whose owner holds the other end of `owner_fd`."""
     started_ns = time.monotonic_ns()
     # SIGTERM and not SIGKILL: descendants that only this process can find are killed on the way out (see Zygote.run).
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -198,19 +201,24 @@ def main(owner_fd: int, kind: str) -> None:
     import setproctitle
 
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    setproctitle.setproctitle(f"fastlam: zygote python{version}" + (" boto3" if kind == "boto3" else ""))
+    setproctitle.setproctitle(f"fastlam: zygote python{version}" + ("" if kind == "plain" else f" {kind}"))
     # Imported before the first fork, so that every worker has them for nothing.
     from fastlam.worker import imports, start
 
-    start.rehearse()
-    caller_imports = start.ImportSystem(list(sys.meta_path), list(sys.path_hooks), dict(sys.modules))
-    imports.hide_runtime_modules()
+    for name in PRELOADED.get(kind, ()):
+        importlib.import_module(name)
+    start.rehearse_function()
+    if kind == "embedded":
+        start.rehearse_tasks()
+        imports.hide_program()
+    else:
+        imports.hide_runtime_modules()
     if kind == "boto3":
         imports.preload_boto3()
         imports.hide_runtime_modules(keep_boto3=True)
     os.chdir("/")
     gc.collect()
     gc.freeze()
-    zygote = Zygote(owner, functools.partial(start.start_worker, caller_imports))
+    zygote = Zygote(owner, start.start_worker)
     zygote.send(control.Up(os.getpid(), time.monotonic_ns() - started_ns), [])
     zygote.run()
