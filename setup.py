@@ -80,6 +80,7 @@ HOT_MODULES = [] if pure or debug or coverage or sanitize else [
         "api.invoke",
         "embed.executor",
         "embed.future",
+        "embed.pickling",
         "http.connection",
         "http.request",
         "wire.tasks",

@@ -8,23 +8,33 @@ cdef class Connections(Driver):
         """Posts one frame; `payload` is bytes or a list of buffers that belong to one another."""
         cdef uint8_t[SHORT_BYTES_MAX] short
         cdef uint8_t[FL_ZMTP_HEADER_BYTES_MAX + LENGTH_BYTES] head
+        cdef uint8_t *end
         cdef uint32_t header_bytes = <uint32_t>PyBytes_GET_SIZE(header)
         cdef size_t total = LENGTH_BYTES + header_bytes, start
         cdef iovec part
         cdef ssize_t sent
+        cdef bint short_enough = not environment.backlog
         if environment.socket is not None:
             return self._send_by_libzmq(environment, header, payload)
         if environment.lane_fd < 0 or environment.lane_closed_ns:
             return 0
-        if type(payload) is bytes and not environment.backlog and (
-            FL_ZMTP_HEADER_BYTES_MAX + total + PyBytes_GET_SIZE(payload) <= SHORT_BYTES_MAX
-        ):
+        if type(payload) is bytes:
+            payload = [payload]
+        for buffer in payload:
+            if type(buffer) is bytes:
+                total += PyBytes_GET_SIZE(buffer)
+            else:
+                total += <size_t>buffer.nbytes
+                short_enough = False
+        if short_enough and FL_ZMTP_HEADER_BYTES_MAX + total <= SHORT_BYTES_MAX:
             # The usual case: everything in one piece on the stack, one system call.
-            total += PyBytes_GET_SIZE(payload)
             start = fl_zmtp_header(short, total)
             memcpy(short + start, &header_bytes, LENGTH_BYTES)
             memcpy(short + start + LENGTH_BYTES, PyBytes_AS_STRING(header), header_bytes)
-            memcpy(short + start + LENGTH_BYTES + header_bytes, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+            end = short + start + LENGTH_BYTES + header_bytes
+            for buffer in payload:
+                memcpy(end, PyBytes_AS_STRING(buffer), PyBytes_GET_SIZE(buffer))
+                end += PyBytes_GET_SIZE(buffer)
             part.iov_base = short
             part.iov_len = start + total
             sent = fl_zmtp_write(&environment.connection, &part, 1)
@@ -34,14 +44,11 @@ cdef class Connections(Driver):
                 environment.backlog.append(memoryview(PyBytes_FromStringAndSize(<char *>short + sent, part.iov_len - sent)))
                 self._watch_writable(environment, True)
             return 0
-        views = [memoryview(buffer).cast("B") for buffer in ([payload] if type(payload) is bytes else payload)]
-        for view in views:
-            total += <size_t>view.nbytes
         start = fl_zmtp_header(head, total)
         memcpy(head + start, &header_bytes, LENGTH_BYTES)
         clear = not environment.backlog
         environment.backlog.append(memoryview(PyBytes_FromStringAndSize(<char *>head, start + LENGTH_BYTES) + header))
-        environment.backlog.extend([view for view in views if view.nbytes])
+        environment.backlog.extend([memoryview(buffer).cast("B") for buffer in payload if len(buffer)])
         if clear:
             self._write_backlog(environment)
         return 0

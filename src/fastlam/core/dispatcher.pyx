@@ -66,7 +66,7 @@ cdef enum:
     ZMQ_POLLIN = 1
     ZMQ_POLLOUT = 2
     EVENTS_MAX = 64
-    SHORT_BYTES_MAX = 4096       # frames up to this size are put together on the stack
+    SHORT_BYTES_MAX = 8192       # frames up to this size are put together on the stack
     BACKLOG_PARTS_MAX = 64       # buffers of one write
     DRAIN_READS_MAX = 4096       # of the lane of a process that has ended
     LANE_GRACE_NS = 500000000    # between the end of a lane and the report of its process's exit

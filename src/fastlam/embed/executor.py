@@ -123,7 +123,8 @@ class Executor(StandardExecutor):
     # -- submitting -------------------------------------------------------------------------------
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        self._check_usable()
+        if self._shutdown or _exiting or self._broken is not None or self._engine.foreign:
+            self._check_usable()
         future: TaskFuture[T] = TaskFuture(self._dispatcher)
         try:
             payload = tasks.pack_call(args, kwargs, self._pickle(fn), self._pickle.dumps)
