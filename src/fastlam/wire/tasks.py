@@ -26,6 +26,7 @@ _PLAIN: Final = 1 << 31
 _PLAIN_RESULT: Final = _HEAD.pack(_PLAIN, 0)
 _MARSHAL_VERSION: Final = 2  # the last one that does not look for equal objects
 _NO_KEYWORDS: Final[dict[str, Any]] = {}
+_JOINED_BYTES_MAX: Final = 65_536  # longer pickles are neither copied to be joined to their head nor to be cut from it
 _LENGTHS: Final = tuple(struct.Struct(f"<{count}Q") for count in range(17))
 
 Dumps = Callable[..., bytes]
@@ -40,7 +41,8 @@ def pack(value: Any, function: bytes = b"", dumps: Dumps = pickle.dumps) -> byte
     buffers: list[pickle.PickleBuffer] = []
     data = dumps(value, protocol=5, buffer_callback=buffers.append)
     if not buffers:
-        return (_HEAD.pack(len(function), 0) if function else _NO_BUFFERS_NO_FUNCTION) + function + data
+        head = (_HEAD.pack(len(function), 0) if function else _NO_BUFFERS_NO_FUNCTION) + function
+        return head + data if len(data) <= _JOINED_BYTES_MAX else [head, data]
     views = [buffer.raw() for buffer in buffers]
     lengths = _lengths(len(views)).pack(*(view.nbytes for view in views))
     return [_HEAD.pack(len(function), len(views)) + lengths + function + data, *views]
@@ -85,9 +87,9 @@ def unpack_parts(payload: bytes) -> tuple[bytes, memoryview | bytes, list[memory
     function_bytes, count = _HEAD.unpack_from(payload)
     position = _HEAD.size
     if count == 0:
-        if function_bytes == 0:
-            return b"", payload[position:], []
         split = position + function_bytes
+        if len(payload) > _JOINED_BYTES_MAX:
+            return payload[position:split], memoryview(payload)[split:], []
         return payload[position:split], payload[split:], []
     lengths_struct = _lengths(count)
     lengths = lengths_struct.unpack_from(payload, position)
