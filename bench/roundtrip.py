@@ -1,7 +1,7 @@
 """Runtime.invoke of a tiny handler against two libzmq PAIR sockets that do nothing but answer, both over ipc.
 
-The floor is bench/native/zmq_pingpong.c with pyzmq's own libzmq and messages of the size of our frames. Neither side is
-bound to a CPU.
+The floor is bench/native/zmq_pingpong.c with pyzmq's own libzmq and messages of the size of our frames; unix_pingpong.c
+shows what is left of it without any protocol. No side is bound to a CPU.
 """
 
 from __future__ import annotations
@@ -60,13 +60,20 @@ def run(topic: Topic) -> None:
     program: Path | None = None
     if shutil.which("cc"):
         program = build_program("zmq_pingpong.c", Path(tempfile.gettempdir()), libraries=("-ldl",))
+        plain_program = build_program("unix_pingpong.c", Path(tempfile.gettempdir()))
     else:
         topic.missing("the C ping-pong", "a C compiler (Debian: apt-get install gcc)")
 
     def floor() -> Metrics:
         with tempfile.TemporaryDirectory(prefix="zmq-") as directory:
-            words = [libzmq_path(), f"ipc://{directory}/s", str(count), str(request_bytes), str(reply_bytes)]
-            said = subprocess.run([program, *words], check=True, capture_output=True, text=True, timeout=300)
+            return figures(program, libzmq_path(), f"ipc://{directory}/s")
+
+    def plain_floor() -> Metrics:
+        return figures(plain_program)
+
+    def figures(*words: Any) -> Metrics:
+        sizes = [str(count), str(request_bytes), str(reply_bytes)]
+        said = subprocess.run([*words, *sizes], check=True, capture_output=True, text=True, timeout=300)
         p50, p90, p99 = (float(word) / 1e3 for word in said.stdout.split())
         return {"round trip p50": p50, "p90": p90, "p99": p99}
 
@@ -88,6 +95,7 @@ def run(topic: Topic) -> None:
         sides = {"fastlam Runtime.invoke": fastlam}
         if program is not None:
             sides["libzmq PAIR over ipc, C"] = floor
+            sides["plain unix socket, C"] = plain_floor
         # Short turns, many of them: what else the machine does changes from second to second.
         rounds = topic.rounds * topic.scale(3, 1)
         topic.in_turns(sides, {"round trip p50": "µs", "p90": "µs", "p99": "µs"}, rounds)
@@ -98,4 +106,9 @@ def run(topic: Topic) -> None:
             ("fastlam Runtime.invoke", "round trip p50"),
             ("libzmq PAIR over ipc, C", "round trip p50"),
             at_most=1.6,
+        )
+        topic.ratio(
+            "Runtime.invoke p50 / plain socket p50",
+            ("fastlam Runtime.invoke", "round trip p50"),
+            ("plain unix socket, C", "round trip p50"),
         )

@@ -2,19 +2,17 @@
  *
  * zmq_pingpong LIBZMQ ENDPOINT COUNT REQUEST_BYTES REPLY_BYTES
  *     LIBZMQ is the shared library that pyzmq carries, so that both sides of a comparison run the same one.
- *     Prints the median, the 90th and the 99th percentile in nanoseconds. The first tenth is warm-up and not counted.
+ *     Prints what round_trips.h says.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "round_trips.h"
 
 enum { ZMQ_PAIR = 0, BYTES_MAX = 1 << 20 };
 
@@ -53,17 +51,6 @@ static void load(const char *path) {
     *(void **)&connect_to = symbol(library, "zmq_connect");
     *(void **)&send_bytes = symbol(library, "zmq_send");
     *(void **)&receive_bytes = symbol(library, "zmq_recv");
-}
-
-static uint64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static int ascending(const void *left, const void *right) {
-    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
-    return (a > b) - (a < b);
 }
 
 static void answer(const char *endpoint, long count, size_t reply_bytes, char *buffer) {
@@ -118,9 +105,6 @@ int main(int argc, char **argv) {
     ctx_term(context);
     int status = 0;
     waitpid(child, &status, 0);
-    long skipped = count / 10, counted = count - skipped;
-    qsort(times + skipped, (size_t)counted, sizeof *times, ascending);
-    printf("%llu %llu %llu\n", (unsigned long long)times[skipped + counted / 2],
-           (unsigned long long)times[skipped + counted * 9 / 10], (unsigned long long)times[skipped + counted * 99 / 100]);
+    report(times, count);
     return status;
 }
