@@ -6,8 +6,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83 /* of Linux 6.16 */
+#endif
 
 enum {
     GREETING_BYTES = 64,
@@ -70,13 +75,10 @@ static void shrink(fl_zmtp *connection)
     }
 }
 
-int fl_zmtp_fill(fl_zmtp *connection)
+int64_t fl_zmtp_fill(fl_zmtp *connection)
 {
     size_t held = connection->end - connection->start;
     size_t room = connection->wanted;
-    if (held == 0) {
-        shrink(connection);
-    }
     if (room > TRUSTED_BYTES && held < room / 2) {
         room = held * 2 > TRUSTED_BYTES ? held * 2 : TRUSTED_BYTES;
     }
@@ -87,9 +89,15 @@ int fl_zmtp_fill(fl_zmtp *connection)
     ssize_t got = read(connection->fd, connection->buffer + connection->end, connection->capacity - connection->end);
     if (got > 0) {
         connection->end += (size_t)got;
-        return 0;
+        return got;
     }
     return got == 0 ? -EPIPE : errno == ECONNRESET ? -EPIPE : -errno;
+}
+
+int64_t fl_zmtp_unread(const fl_zmtp *connection)
+{
+    int bytes = 0;
+    return ioctl(connection->fd, FIONREAD, &bytes) == 0 && bytes > 0 ? bytes : 0;
 }
 
 static uint64_t big_endian(const uint8_t *bytes)
@@ -105,6 +113,9 @@ static uint64_t big_endian(const uint8_t *bytes)
 static int next_frame(fl_zmtp *connection, uint8_t *flags, const uint8_t **data, size_t *size)
 {
     size_t held = connection->end - connection->start;
+    if (held == 0) {
+        shrink(connection); /* at once: it may be long before anything more comes */
+    }
     const uint8_t *frame = connection->buffer + connection->start;
     size_t header = 2;
     if (held > 0) {
@@ -178,6 +189,10 @@ int fl_zmtp_open(fl_zmtp *out, int fd, uint64_t message_bytes_max)
     memset(out, 0, sizeof *out);
     out->fd = fd;
     out->message_bytes_max = message_bytes_max < MESSAGE_BYTES_MAX ? message_bytes_max : MESSAGE_BYTES_MAX;
+    /* Descriptors that come with bytes are closed by whoever reads these, and the close of a socket that lingers takes as long as its
+     * owner has said. A kernel that cannot refuse them leaves that open. */
+    int no = 0;
+    (void)setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &no, sizeof no);
     return begin(out, OWNER_BUFFER_BYTES);
 }
 
@@ -192,9 +207,11 @@ int fl_zmtp_accept(fl_zmtp *out, int listen_fd)
     }
     int rc = begin(out, WORKER_BUFFER_BYTES);
     while (rc == 0 && (rc = shake_hands(out)) == -EAGAIN) {
+        int64_t got;
         do {
-            rc = fl_zmtp_fill(out);
-        } while (rc == -EINTR);
+            got = fl_zmtp_fill(out);
+        } while (got == -EINTR);
+        rc = got < 0 ? (int)got : 0;
     }
     if (rc != 0) {
         fl_zmtp_close(out);
@@ -210,18 +227,13 @@ int64_t fl_zmtp_next(fl_zmtp *connection, const uint8_t **data)
             return rc;
         }
     }
-    for (;;) {
-        uint8_t flags = 0;
-        size_t size = 0;
-        int rc = next_frame(connection, &flags, data, &size);
-        if (rc != 0) {
-            return rc;
-        }
-        if (!(flags & FLAG_COMMAND)) {
-            return (int64_t)size;
-        }
-        /* Commands after READY (heartbeats, which nobody has asked for) mean nothing here. */
+    uint8_t flags = 0;
+    size_t size = 0;
+    int rc = next_frame(connection, &flags, data, &size);
+    if (rc != 0) {
+        return rc;
     }
+    return flags & FLAG_COMMAND ? -EPROTO : (int64_t)size;
 }
 
 int64_t fl_zmtp_receive(fl_zmtp *connection, const uint8_t **data)
@@ -231,9 +243,9 @@ int64_t fl_zmtp_receive(fl_zmtp *connection, const uint8_t **data)
         if (size != -EAGAIN) {
             return size;
         }
-        int rc = fl_zmtp_fill(connection);
-        if (rc != 0) {
-            return rc;
+        int64_t got = fl_zmtp_fill(connection);
+        if (got < 0) {
+            return got;
         }
     }
 }

@@ -6,7 +6,8 @@
  *
  * The worker's end blocks (accept, receive, send); the dispatcher's does not (open, fill, next, write). One thread at a time owns a
  * connection. Neither end trusts the other: what is no single-part message, or is longer than allowed, is refused before it is read,
- * so that a peer can make this one keep at most one message, and no more of it than has really come.
+ * so that a peer can make this one keep at most one message, and no more of it than has really come. Nor are there commands after READY:
+ * heartbeats are not asked for, and what means nothing could be sent without end.
  */
 #ifndef FL_ZMTP_H
 #define FL_ZMTP_H
@@ -36,7 +37,8 @@ typedef struct fl_zmtp {
  * it went away; another -errno. *out is usable only after 0. */
 int fl_zmtp_accept(fl_zmtp *out, int listen_fd);
 
-/* Takes over the connected, non-blocking socket `fd` and says greeting and READY; the peer's are taken by fl_zmtp_next.
+/* Takes over the connected, non-blocking socket `fd` and says greeting and READY; the peer's are taken by fl_zmtp_next. From Linux 6.16
+ * on the peer can pass no descriptors.
  * 0, or -errno; the socket is *out's either way. */
 int fl_zmtp_open(fl_zmtp *out, int fd, uint64_t message_bytes_max);
 
@@ -45,8 +47,11 @@ int fl_zmtp_open(fl_zmtp *out, int fd, uint64_t message_bytes_max);
  * -ENOMEM; another -errno. */
 int64_t fl_zmtp_receive(fl_zmtp *connection, const uint8_t **data);
 
-/* Reads once. 0: something came, ask fl_zmtp_next until it has no more. -EAGAIN: nothing is there. Others as fl_zmtp_receive. */
-int fl_zmtp_fill(fl_zmtp *connection);
+/* Reads once. The number of bytes that came: ask fl_zmtp_next until it has no more. -EAGAIN: nothing is there. Others as fl_zmtp_receive. */
+int64_t fl_zmtp_fill(fl_zmtp *connection);
+
+/* How many bytes lie in the socket; 0 also when that cannot be told. */
+int64_t fl_zmtp_unread(const fl_zmtp *connection);
 
 /* The next message that has been read whole, as fl_zmtp_receive gives it; -EAGAIN when there is none. */
 int64_t fl_zmtp_next(fl_zmtp *connection, const uint8_t **data);

@@ -31,6 +31,7 @@ GOOD: Final = message(RESULT, b"1")
         pytest.param(b"\xff" + bytes(8) + b"\x7f\3\0NULL".ljust(55, b"\0"), id="a greeting"),
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="http"),
         pytest.param(b"\2" + b"\xff" * 8, id="an impossible size"),
+        pytest.param(zmtp(b"\4PING\0\0", 4), id="a command"),
     ],
 )
 def test_what_is_no_zmtp(daemon: RunningDaemon, data: bytes, stay: bool) -> None:

@@ -209,7 +209,7 @@ static void what_is_no_message_is_refused(void)
     CHECK_EQUAL(received("\1\1a", 3), -EPROTO);                           /* the first of several parts */
     CHECK_EQUAL(received("\x10\1a", 3), -EPROTO);                         /* a reserved flag */
     CHECK_EQUAL(received("\2\xFF\0\0\0\0\0\0\0", 9), -EMSGSIZE);          /* longer than any */
-    CHECK_EQUAL(received("\4\7\4PING\0\0\0\2hi", 13), 2);                 /* commands mean nothing */
+    CHECK_EQUAL(received("\4\7\4PING\0\0\0\2hi", 13), -EPROTO);           /* a command */
     CHECK_EQUAL(received("\0\0", 2), 0);
 }
 
@@ -316,7 +316,7 @@ static int64_t next_of(const void *said, size_t size, uint64_t message_bytes_max
     put(peer.fd, said, size);
     const uint8_t *data = NULL;
     int64_t result;
-    while ((result = fl_zmtp_next(&connection, &data)) == -EAGAIN && fl_zmtp_fill(&connection) == 0) {
+    while ((result = fl_zmtp_next(&connection, &data)) == -EAGAIN && fl_zmtp_fill(&connection) > 0) {
     }
     if (capacity != NULL) {
         *capacity = connection.capacity;
@@ -349,7 +349,9 @@ static void nobody_waits_for_a_message(void)
     int messages = 0;
     for (size_t i = 0; i < size; i++) { /* a byte at a time: each message is there with its last byte */
         put(peer.fd, stream + i, 1);
-        CHECK_EQUAL(fl_zmtp_fill(&connection), 0);
+        CHECK_EQUAL(fl_zmtp_unread(&connection), 1);
+        CHECK_EQUAL(fl_zmtp_fill(&connection), 1);
+        CHECK_EQUAL(fl_zmtp_unread(&connection), 0);
         int64_t got = fl_zmtp_next(&connection, &data);
         bool whole = i == 64 + sizeof READY + 6 || i == 64 + sizeof READY + 13 || i == size - 1;
         CHECK_EQUAL(got, whole ? (i == size - 1 ? 300 : 5) : -EAGAIN);
@@ -361,13 +363,65 @@ static void nobody_waits_for_a_message(void)
     }
     CHECK_EQUAL(messages, 3);
     put(peer.fd, stream + 64 + sizeof READY, 14); /* two in one piece */
-    CHECK_EQUAL(fl_zmtp_fill(&connection), 0);
+    CHECK_EQUAL(fl_zmtp_fill(&connection), 14);
     CHECK_EQUAL(fl_zmtp_next(&connection, &data), 5);
     CHECK_EQUAL(fl_zmtp_next(&connection, &data), 5);
     CHECK_EQUAL(fl_zmtp_next(&connection, &data), -EAGAIN);
     close(peer.fd);
+    CHECK_EQUAL(fl_zmtp_unread(&connection), 0);
     CHECK_EQUAL(fl_zmtp_fill(&connection), -EPIPE);
     fl_zmtp_close(&connection);
+    CHECK_EQUAL(fl_zmtp_unread(&connection), 0);
+}
+
+/* A dispatcher has hundreds of connections over which nothing may come for a long time. */
+static void a_large_message_leaves_no_memory_behind(void)
+{
+    static uint8_t message[9 + 100000];
+    struct peer peer;
+    fl_zmtp connection = opened(&peer, sizeof message);
+    size_t small = connection.capacity;
+    put(peer.fd, GREETING, sizeof GREETING);
+    put(peer.fd, READY, sizeof READY);
+    CHECK_EQUAL(fl_zmtp_header(message, 100000), 9);
+    put(peer.fd, message, sizeof message);
+    const uint8_t *data = NULL;
+    int64_t got;
+    while ((got = fl_zmtp_next(&connection, &data)) == -EAGAIN) {
+        CHECK(fl_zmtp_fill(&connection) > 0);
+    }
+    CHECK_EQUAL(got, 100000);
+    CHECK(connection.capacity > small);
+    CHECK_EQUAL(fl_zmtp_next(&connection, &data), -EAGAIN);
+    CHECK_EQUAL(connection.capacity, small);
+    fl_zmtp_close(&connection);
+    close(peer.fd);
+}
+
+static void no_descriptors_are_passed(void)
+{
+    struct peer peer;
+    fl_zmtp connection = opened(&peer, 1000);
+    int passes = 0;
+    socklen_t passes_bytes = sizeof passes;
+    if (getsockopt(connection.fd, SOL_SOCKET, 83 /* SO_PASSRIGHTS */, &passes, &passes_bytes) == 0) { /* Linux 6.16 knows it */
+        char byte = 0;
+        struct iovec part = {&byte, 1};
+        union {
+            struct cmsghdr header;
+            char bytes[CMSG_SPACE(sizeof(int))];
+        } control;
+        memset(&control, 0, sizeof control);
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(&control.header), &peer.fd, sizeof(int));
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.bytes};
+        CHECK_EQUAL(sendmsg(peer.fd, &message, 0), -1);
+        CHECK_EQUAL(errno, EPERM);
+    }
+    fl_zmtp_close(&connection);
+    close(peer.fd);
 }
 
 static void a_hostile_peer_gets_no_memory(void)
@@ -425,6 +479,8 @@ int main(void)
     RUN(a_signal_loses_nothing);
     RUN(parts_are_sent_whole);
     RUN(nobody_waits_for_a_message);
+    RUN(a_large_message_leaves_no_memory_behind);
+    RUN(no_descriptors_are_passed);
     RUN(a_hostile_peer_gets_no_memory);
     RUN(a_full_socket_is_told);
     return 0;

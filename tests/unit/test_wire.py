@@ -64,7 +64,9 @@ def test_frames_from_an_environment(frame: Any) -> None:
         msgspec.msgpack.decode(raw, type=ToEnvironment)
 
 
-@pytest.mark.parametrize("frame", [Ready(1, 2, 3, 4), Result(0, 1, 2, 3, 4, "Error", "text/plain"), TaskResult(3, 1, True)])
+@pytest.mark.parametrize(
+    "frame", [Ready(1, 2, 3, 4), Result(0, 1, 2, 3, 4, "Error", "text/plain"), TaskResult(3, 1, True)]
+)
 @pytest.mark.parametrize("value", [-1, (1 << 53) + 1, 2**63, 2**64 - 1, "1", 1.5, None, []])
 def test_numbers_out_of_bounds_are_refused(frame: Any, value: Any) -> None:
     """The dispatcher reckons with them in C."""
@@ -100,7 +102,12 @@ def test_orders(message: Any) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [control.Up(1, 10**9), control.Forked(7, 4242), control.Exited(7, 9, 31_000), control.ForkFailed(7, "fork: no memory")],
+    [
+        control.Up(1, 10**9),
+        control.Forked(7, 4242),
+        control.Exited(7, 9, 31_000),
+        control.ForkFailed(7, "fork: no memory"),
+    ],
 )
 def test_reports(message: Any) -> None:
     raw = control.encode(message)

@@ -39,7 +39,7 @@ cdef class Connections(Driver):
             part.iov_len = start + total
             sent = fl_zmtp_write(&environment.connection, &part, 1)
             if sent < 0:
-                self._lane_closed(environment)
+                self._takes_no_more(environment)
             elif <size_t>sent < part.iov_len:
                 environment.backlog.append(memoryview(PyBytes_FromStringAndSize(<char *>short + sent, part.iov_len - sent)))
                 self._watch_writable(environment, True)
@@ -74,7 +74,7 @@ cdef class Connections(Driver):
                 count += 1
             sent = fl_zmtp_write(&environment.connection, parts, count)
             if sent < 0:
-                self._lane_closed(environment)
+                self._takes_no_more(environment)
                 return 0
             left = <size_t>sent
             while backlog and left >= <size_t>backlog[0].nbytes:
@@ -98,14 +98,24 @@ cdef class Connections(Driver):
         environment.writable_watched = wanted
         return 0
 
+    cdef int _takes_no_more(self, Environment environment) except -1:
+        """Nothing can be sent any more. What has been sent from there, an answer perhaps, still lies in the socket and is read."""
+        if environment.lane_closed_ns == 0:
+            environment.backlog.clear()
+            self._watch_writable(environment, False)
+            environment.lane_closed_ns = monotonic_ns()
+        return 0
+
     cdef int _lane_closed(self, Environment environment) except -1:
         """Nothing comes or goes any more. An exit explains it in a moment; an environment that only closed its lane is ended by
         `_check_lane` if it has a call, and here if it has none."""
-        if environment.lane_closed_ns:
+        if environment.lane_at_end:
             return 0
-        environment.lane_closed_ns = monotonic_ns()
+        environment.lane_at_end = True
         environment.backlog.clear()
         self._remove_event(environment.lane_fd)
+        if environment.lane_closed_ns == 0:
+            environment.lane_closed_ns = monotonic_ns()
         if environment.state == ENVIRONMENT_IDLE:
             self._stop(environment)
         return 0
@@ -113,18 +123,18 @@ cdef class Connections(Driver):
     cdef bint _receive(self, Environment environment) except -1:
         """Takes the frames that have arrived, one read's worth of them; True if there was one."""
         cdef bint any
-        cdef int rc
+        cdef int64_t got
         if environment.lane_fd < 0:
             return False
         if environment.socket is not None:
             return self._receive_by_libzmq(environment)
         any = self._take_messages(environment)   # an interrupt may have left some behind
-        if environment.lane_fd < 0 or environment.lane_closed_ns:
+        if environment.lane_fd < 0 or environment.lane_at_end:
             return any
-        rc = fl_zmtp_fill(&environment.connection)
-        if rc == 0:
+        got = fl_zmtp_fill(&environment.connection)
+        if got > 0:
             return self._take_messages(environment) or any
-        if rc != -EAGAIN and rc != -EINTR:
+        if got != -EAGAIN and got != -EINTR:
             self._lane_closed(environment)
         return any
 
@@ -135,7 +145,7 @@ cdef class Connections(Driver):
         while environment.lane_fd >= 0:
             size = fl_zmtp_next(&environment.connection, &data)
             if size < 0:
-                if size != -EAGAIN and not environment.lane_closed_ns:
+                if size != -EAGAIN and not environment.lane_at_end:
                     self._bad_frame(environment, self._refusal(<int>size))
                     self._lane_closed(environment)
                 break
@@ -151,17 +161,19 @@ cdef class Connections(Driver):
         return os.strerror(-rc)
 
     cdef int _drain(self, Environment environment) except -1:
-        """Takes everything that a process has left in its lane. Bounded: a child that it has left behind may go on writing."""
-        cdef int reads = 0
+        """Takes everything that has been sent up to now, and no more: a child that a process has left behind may go on writing."""
+        cdef int64_t left, got
         if environment.socket is not None:
             self._receive(environment)
             return 0
-        while environment.lane_fd >= 0 and not environment.lane_closed_ns and reads < DRAIN_READS_MAX:
-            reads += 1
-            self._take_messages(environment)
-            if environment.lane_fd < 0 or environment.lane_closed_ns or fl_zmtp_fill(&environment.connection) != 0:
-                break
         self._take_messages(environment)
+        left = fl_zmtp_unread(&environment.connection)
+        while left > 0 and environment.lane_fd >= 0 and not environment.lane_at_end:
+            got = fl_zmtp_fill(&environment.connection)
+            if got <= 0:
+                break
+            left -= got
+            self._take_messages(environment)
         return 0
 
     cdef int _check_lane(self, Environment environment) except -1:

@@ -68,7 +68,6 @@ cdef enum:
     EVENTS_MAX = 64
     SHORT_BYTES_MAX = 8192       # frames up to this size are put together on the stack
     BACKLOG_PARTS_MAX = 64       # buffers of one write
-    DRAIN_READS_MAX = 4096       # of the lane of a process that has ended
     LANE_GRACE_NS = 500000000    # between the end of a lane and the report of its process's exit
     TICK_NS = 1000000            # how often the background thread looks whether somebody drives
     TICKS_BEFORE_SLEEP = 200     # idle ticks before it sleeps until it is woken

@@ -61,7 +61,7 @@ cdef class Ends(Placement):
         if invocation is None:
             return 0
         if fl_slots_state(&environment.slots, 0) == FL_SLOT_DONE:
-            self._receive(environment)   # the reply is already on its way: it was in time
+            self._drain(environment)   # the reply is already on its way: it was in time
             if invocation.state == STATE_DONE:
                 return 0
         target.timeouts += 1
@@ -83,7 +83,6 @@ cdef class Ends(Placement):
 
     cdef int _exited(self, Environment environment, int wait_status) except -1:
         """The process is gone. Its lane is drained first; then what it was running fails."""
-        cdef bint was_starting = environment.state == ENVIRONMENT_STARTING
         if environment.exited or environment.state == ENVIRONMENT_DEAD:
             return 0
         environment.exited = True
@@ -91,8 +90,14 @@ cdef class Ends(Placement):
         if environment.pidfd >= 0:
             os.close(environment.pidfd)
             environment.pidfd = -1
-        self._drain(environment)
-        was_starting = environment.state == ENVIRONMENT_STARTING
+        try:
+            self._drain(environment)
+        finally:
+            self._after_exit(environment)   # whatever a callback has raised: nobody else would do it
+        return 0
+
+    cdef int _after_exit(self, Environment environment) except -1:
+        cdef bint was_starting = environment.state == ENVIRONMENT_STARTING
         if environment.state < ENVIRONMENT_STOPPING:
             if environment.state == ENVIRONMENT_IDLE and environment in environment.target.idle:
                 environment.target.idle.remove(environment)
@@ -136,10 +141,10 @@ cdef class Ends(Placement):
         cdef uint32_t state
         cdef int slot
         cdef bint unarrived = False
-        cdef list again = []
         if environment.outstanding:
+            self._set_timer(environment, monotonic_ns() + LARGE_REPLY_GRACE_NS)   # also for what an interrupt leaves undone here
             self._drain(environment)
-            for slot in range(len(environment.held)):
+            for slot in range(len(environment.held) - 1, -1, -1):   # of those that go back into the line, the first is its head
                 if environment.held[slot] is None:
                     continue
                 invocation = <Invocation>environment.held[slot]
@@ -155,26 +160,25 @@ cdef class Ends(Placement):
                     # Taken back rather than looked at: a worker whose zygote was killed may have a last instruction in it.
                     invocation.attempts += 1
                     self._unhold(environment, invocation)
-                    again.append(invocation)
+                    self._again(invocation)
                     continue
                 self._lost(environment, invocation)
-        if unarrived:
-            self._set_timer(environment, monotonic_ns() + LARGE_REPLY_GRACE_NS)
-        else:
+        if not unarrived:
             self._forget(environment)
-        for item in reversed(again):
-            # It never began: another environment takes it, first in line, and nobody notices.
-            invocation = <Invocation>item
-            if environment.target.abandoned or self.closing:
-                if environment.target.is_function:
-                    self._release_slot(environment.target)
-                self._finish(invocation, C_CANCELLED, EMPTY)
-                continue
-            self.requeued += 1
-            invocation.state = STATE_WAITING
-            invocation.target.waiting.appendleft(invocation)
-            self.waiting += 1
         self._refill(environment.target)
+        return 0
+
+    cdef int _again(self, Invocation invocation) except -1:
+        """It never began: another environment takes it, first in line, and nobody notices."""
+        cdef Target target = invocation.target
+        if target.abandoned or self.closing:
+            if target.is_function:
+                self._release_slot(target)
+            return self._finish(invocation, C_CANCELLED, EMPTY)
+        self.requeued += 1
+        invocation.state = STATE_WAITING
+        target.waiting.appendleft(invocation)
+        self.waiting += 1
         return 0
 
     cdef int _refill(self, Target target) except -1:

@@ -105,7 +105,8 @@ cdef class Environment:
     cdef fl_zmtp connection
     cdef object backlog                    # deque of memoryviews that the connection has not taken yet
     cdef bint writable_watched             # the driver hears when it takes more
-    cdef uint64_t lane_closed_ns           # when its other end was found closed; 0: it was not
+    cdef uint64_t lane_closed_ns           # when its other end was found closed, and nothing more is sent; 0: it was not
+    cdef bint lane_at_end                  # nothing more comes either
     cdef readonly object socket            # pyzmq PAIR socket in place of the connection, or None
     cdef readonly int log_fd
     cdef readonly int64_t log_offset

@@ -50,7 +50,8 @@ cdef extern from "fl_zmtp.h" nogil:
         int fd
     int fl_zmtp_accept(fl_zmtp *out, int listen_fd)
     int fl_zmtp_open(fl_zmtp *out, int fd, uint64_t message_bytes_max)
-    int fl_zmtp_fill(fl_zmtp *connection)
+    int64_t fl_zmtp_fill(fl_zmtp *connection)
+    int64_t fl_zmtp_unread(const fl_zmtp *connection)
     int64_t fl_zmtp_next(fl_zmtp *connection, const uint8_t **data)
     ssize_t fl_zmtp_write(fl_zmtp *connection, const iovec *parts, int count)
     int64_t fl_zmtp_receive(fl_zmtp *connection, const uint8_t **data)
@@ -76,8 +77,11 @@ cdef extern from "fl_wake.h" nogil:
     int fl_wake_clear(int fd)
 
 cdef extern from "fl_timer.h" nogil:
+    enum:
+        FL_TIMER_IDLE
     ctypedef struct fl_timer:
         uint64_t deadline_ns
+        uint32_t index
         void *owner
     ctypedef struct fl_timers:
         uint32_t size
