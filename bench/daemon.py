@@ -3,97 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import io
-import json
-import os
-import re
-import select
-import signal
-import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from bench.fingerprint import MEMORY_MB
 
+from fastlam.cli.child import START_SECONDS, Server, end, server  # noqa: F401 - topics have `end` from here
+from fastlam.cli.child import daemon as fastlam_daemon  # noqa: F401
+
 FUNCTIONS: Final = Path(__file__).parent / "functions"
 ACCOUNT: Final = "000000000000"
-START_SECONDS: Final = 60.0
-STOP_SECONDS: Final = 30.0
 RUNTIME: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def invoke_path(name: str) -> str:
     return f"/2015-03-31/functions/{name}/invocations"
-
-
-@dataclass
-class Server:
-    """Something that answers on a port of this machine."""
-
-    process: subprocess.Popen[str]
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def get(self, path: str) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_SECONDS)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read()
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise RuntimeError(f"{path}: status {answer.status}, {body[:200]!r}")
-        return json.loads(body)
-
-    def environments(self, name: str) -> list[dict[str, Any]]:
-        """Of a fastlam daemon: those of one function."""
-        return [one for one in self.get("/_fastlam/environments")["environments"] if one["function"] == name]
-
-
-@contextlib.contextmanager
-def server(words: list[str], announced: str, environment: dict[str, str] | None = None) -> Iterator[Server]:
-    """Starts a program that prints its port (the group of the pattern `announced`) and ends it by SIGTERM."""
-    process = subprocess.Popen(
-        words, env=os.environ | (environment or {}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        ready, _, _ = select.select([process.stdout], [], [], START_SECONDS)
-        found = re.search(announced, process.stdout.readline() if ready else "")
-        if found is None:
-            raise RuntimeError(f"{' '.join(words)} did not say on which port it listens")
-        yield Server(process, int(found[1]))
-    finally:
-        end(process)
-        process.stdout.close()
-
-
-def end(process: subprocess.Popen[Any]) -> None:
-    """SIGTERM, and SIGKILL for what does not heed it."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextlib.contextmanager
-def fastlam_daemon(*options: str) -> Iterator[Server]:
-    words = [sys.executable, "-P", "-m", "fastlam", "serve", "--ephemeral", "--port", "0", *options]
-    with server(words, r" is ready on http://127\.0\.0\.1:(\d+)") as daemon:
-        yield daemon
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import http.client
 import io
 import json
 import os
@@ -19,7 +18,6 @@ import select
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,13 +32,14 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fastlam.cli.child import Server
+
 EXAMPLES: Final = Path(__file__).resolve().parents[1] / "docs" / "examples"
 FUNCTIONS: Final = ("hello", "s3_records", "dynamodb_stream", "word_count", "cpu")
 ACCOUNT: Final = "000000000000"
 MEMORY_MB: Final = {"cpu": 1769}  # one whole CPU in Lambda; the others get the default
 MEMORY_DEFAULT_MB: Final = 128
 START_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 20.0
 EMBEDDED_CALLS: Final = 3000
 EXECUTOR_TASKS: Final = 5000
 PLAIN_WIDTH: Final = 120  # columns where there is no terminal
@@ -55,65 +54,20 @@ class DemoFailedError(Exception):
 # ---- the daemon --------------------------------------------------------------------------------------
 
 
-@dataclass
-class Daemon:
-    process: subprocess.Popen[str]
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def get(self, path: str) -> Any:
-        """The answer of one of the daemon's own addresses."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_SECONDS)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read()
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise DemoFailedError(f"The daemon answered {path} with status {answer.status}.")
-        return json.loads(body)
-
-
 @contextmanager
-def running_daemon(directory: Path) -> Iterator[Daemon]:
+def running_daemon(directory: Path) -> Iterator[Server]:
     """An ephemeral daemon, stopped on the way out. Its process group is its own: Ctrl-C reaches the demo alone."""
+    from fastlam.cli import child
+
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FASTLAM_"))}
     environment |= {"TMPDIR": str(directory), "XDG_RUNTIME_DIR": str(directory)}
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "fastlam", "serve", "--ephemeral", "--port", "0"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        process_group=0,
-    )
-    try:
-        assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], START_SECONDS)
-        found = re.search(r" is ready on http://127\.0\.0\.1:(\d+)", process.stdout.readline() if ready else "")
-        if found is None:
-            raise DemoFailedError("The daemon did not start; what it says about it is above.")
-        yield Daemon(process, int(found[1]))
-        process.send_signal(signal.SIGTERM)
-        if process.wait(STOP_SECONDS) != 0:
-            raise DemoFailedError(f"The daemon ended with status {process.returncode} instead of 0.")
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+    with child.daemon(environment=environment, process_group=0) as daemon:
+        yield daemon
+    if daemon.process.returncode != 0:
+        raise DemoFailedError(f"The daemon ended with status {daemon.process.returncode} instead of 0.")
 
 
-def lambda_client(daemon: Daemon) -> Any:
+def lambda_client(daemon: Server) -> Any:
     import boto3
     from botocore.config import Config
 
@@ -238,7 +192,7 @@ def _complete(data: bytes) -> bool:
     return len(data) >= head + 4 + int(data[start + 15 : data.index(b"\r", start)])
 
 
-def invoke_request(daemon: Daemon, name: str) -> bytes:
+def invoke_request(daemon: Server, name: str) -> bytes:
     """An invoke as it goes over the wire. It needs no signature: the daemon does not check any."""
     body = event_of(name)
     return (
@@ -247,7 +201,7 @@ def invoke_request(daemon: Daemon, name: str) -> bytes:
     )
 
 
-def billed_ms_average(daemon: Daemon, name: str) -> tuple[float, int]:
+def billed_ms_average(daemon: Server, name: str) -> tuple[float, int]:
     """Billed Duration of an invocation, over the REPORT lines that the log still has, and how many those are."""
     total = count = after = 0
     while count < REPORTS_READ_MAX:
@@ -274,7 +228,7 @@ def double(number: int) -> int:
 class Demo:
     """The parts of the demo in their order; `console` is rich's."""
 
-    def __init__(self, console: Console, daemon: Daemon, seconds: float, connections: int) -> None:
+    def __init__(self, console: Console, daemon: Server, seconds: float, connections: int) -> None:
         self.console = console
         self.daemon = daemon
         self.seconds = seconds

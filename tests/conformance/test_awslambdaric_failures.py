@@ -419,9 +419,12 @@ def record_of(message: Any, args: Any, level: int, extra: dict[str, Any], with_e
             raise ValueError("in the log")
         except ValueError:
             error = sys.exc_info()
+    # From Python 3.12 on every record has this one, and refuses to be given it.
+    more = {name: value for name, value in extra.items() if name != "taskName"}
     record = logging.getLogger("some.logger").makeRecord(
-        "some.logger", level, "/var/task/app.py", 7, message, args, error, "handler", extra
+        "some.logger", level, "/var/task/app.py", 7, message, args, error, "handler", more
     )
+    vars(record).update(extra)
     record.created, record.msecs = FROZEN_TIME, 123.0
     return record
 

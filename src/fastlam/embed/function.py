@@ -72,7 +72,7 @@ class InvokeResult:
 
     @property
     def function_error(self) -> str | None:
-        """"Unhandled" when the function failed, None otherwise (as in X-Amz-Function-Error)."""
+        """ "Unhandled" when the function failed, None otherwise (as in X-Amz-Function-Error)."""
         return "Unhandled" if self._invocation.outcome == OUTCOME_FUNCTION_ERROR else None
 
     @property

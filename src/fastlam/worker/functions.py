@@ -178,5 +178,3 @@ class FunctionWorker:
             + _RESPONSE_TOO_LARGE.encode()
             + b'"}'
         )
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from math import nan
@@ -21,11 +22,11 @@ BYTES_CONTENT_TYPE: Final = "application/unknown"
 # Below this size no JSON text can be nested so deeply that the two decoders' recursion limits differ: half as many
 # levels as bytes.
 _SHALLOW_BYTES: Final = 1024
-# simplejson spends this many levels of recursion more than msgspec does on the same text (three Python calls and the
-# scanner's own).
-_EXTRA_LEVELS: Final = 6
+# On the same text simplejson spends some levels of recursion more than msgspec does: three Python calls, which count up
+# to Python 3.11, and two or three within C, which are all that counts from Python 3.12 on.
+_EXTRA_CALLS: Final = 6 if sys.version_info < (3, 12) else 0
 
-_decode = msgspec.json.Decoder().decode
+_decode: Final[Any] = msgspec.json.Decoder().decode
 
 
 class _Encoder(simplejson.JSONEncoder):  # type: ignore[misc]
@@ -68,7 +69,7 @@ class Marshaller:
         try:
             if len(payload) <= _SHALLOW_BYTES:
                 return _decode(payload)
-            return _decode_deeper(payload, _EXTRA_LEVELS)
+            return _decode_deeper(payload, _EXTRA_CALLS)
         except Exception:
             pass
         try:
@@ -98,9 +99,11 @@ class Marshaller:
         return self._encode(value)
 
 
-def _decode_deeper(payload: bytes | memoryview, levels: int) -> object:
-    """Decodes some calls further down, so that msgspec meets the recursion limit no later than simplejson would."""
-    return _decode(payload) if levels == 0 else _decode_deeper(payload, levels - 1)
+def _decode_deeper(payload: bytes | memoryview, calls: int) -> object:
+    """Decodes some calls further down, so that msgspec meets the recursion limit no later than simplejson would. The
+    slot is a detour within C.
+    """
+    return _decode.__call__(payload) if calls == 0 else _decode_deeper(payload, calls - 1)
 
 
 def _utf8(text: str) -> bytes:
