@@ -130,6 +130,7 @@ cdef class Invocation:
     cdef Environment environment
     cdef int slot
     cdef object waiter                    # lock that a waiting thread sleeps on
+    cdef object watcher                   # see `watch`
 
     def __cinit__(self, Target target not None, object payload not None, str request_id=None):
         self.target = target
@@ -156,6 +157,21 @@ cdef class Invocation:
     def throttle_reason(self):
         """Lambda's Reason of a throttled call, an empty string otherwise."""
         return THROTTLE_REASONS[self.throttle]
+
+    def watch(self, object candidate not None):
+        """The one watcher of this call's end: the first candidate, whoever asks. None once `unwatched` has found that there was none.
+
+        One step for other threads, as `unwatched` is: neither lets go of the interpreter.
+        """
+        if self.watcher is None:
+            self.watcher = candidate
+        return None if self.watcher is Ellipsis else self.watcher
+
+    def unwatched(self):
+        """None: nobody watches, and nobody will. Otherwise the watcher."""
+        if self.watcher is None:
+            self.watcher = Ellipsis
+        return None if self.watcher is Ellipsis else self.watcher
 
     @property
     def queue_ns(self):

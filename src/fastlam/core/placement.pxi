@@ -171,7 +171,6 @@ cdef class Placement(Lanes):
                 self._set_timer(environment, invocation.posted_ns + <uint64_t>target.timeout_ns)
         else:
             target.invocations += 1
-            frame = Task(slot)
         if fl_slots_queue(&environment.slots, slot) != 0:
             self._bad_frame(environment, "the slot table was damaged")
             return 0
@@ -187,6 +186,7 @@ cdef class Placement(Lanes):
                 return 0
             if environment.outbox:
                 self._flush(environment)
+            frame = Task(slot)
         self._send(environment, encode_header(frame), invocation.payload)
         return 0
 

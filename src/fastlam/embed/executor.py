@@ -40,7 +40,7 @@ from fastlam.core.dispatcher import (
 )
 from fastlam.dispatch.faults import describe_exit
 from fastlam.embed import engine
-from fastlam.embed.future import TaskFuture
+from fastlam.embed.future import OVER, TaskFuture
 from fastlam.embed.pickling import CallablePickler, preparation
 from fastlam.wire import tasks
 from fastlam.wire.control import WorkerSpec
@@ -172,7 +172,7 @@ class Executor(StandardExecutor):
                 batch = []
         if batch:
             self._dispatcher.submit_all(batch)
-        return self._results(started, payloads if buffersize is not None else iter(()), end, chunksize)
+        return self._results(started, payloads if buffersize is not None else None, end, chunksize)
 
     def _payloads(self, fn: Callable[..., Any], arguments: Iterator[Any], chunksize: int) -> Iterator[Any]:
         """Task payloads; a pickling error takes the place of its task."""
@@ -202,7 +202,7 @@ class Executor(StandardExecutor):
                 yield error
 
     def _results(
-        self, started: deque[Invocation | Exception], more: Iterator[Any], end: float | None, chunksize: int
+        self, started: deque[Invocation | Exception], more: Iterator[Any] | None, end: float | None, chunksize: int
     ) -> Iterator[Any]:
         wait = self._dispatcher.wait
         try:
@@ -215,7 +215,7 @@ class Executor(StandardExecutor):
                     if not wait(head, remaining):
                         raise TimeoutError()
                 started.popleft()
-                payload = next(more, None)
+                payload = None if more is None else next(more, None)
                 if payload is not None:
                     self._check_usable()
                     if isinstance(payload, Exception):
@@ -234,7 +234,8 @@ class Executor(StandardExecutor):
                 # This frame keeps no reference to what it has handed out.
                 results = [value] if chunksize == 1 else value
                 value = None
-                results.reverse()
+                if chunksize != 1:
+                    results.reverse()
                 while results:
                     yield results.pop()
         finally:
@@ -260,8 +261,15 @@ class Executor(StandardExecutor):
 
     def _on_done(self, invocation: Invocation) -> None:
         future: TaskFuture[Any] = invocation.tag
-        if future.done():
+        if future._state in OVER:
             future._invoke_callbacks()  # an interrupt came between them
+        elif invocation.outcome == OUTCOME_OK:
+            try:
+                value = tasks.unpack(invocation.result)
+            except (Exception, SystemExit) as failure:
+                future.complete(None, failure)
+            else:
+                future.complete(value, None)
         elif invocation.outcome == OUTCOME_CANCELLED:
             future.complete_cancelled()
         else:

@@ -1,10 +1,10 @@
 """The future of one task: a concurrent.futures.Future that costs little while nobody looks at it from elsewhere.
 
 The standard library's Future makes a condition variable for each task, which costs more than the task's journey. Here
-it comes into being when somebody needs it (`as_completed`, `wait`, callbacks, a second thread). `_lock` in the
-instance's dictionary decides, by one atomic `setdefault`, who came first: a condition is there when somebody has looked
-before the task was done, and the outcome is then stored under it; None means that the task was done before anybody
-looked, and the outcome needs no lock.
+it comes into being when somebody needs it (`as_completed`, `wait`, callbacks, a second thread). The invocation decides,
+in one step, who came first (`watch`, `unwatched`): a condition is there when somebody has looked before the task was
+done, and the outcome is then stored under it; otherwise the task was done before anybody looked, and the outcome needs
+no lock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_OVER = (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
+OVER = (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 
 
 class TaskFuture(Future[T]):
@@ -43,22 +43,28 @@ class TaskFuture(Future[T]):
         """What the standard library's functions lock while they look at the state, add a waiter or a callback."""
         attributes = self.__dict__
         condition: threading.Condition | None = attributes.get("_lock")
-        if condition is None:
-            attributes.setdefault("_waiters", [])
-            attributes.setdefault("_done_callbacks", [])
-            condition = attributes.setdefault("_lock", threading.Condition())
-        if condition is None:
-            while self._state not in _OVER:
-                time.sleep(0)  # the driver is between two lines of `_store`
-            condition = attributes.setdefault("_late_lock", threading.Condition())
-        return condition
+        if condition is not None:
+            return condition
+        attributes.setdefault("_waiters", [])
+        attributes.setdefault("_done_callbacks", [])
+        invocation = self._invocation
+        if invocation is not None:
+            condition = invocation.watch(threading.Condition())
+        if condition is not None:
+            attributes["_lock"] = condition  # the same one, whoever came first
+            return condition
+        while self._state not in OVER:
+            time.sleep(0)  # the driver is between two lines of `_store`
+        late: threading.Condition = attributes.setdefault("_late_lock", threading.Condition())
+        return late
 
     # -- the executor's side, in the driver -------------------------------------------------------
 
     def complete(self, value: Any, exception: BaseException | None) -> None:
         """Sets the outcome; called once."""
         self._result = value
-        self._exception = exception
+        if exception is not None:
+            self._exception = exception
         self._store(FINISHED)
 
     def complete_cancelled(self) -> None:
@@ -66,10 +72,11 @@ class TaskFuture(Future[T]):
         self._store(CANCELLED_AND_NOTIFIED)
 
     def _store(self, state: str) -> None:
-        self._invocation = self._dispatcher = None
-        condition = self.__dict__.setdefault("_lock", None)
+        invocation = self._invocation
+        condition = None if invocation is None else invocation.unwatched()
         if condition is None:
             self._state = state
+            self._invocation = self._dispatcher = None
             return
         with condition:
             self._state = state
@@ -81,6 +88,7 @@ class TaskFuture(Future[T]):
                 else:
                     waiter.add_exception(self)
             condition.notify_all()
+        self._invocation = self._dispatcher = None
         self._invoke_callbacks()
 
     def _invoke_callbacks(self) -> None:
@@ -110,7 +118,7 @@ class TaskFuture(Future[T]):
         return self._state == RUNNING or (invocation is not None and invocation.running)
 
     def done(self) -> bool:
-        return self._state in _OVER
+        return self._state in OVER
 
     def cancelled(self) -> bool:
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
@@ -135,14 +143,14 @@ class TaskFuture(Future[T]):
         return self._exception
 
     def _wait(self, timeout: float | None) -> None:
-        if self._state in _OVER:
+        if self._state in OVER:
             return
         invocation, dispatcher = self._invocation, self._dispatcher
         if invocation is not None and dispatcher is not None and not dispatcher.wait(invocation, timeout):
             raise TimeoutError()
-        if self._state not in _OVER:
+        if self._state not in OVER:
             # Another thread is just about to store the outcome.
             condition = self._condition
             with condition:
-                if not condition.wait_for(lambda: self._state in _OVER, timeout):
+                if not condition.wait_for(lambda: self._state in OVER, timeout):
                     raise TimeoutError()
