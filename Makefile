@@ -19,6 +19,7 @@ help:
 	@echo 'make build   .venv with fastlam in it, to work on'
 	@echo 'make bench   all benchmarks, against peers in the same run'
 	@echo 'make lint    ruff, mypy, cython-lint, import-linter'
+	@echo 'make python3.13   all tests on another interpreter than that of .venv; PYTHON=PATH where its name is not enough'
 	@echo 'make debug   a build with assertions, and the unit tests on it'
 	@echo 'make asan    the C tests and the core tests under the address and undefined behaviour sanitizers'
 	@echo 'make tsan    the C tests and the core tests under the thread sanitizer'
@@ -65,6 +66,21 @@ lint: $(VENV)/.extra-test $(VENV)/.extra-lint
 wheel: $(VENV)/.built
 	@$(PIP) build
 	@rm -rf dist build/release/lib* && $(PY) -m build --quiet --outdir dist . && ls dist
+
+# ---- other interpreters --------------------------------------------------------------------------
+# As checking builds: each has its own environment below build/, where fastlam is installed for real.
+
+build/python3.%/venv/.built: pyproject.toml setup.py $(NATIVE) $(wildcard src/fastlam/*.py)
+	@[ -x $(@D)/bin/python ] || PYTHON=$${PYTHON:-python3.$*} tools/make_venv.sh $(@D)
+	@echo 'fastlam: building for make python3.$*'
+	@$(@D)/bin/python tools/requirements.py build run test lint | $(@D)/bin/python -m pip install --quiet -r /dev/stdin
+	@rm -rf build/release/lib*
+	@$(@D)/bin/python -m pip install --quiet --no-build-isolation --no-deps --force-reinstall .
+	@touch $@
+
+.PRECIOUS: build/python3.%/venv/.built
+python3.%: build/python3.%/venv/.built
+	@build/$@/venv/bin/python -m pytest $(PYTEST_ARGS)
 
 # ---- checking builds -----------------------------------------------------------------------------
 # Each has its own environment below build/, where fastlam is installed for real: the clone's own modules stay as they are.

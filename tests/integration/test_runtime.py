@@ -539,6 +539,7 @@ def test_a_program_that_forks_and_never_closes(tmp_path: Path) -> None:
             "PYTHONPATH": str(Path(fastlam.__file__).parents[1]),
             "TMPDIR": str(tmp_path / "t"),
             "XDG_RUNTIME_DIR": "",
+            "PYTHONWARNINGS": "ignore::DeprecationWarning",  # from Python 3.12 on of a fork beside our threads
         },
         capture_output=True,
         text=True,

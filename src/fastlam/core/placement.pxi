@@ -214,6 +214,8 @@ cdef class Placement(Lanes):
                 self._post(environment, <Invocation>invocation)
                 return 0
         self._feed(environment)
+        if environment.target.slots_per_environment > 1:
+            self._start_helper(environment.target)   # it may have taken what waited, and tasks still lie behind others
         return 0
 
     cdef int _on_init_failed(self, Environment environment, object frame, bytes payload) except -1:
