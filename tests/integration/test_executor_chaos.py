@@ -14,6 +14,7 @@ import pytest
 import executor_tasks as tasks
 from fastlam import Executor
 from fastlam.embed.executor import WorkerDied
+from waiting import await_that
 
 THREADS = 6
 ROUNDS = 60  # of each thread
@@ -107,5 +108,6 @@ def test_chaos(rng: random.Random, max_tasks_per_child: int | None) -> None:
         assert failures == []
         assert set(outcomes) <= {"NoneType", "cancelled", "WorkerDied"}
         assert outcomes["NoneType"] > 0
-        statistics = executor._dispatcher.statistics()
-        assert (statistics["outstanding"], statistics["waiting"], statistics["in_ring"]) == (0, 0, 0)
+        # A map that was given up leaves the tasks that had begun, of which no future tells.
+        left = ("outstanding", "waiting", "in_ring")
+        await_that(lambda: [executor._dispatcher.statistics()[name] for name in left] == [0, 0, 0])
