@@ -8,7 +8,6 @@ With `stay` it waits to be killed afterwards, where the deed allows it; without,
 from __future__ import annotations
 
 import os
-import struct
 from base64 import b64encode
 from pathlib import Path
 from typing import Any, Final
@@ -193,13 +192,6 @@ def handler(event, context):
 '''
 # What the function's log says of an environment that was ended for what it sent.
 BROKE_THE_PROTOCOL: Final = "[fastlam: the environment broke the protocol: "
-
-
-def zmtp(body: bytes, flags: int = 0) -> bytes:
-    """A message part as ZMTP 3 writes it: 1 means that more follow, 4 that it is a command."""
-    if len(body) < 256:
-        return bytes([flags, len(body)]) + body
-    return bytes([flags | 2]) + struct.pack(">Q", len(body)) + body
 
 
 def event_of(deed: str, *data: bytes, **more: Any) -> dict[str, Any]:

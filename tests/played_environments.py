@@ -87,12 +87,7 @@ class Peer:
         self.received = b""
 
     def send(self, *parts: bytes) -> None:
-        self.send_raw(
-            b"".join(
-                bytes([2 | (index < len(parts))]) + len(part).to_bytes(8, "big") + part
-                for index, part in enumerate(parts, 1)
-            )
-        )
+        self.send_raw(b"".join(zmtp(part, int(index < len(parts))) for index, part in enumerate(parts, 1)))
 
     def send_raw(self, data: bytes) -> None:
         """As much of it as the socket takes; of a lane that the dispatcher has closed, nothing."""
@@ -275,3 +270,10 @@ def message(frame: Frame | list[Any], payload: bytes = b"") -> bytes:
     """A frame as it stands in a message; a list where no frame may be."""
     header = msgspec.msgpack.encode(frame)
     return len(header).to_bytes(4, "little") + header + payload
+
+
+def zmtp(body: bytes, flags: int = 0) -> bytes:
+    """A message part as ZMTP 3 writes it: 1 means that more follow, 4 that it is a command."""
+    if len(body) < 256:
+        return bytes([flags, len(body)]) + body
+    return bytes([flags | 2]) + struct.pack(">Q", len(body)) + body

@@ -12,8 +12,8 @@ from daemon_running import RunningDaemon
 from failed_calls import exited, killed
 from fastlam import limits
 from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Result, Stop, TaskResult
-from hostile_function import BROKE_THE_PROTOCOL, CODE, act, bad_frames, costs_the_environment, event_of, pid_now, zmtp
-from played_environments import message
+from hostile_function import BROKE_THE_PROTOCOL, CODE, act, bad_frames, costs_the_environment, event_of, pid_now
+from played_environments import message, zmtp
 from waiting import await_that
 
 pytestmark = pytest.mark.usefixtures("others_notice_nothing")

@@ -14,8 +14,8 @@ from daemon_running import RunningDaemon
 from failed_calls import answered_or_exited, timed_out
 from fastlam import limits
 from fastlam.wire.frames import Result
-from hostile_function import CODE, act, costs_the_environment, pid_now, resident_bytes, zmtp
-from played_environments import message
+from hostile_function import CODE, act, costs_the_environment, pid_now, resident_bytes
+from played_environments import message, zmtp
 
 pytestmark = pytest.mark.usefixtures("others_notice_nothing")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
-from daemon_running import WAIT_SECONDS, RunningDaemon
+from daemon_running import RunningDaemon
+from waiting import await_that
 
 WRITES = """
 import os
@@ -20,13 +20,15 @@ def handler(event, context):
 
 def await_events(daemon: RunningDaemon, name: str, count: int) -> dict[str, int]:
     """The counters, once no event is under way."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while (events := daemon.health()["statistics"]["events"])["pending"]:
-        assert time.monotonic() < deadline, events
-        time.sleep(0.02)
-    assert events["accepted"] == count
-    result: dict[str, int] = events
-    return result
+
+    def counters() -> dict[str, int]:
+        events: dict[str, int] = daemon.health()["statistics"]["events"]
+        return events
+
+    await_that(lambda: not counters()["pending"])
+    events = counters()
+    assert (events["pending"], events["accepted"]) == (0, count)
+    return events
 
 
 def test_a_throttled_event_runs_later_and_on_new_code(daemon: RunningDaemon, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import base64
 import json
 import re
-import string
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -415,10 +415,23 @@ def test_a_handler_may_lie_deep_in_the_package(daemon: RunningDaemon) -> None:
     assert [daemon.invoke(name, [name]).result for name in ("by-slash", "by-dot")] == [["by-slash"], ["by-dot"]]
 
 
-def test_many_callers_at_once_each_get_their_own_answer(daemon: RunningDaemon) -> None:
-    daemon.deploy("own-answer", "import time\ndef handler(event, context):\n    time.sleep(0.02)\n    return event\n")
-    alphabet = string.ascii_letters * 4
+ALL_HERE = """
+import os, time
+
+def handler(event, context):
+    directory, number = event
+    open(f"{directory}/{number}", "x").close()
+    while len(os.listdir(directory)) < 16:
+        time.sleep(0.001)   # until the others are here, or the invocation times out
+    return event
+"""
+
+
+def test_many_callers_at_once_each_get_their_own_answer(daemon: RunningDaemon, tmp_path: Path) -> None:
+    """The first sixteen end only when all of them run: none waits for another one's environment."""
+    daemon.deploy("own-answer", ALL_HERE, Timeout=60)
+    events = [[str(tmp_path), number] for number in range(200)]
     with ThreadPoolExecutor(16) as callers:
-        answers = list(callers.map(lambda letter: daemon.invoke("own-answer", [letter]).result, alphabet))
-    assert answers == [[letter] for letter in alphabet]
-    assert 1 <= len(daemon.environments("own-answer")) <= 16, "no call waited for another one's environment"
+        answers = list(callers.map(lambda event: daemon.invoke("own-answer", event).result, events))
+    assert answers == events
+    assert len(daemon.environments("own-answer")) == 16

@@ -19,7 +19,7 @@ cdef class Connections(Driver):
         if environment.lane_fd < 0 or environment.lane_closed_ns:
             return 0
         if type(payload) is bytes:
-            payload = [payload]
+            payload = (payload,)   # a tuple of one comes from the interpreter's stock
         for buffer in payload:
             if type(buffer) is bytes:
                 total += PyBytes_GET_SIZE(buffer)
