@@ -18,18 +18,18 @@ from botocore.exceptions import ClientError
 
 from daemon_running import ACCOUNT, REGION, Answer, bare_request, sdk_client, zipped
 from fastlam import limits
-from fastlam.api import concurrency, functions
+from fastlam.api import operations
 from fastlam.api.blocking import Workers
 from fastlam.api.caller import Defaults
 from fastlam.api.code import CodeLinks
 from fastlam.api.router import Api
 from fastlam.control.authorize import Authorize, authorize
-from fastlam.control.concurrency import ReservedConcurrency
-from fastlam.control.functions import Functions
+from fastlam.control.plane import ControlPlane
 from fastlam.http.server import HttpServer, Request
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.directory import DataDirectory
 from fastlam.store.sqlite import FILE_NAME, SqliteStore
+from fastlam.store.vault import Vault
 
 ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/lambda-role"
 ARN: Final = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function"
@@ -84,7 +84,9 @@ def api_server(data_dir: Path, *, authorize: Authorize = authorize) -> Iterator[
         store = SqliteStore(data_dir / FILE_NAME)
         artifacts = ArtifactStore(data_dir)
         workers = Workers(loop)
-        control = Functions(store, artifacts, loop.call_later, in_background=workers.in_background)
+        plane = ControlPlane(
+            store, artifacts, loop.call_later, vault=Vault(data_dir), in_background=workers.in_background
+        )
         links = CodeLinks(artifacts, workers)
         state["server"] = server = ApiServer(0)
 
@@ -93,7 +95,7 @@ def api_server(data_dir: Path, *, authorize: Authorize = authorize) -> Iterator[
             request.respond(200, b"", b"null")
 
         api = Api(
-            functions.handlers(control, links) | concurrency.handlers(ReservedConcurrency(store)),
+            operations.entries(plane, links),
             defaults=Defaults(ACCOUNT, REGION),
             run_blocking=workers,
             invoke_route=invoke,

@@ -2,8 +2,9 @@
 (src/fastlam/api/service_model.py).
 
 Run at build time only, by setup.py or by hand: `python tools/compile_service_model.py OUT`. What the daemon needs is
-what comes in: operations with their routes, input shapes with their constraints, error shapes with their status and
-spelling. The arrays below follow the field order of the structs that read them; FORMAT changes when that order does.
+what comes in and goes out: operations with their routes, shapes with their constraints and places, error shapes with
+their status and spelling. The arrays below follow the field order of the structs that read them; FORMAT changes when
+that order does.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from botocore.model import (
     StructureShape,
 )
 
-FORMAT = 1
+FORMAT = 2
 
 # Java's classes of letters, separators and numbers, which Python's `re` does not have. `\w` adds only the underscore,
 # and each pattern that uses these allows the underscore anyway (checked below).
@@ -51,10 +52,13 @@ def compact(service: ServiceModel) -> list[Any]:
 def operation(model: OperationModel, shapes: dict[str, list[Any]]) -> list[Any]:
     path, _, query = model.http["requestUri"].partition("?")
     literals = [pair.partition("=")[::2] for pair in query.split("&")] if query else []
-    payload = ""
+    payload = output_payload = ""
     if model.input_shape is not None:
         payload = model.input_shape.serialization.get("payload", "")
         collect(model.input_shape, shapes)
+    if model.output_shape is not None:
+        output_payload = model.output_shape.serialization.get("payload", "")
+        collect(model.output_shape, shapes)
     return [
         model.name,
         model.http["method"],
@@ -63,6 +67,8 @@ def operation(model: OperationModel, shapes: dict[str, list[Any]]) -> list[Any]:
         int(model.http.get("responseCode", 200)),
         model.input_shape.name if model.input_shape is not None else "",
         payload,
+        model.output_shape.name if model.output_shape is not None else "",
+        output_payload,
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import resource
@@ -22,36 +23,41 @@ from typing import Any, Final
 import uvloop
 
 from fastlam import limits
-from fastlam.api import concurrency as concurrency_api
-from fastlam.api import functions as functions_api
+from fastlam.api import operations
+from fastlam.api.addresses import Addresses
 from fastlam.api.admin import AdminRoute
 from fastlam.api.blocking import Workers
 from fastlam.api.caller import Defaults
 from fastlam.api.code import CodeLinks
+from fastlam.api.cors import Cors
 from fastlam.api.forward import Forwarder
 from fastlam.api.invoke import InvokeRoute
+from fastlam.api.invoke_async import InvokeAsyncRoute
+from fastlam.api.invoke_stream import InvokeStreamRoute
 from fastlam.api.router import Api
 from fastlam.billing.duration import billed_ms
 from fastlam.clock import SystemClock
 from fastlam.config import DaemonConfig
 from fastlam.control.authorize import authorize
-from fastlam.control.concurrency import ReservedConcurrency
-from fastlam.control.functions import Functions
+from fastlam.control.plane import ControlPlane
 from fastlam.core.dispatcher import Dispatcher
 from fastlam.dispatch.faults import Faults
+from fastlam.dispatch.launching import Launches
 from fastlam.dispatch.targets import Targets
 from fastlam.errors import FastlamError
 from fastlam.http.server import HttpServer
 from fastlam.invoke.event import Events
-from fastlam.model.function import FunctionKey
+from fastlam.model.key import RecordKey
 from fastlam.sandbox.launcher import Launcher
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.directory import DataDirectory
 from fastlam.store.memory import MemoryStore
+from fastlam.store.objects import ObjectReader
 from fastlam.store.records import FUNCTION, RecordStore
 from fastlam.store.sqlite import SqliteStore
-from fastlam.telemetry.logs import FunctionLog
+from fastlam.store.vault import Vault
+from fastlam.telemetry.logs import LogGroup
 from fastlam.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -69,6 +75,7 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._closers: list[Callable[[], Any]] = []  # run in reverse order
         self._tick: asyncio.TimerHandle | None = None
+        self._stopping = False  # the store is about to be closed
 
     async def start(self) -> None:
         """Brings everything up; raises FastlamError with one sentence, and leaves nothing open then."""
@@ -87,10 +94,19 @@ class Daemon:
         blocking = Workers(self._loop)
         self._closers.append(blocking.close)
         clock = SystemClock()
-        functions = self._functions = Functions(
-            self.store, self.artifacts, self._loop.call_later, clock=clock, in_background=blocking.in_background
+        vault = Vault(None if config.ephemeral else self._data_dir)
+        objects = ObjectReader(config.aws_endpoint, account=config.account)
+        self._closers.append(objects.close)  # before the threads that read are waited for
+        self.plane = ControlPlane(
+            self.store,
+            self.artifacts,
+            self._later,
+            clock=clock,
+            vault=vault,
+            read_object=objects,
+            account_concurrency=config.concurrency,
+            in_background=blocking.in_background,
         )
-        reserved = ReservedConcurrency(self.store, account_concurrency=config.concurrency)
 
         self.launcher = Launcher(config.lane)
         self._closers.append(self.launcher.close)
@@ -106,35 +122,39 @@ class Daemon:
         self._closers.append(lambda: self._loop.remove_reader(self.dispatcher.fileno()))
         self.launcher.zygote("plain")
 
-        # The address is known before the port is bound only if it was chosen: the endpoint is set below.
+        self.launches = Launches(self.artifacts, vault)  # the endpoint is set below, when the port is known
         self.targets = Targets(
             self.dispatcher,
             self.store,
-            self.artifacts,
+            self.launches,
             account_concurrency=config.concurrency,
-            endpoint_url=None,
             billed_ms=billed_ms,
-            on_change=lambda: self._invoke.forget(),
+            on_change=lambda: self._addresses.forget(),
         )
         self.events = Events(self.dispatcher, self._loop.call_later, clock)
-        self._invoke = InvokeRoute(
-            self.dispatcher, self.targets, self.events, defaults=defaults, authorize=authorize
+        self._addresses = Addresses(
+            self.targets, defaults=defaults, authorize=authorize, check_policy=self.plane.permissions.check
         )
         links = CodeLinks(self.artifacts, blocking, clock=clock)
         self.forwarder = Forwarder(config.aws_endpoint, self._loop.call_soon_threadsafe)
         self._closers.append(self.forwarder.close)
         self._admin = AdminRoute(self, defaults)
         api = Api(
-            {**functions_api.handlers(functions, links), **concurrency_api.handlers(reserved)},
+            operations.entries(self.plane, links),
             defaults=defaults,
             run_blocking=blocking,
-            invoke_route=self._invoke,
+            invoke_route=InvokeRoute(self.dispatcher, self._addresses, self.events),
             admin_route=self._admin,
             code_route=links.download,
             forward=self.forwarder,
             authorize=authorize,
+            operation_routes={
+                "InvokeAsync": InvokeAsyncRoute(self._addresses, self.events),
+                "InvokeWithResponseStream": InvokeStreamRoute(self.dispatcher, self._addresses),
+            },
         )
-        self.http = HttpServer(api, body_bytes_max=limits.FORWARD_BODY_BYTES_MAX + limits.SYNC_PAYLOAD_BYTES_MAX)
+        guarded = Cors(api, origins=config.cors_origins, host=config.host)
+        self.http = HttpServer(guarded, body_bytes_max=limits.FORWARD_BODY_BYTES_MAX + limits.SYNC_PAYLOAD_BYTES_MAX)
         try:
             self.port = await self.http.start(config.host, config.port)
         except OSError as error:
@@ -142,7 +162,7 @@ class Daemon:
         host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
         authority = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self.url = f"http://{authority}"
-        self.targets.endpoint_url = self.url
+        self.launches.endpoint_url = self.url
         links.authority = authority
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
 
@@ -163,6 +183,15 @@ class Daemon:
         self._closers.append(store.close)
         return store
 
+    def _later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """For what the control plane has to do in a moment: what a stopped daemon leaves is done by the next one."""
+
+        def run() -> None:
+            if not self._stopping:
+                callback()
+
+        self._loop.call_later(seconds, run)
+
     def _keep_house(self) -> None:
         """Stops environments that nobody has used for long."""
         self.dispatcher.stop_idle(self.config.idle_seconds)
@@ -178,6 +207,7 @@ class Daemon:
         if http is not None:
             self._admin.answer_waiting()
             await http.drain(drain_seconds)
+        self._stopping = True
         while self._closers:
             closer = self._closers.pop()
             try:
@@ -216,7 +246,7 @@ class Daemon:
         }
 
     def environments(self) -> list[dict[str, Any]]:
-        owners = {id(target): key for key, target in self.targets.targets().items()}
+        owners = self.targets.owners()
         rows = []
         for environment in self.dispatcher.environments_all():
             row = environment.snapshot()
@@ -236,14 +266,14 @@ class Daemon:
             )
         return rows
 
-    def log_of(self, key: FunctionKey) -> FunctionLog | None:
+    def log_of(self, key: RecordKey) -> LogGroup | None:
         return self.targets.log_of(key)
 
     def reset(self) -> str | None:
         if not self.config.ephemeral:
             return "This daemon keeps its functions: only one started with --ephemeral can be reset."
         self.store.clear()
-        self._functions.collect()
+        self.plane.collector.collect()
         return None
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Callable[[], None]:
@@ -284,6 +314,8 @@ async def serve(config: DaemonConfig, on_ready: Callable[[Daemon], None] | None 
         leaving.set()
 
     await daemon.start()
+    gc.collect()
+    gc.freeze()  # what is there now stays: later collections need not look through a thousand records
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)

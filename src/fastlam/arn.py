@@ -87,10 +87,12 @@ def resolve(
     principal: str,
     action: str,
     creating: bool = False,
+    any_account: bool = False,
 ) -> FunctionAddress:
     """Complete what a client wrote from who it is and where it asked; `text` has passed validation.
 
-    `action` and `principal` appear in the refusal of another account's function.
+    `action` and `principal` appear in the refusal of another account's function. With `any_account` such a function is
+    not refused: whoever asks so has its resource policy decide.
     """
     locator = parse_locator(text)
     if locator is None:
@@ -103,7 +105,8 @@ def resolve(
     if address.account != account:
         if creating:
             raise access_denied(None)
-        raise denied_by_resource_policy(principal, action, address.arn)
+        if not any_account:
+            raise denied_by_resource_policy(principal, action, address.arn)
     return address
 
 

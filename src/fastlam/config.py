@@ -19,6 +19,8 @@ DEFAULT_REGION: Final = "us-east-1"
 
 LANE_KINDS: Final = ("zmq", "libzmq")  # who speaks ZeroMQ's protocol to environments: sandbox.lanes
 
+# As browsers state it: nothing behind the port. Extensions and applications have schemes of their own.
+_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _REGION: Final = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d{1,2}")
 
 
@@ -52,6 +54,7 @@ class DaemonConfig:
     environments_max: int = ENVIRONMENTS_MAX  # live at a time on this machine; beyond it invocations wait
     lane: str = LANE_KINDS[0]  # how environments are fed
     idle_seconds: float = ENVIRONMENT_IDLE_SECONDS  # after which an unused environment is stopped
+    cors_origins: tuple[str, ...] = ()  # of pages that may call, beside this machine's own; "*" allows all
 
     def __post_init__(self) -> None:
         if not self.host or any(character.isspace() for character in self.host):
@@ -72,6 +75,12 @@ class DaemonConfig:
             raise FastlamError(f"--lane {self.lane!r} is none: give {' or '.join(LANE_KINDS)}.")
         if not self.idle_seconds > 0:
             raise FastlamError(f"--idle-seconds {self.idle_seconds:g} is no time to keep anything: give more than 0.")
+        for origin in self.cors_origins:
+            if origin not in ("*", "null") and _ORIGIN.fullmatch(origin) is None:
+                raise FastlamError(
+                    f"--cors-origin {origin!r} is no origin: give scheme, host and port such as http://app.example:3000,"
+                    " or * for any."
+                )
         if self.data_dir is None:
             if not self.ephemeral:
                 raise FastlamError("A daemon that keeps its functions needs a data directory: give --data-dir.")

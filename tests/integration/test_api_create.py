@@ -8,8 +8,17 @@ import re
 import uuid
 from typing import Any
 
-from api_server import ARN, ROLE, create, make_zip, wait
-from daemon_running import REGION
+import pytest
+
+from api_server import ARN, ROLE, create, make_zip, refused, wait
+from daemon_running import ACCOUNT, REGION
+
+QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:dead-letters"
+KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555"
+FILES = {
+    "Arn": f"arn:aws:elasticfilesystem:{REGION}:{ACCOUNT}:access-point/fsap-0123456789abcdef0",
+    "LocalMountPath": "/mnt/files",
+}
 
 
 def test_create_with_defaults(client: Any) -> None:
@@ -85,6 +94,84 @@ def test_create_with_everything_that_is_stored(client: Any) -> None:
     assert got["Tags"] == {"team": "blue", "stage": "ünit"}
     assert "VpcConfig" not in configuration
     assert "DeadLetterConfig" not in configuration
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"Runtime": "nodejs22.x"}, {"Runtime": "nodejs22.x"}),
+        ({"DeadLetterConfig": {"TargetArn": QUEUE}}, {"DeadLetterConfig": {"TargetArn": QUEUE}}),
+        ({"KMSKeyArn": KEY}, {"KMSKeyArn": KEY}),
+        (
+            {"SnapStart": {"ApplyOn": "PublishedVersions"}, "Runtime": "python3.12"},
+            {"SnapStart": {"ApplyOn": "PublishedVersions", "OptimizationStatus": "Off"}},
+        ),
+        ({"FileSystemConfigs": [FILES]}, {"FileSystemConfigs": [FILES]}),
+        (
+            {"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}},
+            {"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}},
+        ),
+    ],
+)
+def test_settings_that_are_given_back(client: Any, given: dict[str, Any], shown: dict[str, Any]) -> None:
+    created = create(client, **given)
+    wait(client)
+    got = client.get_function_configuration(FunctionName="hello")
+    for member, value in shown.items():
+        assert (created[member], got[member]) == (value, value)
+
+
+def test_a_vpc_is_shown_once_it_was_set(client: Any) -> None:
+    given = {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1", "sg-2"]}
+    created = create(client, VpcConfig=given)
+    vpc = created["VpcConfig"]
+    assert vpc.pop("VpcId").startswith("vpc-")
+    assert vpc == {**given, "Ipv6AllowedForDualStack": False}
+    wait(client)
+    cleared = client.update_function_configuration(
+        FunctionName="hello", VpcConfig={"SubnetIds": [], "SecurityGroupIds": []}
+    )
+    nothing = {"SubnetIds": [], "SecurityGroupIds": [], "VpcId": "", "Ipv6AllowedForDualStack": False}
+    assert cleared["VpcConfig"] == nothing
+    wait(client, "function_updated_v2")
+    assert client.get_function_configuration(FunctionName="hello")["VpcConfig"] == nothing
+
+
+def test_an_image(client: Any) -> None:
+    """It is kept and shown as the service shows it; no member of a deployment package stays."""
+    uri = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/app"
+    digest = "ab" * 32
+    config = {"Command": ["app.handler"], "EntryPoint": ["/entry"], "WorkingDirectory": "/srv"}
+    created = create(
+        client,
+        PackageType="Image",
+        Runtime=None,
+        Handler=None,
+        Code={"ImageUri": f"{uri}@sha256:{digest}"},
+        ImageConfig=config,
+    )
+    assert not {"Runtime", "Handler", "RuntimeVersionConfig"} & created.keys()
+    assert (created["PackageType"], created["CodeSize"], created["CodeSha256"]) == ("Image", 0, digest)
+    assert created["ImageConfigResponse"] == {"ImageConfig": config}
+    wait(client)
+    assert client.get_function(FunctionName="hello")["Code"] == {
+        "RepositoryType": "ECR",
+        "ImageUri": f"{uri}@sha256:{digest}",
+        "ResolvedImageUri": f"{uri}@sha256:{digest}",
+    }
+    refused(
+        client.update_function_code,
+        "InvalidParameterValueException",
+        400,
+        "Please provide ImageUri when updating a function with packageType Image.",
+        FunctionName="hello",
+        ZipFile=make_zip(),
+    )
+    client.update_function_code(FunctionName="hello", ImageUri=f"{uri}:tag")
+    wait(client, "function_updated_v2")
+    code = client.get_function(FunctionName="hello")["Code"]
+    assert code["ImageUri"] == f"{uri}:tag"
+    assert code["ResolvedImageUri"].startswith(f"{uri}@sha256:")
 
 
 def test_becomes_active(client: Any) -> None:

@@ -63,13 +63,6 @@ def test_unknown_paths_and_operations(server: ApiServer) -> None:
         assert answer.status == 404
         assert answer.headers["x-amzn-errortype"] == "UnknownOperationException"
         assert answer.json["message"].startswith(f"The Lambda API has no operation at {method} /")
-    client = server.client()
-    error = error_of(client.publish_version, FunctionName="hello")
-    assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 501
-    assert error.response["Error"] == {
-        "Code": "NotImplementedException",
-        "Message": "fastlam does not implement PublishVersion yet.",
-    }
 
 
 def test_invoke_goes_its_own_way(server: ApiServer, client: Any) -> None:

@@ -74,8 +74,6 @@ def test_update_code(client: Any) -> None:
         assert response.read() == code
     error = error_of(client.update_function_code, FunctionName="hello", ZipFile=b"junk", DryRun=True)
     assert error.response["Error"]["Message"].startswith("Could not unzip")
-    error = error_of(client.update_function_code, FunctionName="hello", ZipFile=code, Publish=True)
-    assert error.response["Error"]["Message"] == "fastlam does not support function versions (Publish) yet."
     error = error_of(client.update_function_code, FunctionName="hello")
     assert error.response["Error"]["Message"] == "Please provide a source for function code."
 

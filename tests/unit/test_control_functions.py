@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +14,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from fastlam import limits
 from fastlam.clock import VirtualClock
-from fastlam.control.authorize import Caller, action_of, authorize
+from fastlam.control.authorize import action_of, authorize
 from fastlam.control.concurrency import ReservedConcurrency
 from fastlam.control.functions import Functions
-from fastlam.control.runtimes import BLOCKED, OTHERS, RUNNABLE, check_runtime
-from fastlam.control.settings import check_tags, refuse_unsupported
+from fastlam.control.runtimes import RUNTIMES, check_runtime, supports_snap_start
+from fastlam.control.settings import check_tags
 from fastlam.control.steps import Steps, complete
 from fastlam.errors import ApiError
-from fastlam.model.function import FunctionKey, FunctionRecord
+from fastlam.model.function import FunctionRecord
+from fastlam.model.key import RecordKey
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.memory import MemoryStore
 from fastlam.store.records import FUNCTION, Change
-
-CALLER = Caller("000000000000", "arn:aws:iam::000000000000:root", "us-east-1")
-KEY = FunctionKey("000000000000", "us-east-1", "hello")
-
-
-def package(content: str = "pass") -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("app.py"), content)
-    return buffer.getvalue()
-
-
-def request(name: str = "hello", **more: Any) -> dict[str, Any]:
-    return {
-        "FunctionName": name,
-        "Runtime": "python3.11",
-        "Handler": "app.handler",
-        "Role": "arn:aws:iam::000000000000:role/r",
-        "Code": {"ZipFile": package()},
-    } | more
+from memory_plane import CALLER, KEY, package, refused, request
 
 
 class Plane:
@@ -61,7 +42,7 @@ class Plane:
     def start(self) -> Functions:
         return Functions(self.store, self.artifacts, self.clock.schedule, clock=self.clock)
 
-    def record(self, key: FunctionKey = KEY) -> FunctionRecord:
+    def record(self, key: RecordKey = KEY) -> FunctionRecord:
         record = self.store.get(FUNCTION, key)
         assert record is not None
         return record
@@ -70,13 +51,6 @@ class Plane:
 @pytest.fixture
 def plane(tmp_path: Path) -> Plane:
     return Plane(tmp_path)
-
-
-def refused(code: str, call: Callable[..., Any], *arguments: Any) -> str:
-    with pytest.raises(ApiError) as caught:
-        call(*arguments)
-    assert caught.value.code == code
-    return str(caught.value)
 
 
 def test_states_of_a_new_function(plane: Plane) -> None:
@@ -259,34 +233,95 @@ def test_reservations_of_the_account(plane: Plane) -> None:
     )
 
 
-def test_runtimes() -> None:
-    for runtime in ("python3.10", "python3.11", "python3.12", "python3.13", "python3.14", "python3.15"):
-        check_runtime(runtime)
-    assert not RUNNABLE & OTHERS
-    assert not BLOCKED & (OTHERS | RUNNABLE)
-    for runtime in OTHERS:
-        assert "fastlam runs python runtimes so far" in refused(
-            "InvalidParameterValueException", check_runtime, runtime
-        )
-    for runtime in BLOCKED:
-        assert "is no longer supported" in refused("InvalidParameterValueException", check_runtime, runtime)
+def _known_on(day: date, *, creating: bool) -> set[str]:
+    """The identifiers that may be given on that day."""
+    known = set()
+    for name in RUNTIMES:
+        try:
+            check_runtime(name, day, creating=creating)
+        except ApiError as error:
+            assert str(error) == (
+                f"The runtime parameter of {name} is no longer supported for creating or updating AWS Lambda functions."
+                " We recommend you use a supported runtime while creating or updating functions."
+            )
+        else:
+            known.add(name)
+    return known
+
+
+def test_runtimes_are_taken_until_their_day() -> None:
+    day = date(2026, 8, 30)
+    before = _known_on(day, creating=True)
+    assert {"python3.8", "python3.14", "nodejs20.x", "nodejs24.x", "dotnet6", "ruby3.2", "provided.al2"} <= before
+    # Their creation was blocked before, their update is not yet.
+    assert not before & {"java8", "go1.x", "provided", "ruby2.7", "nodejs14.x", "python3.7", "python2.7", "nodejs"}
+    assert _known_on(day, creating=False) - before == {
+        "java8",
+        "go1.x",
+        "provided",
+        "ruby2.7",
+        "nodejs14.x",
+        "python3.7",
+    }
+    for day, blocked in (
+        (date(2026, 8, 31), "nodejs20.x nodejs18.x nodejs16.x python3.9 python3.8 dotnet6 ruby3.2 provided.al2"),
+        (date(2026, 11, 30), "python3.10"),
+        (date(2026, 12, 10), "dotnet8"),
+    ):
+        now = _known_on(day, creating=True)
+        assert before - now == set(blocked.split())
+        before = now
+    blocked = (
+        "nodejs20.x nodejs18.x nodejs16.x python3.9 python3.8 dotnet6 ruby3.2 provided.al2 java8 go1.x provided ruby2.7"
+        " nodejs14.x python3.7"
+    )
+    before = _known_on(date(2026, 9, 29), creating=False)
+    assert before - _known_on(date(2026, 9, 30), creating=False) == set(blocked.split())
+    assert "python3.10" in _known_on(date(2027, 1, 14), creating=False)
+    assert "python3.10" not in _known_on(date(2027, 1, 15), creating=False)
+    refused("InvalidParameterValueException", check_runtime, "Python3.12", day)
+
+
+def test_each_runtime_ends_in_order() -> None:
+    for runtime in RUNTIMES.values():
+        if runtime.create_blocked is not None:
+            assert runtime.update_blocked is not None and runtime.create_blocked <= runtime.update_blocked, runtime
+
+
+def test_a_function_outlives_its_runtime(plane: Plane) -> None:
+    """Nobody can be given it any longer; who has it goes on, and may change everything else."""
+    plane.clock = VirtualClock(_midnight_ms(2026, 8, 30))
+    plane.functions = plane.start()
+    plane.functions.create(CALLER, request(Runtime="python3.9"))
+    plane.clock.advance(86_400)
+    refused("InvalidParameterValueException", plane.functions.create, CALLER, request("other", Runtime="python3.9"))
+    plane.functions.update_configuration(CALLER, {"FunctionName": "hello", "Runtime": "python3.9", "Timeout": 4})
+    plane.clock.advance(40 * 86_400)
+    update = {"FunctionName": "hello", "Runtime": "python3.9"}
+    refused("InvalidParameterValueException", plane.functions.update_configuration, CALLER, update)
+    plane.functions.update_configuration(CALLER, {"FunctionName": "hello", "Timeout": 5})
+    plane.clock.advance(1)
+    plane.functions.update_code(CALLER, {"FunctionName": "hello", "ZipFile": package("new")})
+    plane.clock.advance(1)
+    assert (plane.record().runtime, plane.record().timeout_seconds) == ("python3.9", 5)
+
+
+def _midnight_ms(year: int, month: int, day: int) -> int:
+    return int(datetime(year, month, day, tzinfo=UTC).timestamp() * 1000)
 
 
 def test_runtimes_are_spelled_as_in_the_model() -> None:
     from botocore.session import get_session
 
     enum = get_session().get_service_model("lambda").shape_for("Runtime").enum
-    assert set(enum) >= RUNNABLE | OTHERS | BLOCKED  # a newer model may know more
+    assert set(enum) >= RUNTIMES.keys()  # a newer model may know more
 
 
-@pytest.mark.parametrize(
-    "harmless",
-    [{"VpcConfig": {}}, {"VpcConfig": {"SubnetIds": [], "SecurityGroupIds": [], "Ipv6AllowedForDualStack": False}},
-     {"SnapStart": {}}, {"Publish": False}, {"PackageType": "Zip"}, {"Layers": []}, {"DeadLetterConfig": {}},
-     {"ImageConfig": {"Command": [], "WorkingDirectory": ""}}, {"KMSKeyArn": ""}],
-)  # fmt: skip
-def test_what_asks_for_nothing_is_let_through(harmless: dict[str, Any]) -> None:
-    refuse_unsupported(harmless)
+def test_runtimes_with_snap_start() -> None:
+    for runtime in ("java11", "java17", "java21", "python3.12", "python3.14", "dotnet8"):
+        assert supports_snap_start(runtime)
+    for runtime in ("java8.al2", "python3.11", "nodejs22.x", "dotnet6", "provided.al2023", "ruby3.4", "unheard-of"):
+        assert not supports_snap_start(runtime)
 
 
 def test_tags() -> None:
@@ -393,8 +428,8 @@ class Lifecycle(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         page = self.plane.functions.list(CALLER, {})
-        assert [record.name for record in page.records] == sorted(self.expected)
-        for record in page.records:
+        assert [record.name for record in page.items] == sorted(self.expected)
+        for record in page.items:
             expected = self.expected[record.name]
             view = self.plane.functions.get(CALLER, {"FunctionName": record.name})
             assert (record.memory_mb, record.settled) == (expected["memory"], expected["settled"])

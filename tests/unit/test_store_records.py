@@ -18,11 +18,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from fastlam.errors import FastlamError
-from fastlam.model.function import FunctionKey, FunctionRecord, ReservedConcurrencyRecord
+from fastlam.model.concurrency import ReservedConcurrencyRecord
+from fastlam.model.function import FunctionRecord
+from fastlam.model.key import RecordKey
 from fastlam.store.directory import DataDirectory
 from fastlam.store.memory import MemoryStore
-from fastlam.store.records import FUNCTION, RESERVED_CONCURRENCY, Change, RecordStore, Write
+from fastlam.store.records import ALIAS, FUNCTION, RESERVED_CONCURRENCY, VERSION, Change, RecordStore, Write
 from fastlam.store.sqlite import FILE_NAME, MIGRATIONS, SqliteStore
+from old_database import write_old_database
 
 
 def function(
@@ -168,7 +171,7 @@ def test_nothing_of_a_write_that_failed(tmp_path: Path) -> None:
     store.put(FUNCTION, record)
     heard: list[Change] = []
     store.watch(heard.append)
-    bad = FunctionKey("000000000000", "us-east-1", None)  # type: ignore[arg-type]
+    bad = RecordKey("000000000000", "us-east-1", None)  # type: ignore[arg-type]
     with pytest.raises(sqlite3.IntegrityError):
         store.apply([Write(FUNCTION, record.key, None), Write(FUNCTION, bad, record)])
     assert store.get(FUNCTION, record.key) == record
@@ -199,6 +202,84 @@ def test_older_databases_are_migrated(tmp_path: Path) -> None:
         store.close()
 
 
+def test_the_first_schema_is_read(tmp_path: Path) -> None:
+    """Its keys had no parts. What is written then can be told apart by them."""
+    path = tmp_path / FILE_NAME
+    old = [function("a"), function("b", environment={"K": "v"}), function("a", account="111111111111")]
+    write_old_database(path, old)
+    for _ in range(2):  # the second time it is of today's schema
+        store = SqliteStore(path)
+        assert sorted(store.all(FUNCTION), key=lambda record: record.key) == sorted(old, key=lambda record: record.key)
+        assert all(record.key.part == "" for record in store.all(FUNCTION))
+        store.put(VERSION, function("a", version="1"))
+        assert store.parts(FUNCTION, old[0].key) == [old[0]]
+        assert store.parts(VERSION, old[0].key) == [function("a", version="1")]
+        store.close()
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    assert [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")] == ["record"]
+    connection.close()
+
+
+def test_a_migration_that_is_interrupted_is_done_by_the_next(tmp_path: Path) -> None:
+    """Whatever statement it dies at: each step is one transaction."""
+    for stop in range(1, 8):
+        path = tmp_path / f"{stop}.sqlite"
+        write_old_database(path, [function()])
+        program = (
+            "import os, sqlite3, sys; from pathlib import Path; from fastlam.store import sqlite\n"
+            "left = [int(sys.argv[2])]\n"
+            "class Dying(sqlite3.Connection):\n"
+            "    def execute(self, *arguments):\n"
+            "        if not arguments[0].startswith('PRAGMA'):\n"
+            "            left[0] -= 1\n"
+            "        if left[0] == 0: os.kill(os.getpid(), 9)\n"
+            "        return super().execute(*arguments)\n"
+            "connect = sqlite3.connect\n"
+            "sqlite3.connect = lambda *arguments, **more: connect(*arguments, **more, factory=Dying)\n"
+            "sqlite.SqliteStore(Path(sys.argv[1])).close()\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        ended = subprocess.run([sys.executable, "-c", program, str(path), str(stop)], check=False, env=environment)
+        assert ended.returncode == -signal.SIGKILL
+        store = SqliteStore(path)
+        assert store.all(FUNCTION) == [function()]
+        store.close()
+
+
+def test_nothing_is_left_of_what_was_scrubbed(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / FILE_NAME)
+    for number in range(50):
+        store.put(FUNCTION, function(f"f{number}", description="the first secret " * 100))
+    for number in range(50):
+        store.put(FUNCTION, function(f"f{number}"))
+    store.put(FUNCTION, function("f0", description="the second secret"))
+    store.delete(FUNCTION, function("f0").key)
+    store.scrub()
+    for path in tmp_path.iterdir():
+        assert b"secret" not in path.read_bytes()
+    assert len(store.all(FUNCTION)) == 49
+    store.close()
+
+
+def test_parts_of_an_owner(store: RecordStore) -> None:
+    """They come sorted, without those of names that begin alike, and go one by one."""
+    for name in ("hello", "hello2", "hell"):
+        store.put(FUNCTION, function(name))
+        for version in ("1", "10", "2"):
+            store.put(VERSION, function(name, version=version))
+    owner = function().key
+    assert [record.version for record in store.parts(VERSION, owner)] == ["1", "10", "2"]
+    assert [record.name for record in store.parts(VERSION, owner._replace(part="2"))] == ["hello"] * 3
+    assert store.parts(FUNCTION, owner) == [function()]
+    assert store.get(VERSION, owner) is None
+    store.delete(VERSION, owner._replace(part="10"))
+    assert [record.version for record in store.parts(VERSION, owner)] == ["1", "2"]
+    assert store.parts(ALIAS, owner) == []
+    store.clear()
+    assert store.parts(VERSION, owner) == []
+
+
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     store = SqliteStore(path)
@@ -219,7 +300,9 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 def test_newer_databases_are_refused(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     SqliteStore(path, [*MIGRATIONS, lambda connection: None]).close()
-    with pytest.raises(FastlamError, match=r"was written by a newer fastlam \(schema 2, this one knows 1\)"):
+    known = len(MIGRATIONS)
+    message = rf"was written by a newer fastlam \(schema {known + 1}, this one knows {known}\): upgrade fastlam"
+    with pytest.raises(FastlamError, match=message):
         SqliteStore(path)
 
 
@@ -236,7 +319,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
     ("statement", "message"),
     [
         ("UPDATE record SET body = '{}'", r"The function record 'hello' in .* cannot be read: .*required field"),
-        ("UPDATE record SET kind = 'alias'", r"holds records of an unknown kind: 'alias'"),
+        ("UPDATE record SET kind = 'shape'", r"holds records of an unknown kind: 'shape'"),
     ],
 )
 def test_records_that_cannot_be_read(tmp_path: Path, statement: str, message: str) -> None:

@@ -172,7 +172,7 @@ def test_a_copy_that_was_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file.write_bytes(b"\x95\x01")
     with pytest.raises(FastlamError, match="does not fit this version of fastlam"):
         service_model.load.__wrapped__()
-    file.write_bytes(b"\x95\x02\xa1v\x90\x80\x90")
+    file.write_bytes(b"\x95\x01\xa1v\x90\x80\x90")
     with pytest.raises(FastlamError, match="is of another version of fastlam"):
         service_model.load.__wrapped__()
 
@@ -443,6 +443,14 @@ def test_wrong_types_in_the_query(query: str) -> None:
     with pytest.raises(ApiError) as caught:
         decoding.decode(MODEL, OPERATIONS["ListFunctions"], request, {}, decoding.query_of(request.query))
     assert caught.value.code == "SerializationException"
+
+
+def test_an_operation_without_a_handler_says_so() -> None:
+    request: Any = FakeRequest("GET", "/2015-03-31/functions", {}, b"")
+    with pytest.raises(ApiError) as caught:
+        API._route(request)
+    assert (caught.value.code, caught.value.status) == ("NotImplementedException", 501)
+    assert str(caught.value) == "fastlam does not implement ListFunctions yet."
 
 
 def test_two_operations_on_one_path() -> None:

@@ -13,10 +13,10 @@ from fastlam.api.caller import Defaults, caller_of
 from fastlam.api.decoding import query_of
 from fastlam.api.errors import respond_fault
 from fastlam.http.server import Request
-from fastlam.model.function import FunctionKey
+from fastlam.model.key import RecordKey
 
 if TYPE_CHECKING:
-    from fastlam.telemetry.logs import FunctionLog
+    from fastlam.telemetry.logs import LogGroup
 
 PREFIX: Final = b"/_fastlam/"
 WAIT_SECONDS_MAX: Final = 60.0
@@ -30,7 +30,7 @@ class House(Protocol):
 
     def environments(self) -> list[dict[str, Any]]: ...
 
-    def log_of(self, key: FunctionKey) -> FunctionLog | None: ...
+    def log_of(self, key: RecordKey) -> LogGroup | None: ...
 
     def reset(self) -> str | None:
         """Empties an ephemeral daemon; the reason when it will not."""
@@ -87,7 +87,7 @@ class AdminRoute:
         except ValueError:
             _respond(request, 400, {"message": "`after` and `wait` must be numbers."})
             return
-        function_log = self._house.log_of(FunctionKey(caller.account, caller.region, name))
+        function_log = self._house.log_of(RecordKey(caller.account, caller.region, name))
         if function_log is None:
             _respond(request, 404, {"message": f"There is no function {name!r} in {caller.account} {caller.region}."})
             return
@@ -96,7 +96,7 @@ class AdminRoute:
         else:
             self._wait_for_logs(request, function_log, after, wait_seconds)
 
-    def _wait_for_logs(self, request: Request, function_log: FunctionLog, after: int, wait_seconds: float) -> None:
+    def _wait_for_logs(self, request: Request, function_log: LogGroup, after: int, wait_seconds: float) -> None:
         cancel: list[Callable[[], None]] = []
 
         def answer() -> None:
@@ -116,7 +116,7 @@ class AdminRoute:
             answer()
 
 
-def _answer_logs(request: Request, function_log: FunctionLog, after: int) -> None:
+def _answer_logs(request: Request, function_log: LogGroup, after: int) -> None:
     events, following = function_log.events(after)
     _respond(
         request,
@@ -127,5 +127,3 @@ def _answer_logs(request: Request, function_log: FunctionLog, after: int) -> Non
 
 def _respond(request: Request, status: int, body: dict[str, Any]) -> None:
     request.respond(status, b"Content-Type: application/json\r\n", _encode(body))
-
-

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from fastlam.api.router import Call, Handler, Reply
+from fastlam.api.support import Call, Entries, Reply, Supported
 from fastlam.control.concurrency import ReservedConcurrency
 
 
-def handlers(concurrency: ReservedConcurrency) -> dict[str, Handler]:
+def entries(concurrency: ReservedConcurrency) -> Entries:
     def put(call: Call) -> Reply:
         return Reply({"ReservedConcurrentExecutions": concurrency.put(call.caller, call.parameters)})
 
     def get(call: Call) -> Reply:
-        reserved = concurrency.get(call.caller, call.parameters)
-        return Reply({} if reserved is None else {"ReservedConcurrentExecutions": reserved})
+        return Reply({"ReservedConcurrentExecutions": concurrency.get(call.caller, call.parameters)})
 
     def delete(call: Call) -> Reply:
         concurrency.delete(call.caller, call.parameters)
         return Reply(None)
 
     return {
-        "PutFunctionConcurrency": put,
-        "GetFunctionConcurrency": get,
-        "DeleteFunctionConcurrency": delete,
+        "PutFunctionConcurrency": Supported(put),
+        "GetFunctionConcurrency": Supported(get),
+        "DeleteFunctionConcurrency": Supported(delete),
     }

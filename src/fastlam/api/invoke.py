@@ -14,11 +14,8 @@ from typing import Final
 import msgspec
 
 from fastlam import limits
-from fastlam.api import decoding, service_model, validation
-from fastlam.api.caller import Defaults, caller_of
+from fastlam.api.addresses import Addresses
 from fastlam.api.errors import respond_error, respond_fault
-from fastlam.arn import resolve
-from fastlam.control.authorize import Authorize, action_of
 from fastlam.core.dispatcher import (
     OUTCOME_CANCELLED,
     OUTCOME_REJECTED,
@@ -28,8 +25,8 @@ from fastlam.core.dispatcher import (
     request_id,
 )
 from fastlam.core.scan import scan_json
-from fastlam.dispatch.targets import Resolved, Targets
-from fastlam.errors import ApiError, invalid_parameter, service_fault, throttled, too_large
+from fastlam.dispatch.targets import Resolved
+from fastlam.errors import ApiError, service_fault, throttled, too_large
 from fastlam.http.server import Request
 from fastlam.invoke.event import Events
 
@@ -49,28 +46,17 @@ _REQUEST_ID: Final = b"x-amzn-requestid"
 _TENANT: Final = b"x-amz-tenant-id"
 _DURABLE: Final = b"x-amz-durable-execution-name"
 _KNOWN_TYPES: Final = frozenset({b"RequestResponse", b"Event", b"DryRun"})
-_KNOWN_LOG_TYPES: Final = frozenset({b"None", b"Tail"})
+KNOWN_LOG_TYPES: Final = frozenset({b"None", b"Tail"})
 
 
 class InvokeRoute:
     """Takes `POST /2015-03-31/functions/{FunctionName}/invocations`."""
 
-    def __init__(
-        self, dispatcher: Dispatcher, targets: Targets, events: Events, *, defaults: Defaults, authorize: Authorize
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, addresses: Addresses, events: Events) -> None:
         self._dispatcher = dispatcher
-        self._targets = targets
+        self._addresses = addresses
         self._events = events
-        self._defaults = defaults
-        self._authorize = authorize
-        self._resolved: dict[tuple[bytes, bytes, bytes], Resolved] = {}
-        model = service_model.load()
-        self._model = model
-        self._operation = next(operation for operation in model.operations if operation.name == "Invoke")
-
-    def forget(self) -> None:
-        """Something changed: every address is resolved anew."""
-        self._resolved.clear()
+        self._known = addresses.known
 
     def __call__(self, request: Request) -> None:
         try:
@@ -85,7 +71,7 @@ class InvokeRoute:
         log_type = context = trace = given_id = tenant = durable = None
         for name, value in request.headers:
             if name == _AUTHORIZATION:
-                start = value.find(b"Credential=")
+                start = value.find(b"Credential=")  # as addresses.scope_of does
                 scope = value[start : value.find(b",", start)] if start >= 0 else b""
             elif name == _TYPE:
                 kind = value
@@ -97,91 +83,57 @@ class InvokeRoute:
                 trace = value
             elif name == _REQUEST_ID:
                 given_id = value
-            elif name == _TENANT:
+            elif name == _TENANT and tenant is None:  # the first, as everywhere else
                 tenant = value
             elif name == _DURABLE:
                 durable = value
-        key = (request.path, request.query, scope)
-        resolved = self._resolved.get(key)
+        key: tuple[bytes, ...] = (request.path, request.query, scope)
+        if tenant is not None:
+            key = (*key, tenant)
+        resolved = self._known.get(key)
         if (
             resolved is None
             or (kind and kind not in _KNOWN_TYPES)
-            or (log_type is not None and log_type not in _KNOWN_LOG_TYPES)
-            or tenant is not None
+            or (log_type is not None and log_type not in KNOWN_LOG_TYPES)
             or durable is not None
         ):
-            resolved = self._resolve(request, key)
-        body = request.body
+            name = request.path[len(_PREFIX) : -len(_SUFFIX)]
+            resolved = self._addresses.resolve(request, key, "Invoke", name)
+        if resolved.weighted:
+            resolved = resolved.pick()
         if kind == b"Event":
-            _check_size(body, "Event", limits.ASYNC_PAYLOAD_BYTES_MAX)
+            body = event_of(request.body, "Event", limits.ASYNC_PAYLOAD_BYTES_MAX)
         else:
-            _check_size(body, "RequestResponse", limits.SYNC_PAYLOAD_BYTES_MAX)
-        if not body:
-            body = b"{}"
-        else:
-            fault = scan_json(body)
-            if fault is not None:
-                raise ApiError("InvalidRequestContentException", fault)
+            body = event_of(request.body, "RequestResponse", limits.SYNC_PAYLOAD_BYTES_MAX)
         if given_id is not None:
-            _check_request_id(given_id)
-        client_context = _client_context(context) if context is not None else None
+            check_request_id(given_id)
+        client_context = client_context_of(context) if context is not None else None
         if kind == b"DryRun":
             request.respond(204, b"x-amzn-RequestId: %s\r\n" % request_id().encode(), b"")
             return
         if kind == b"Event":
-            self._accept(request, resolved, body, trace)
+            self._accept(request, resolved, body, tenant, trace)
             return
         invocation = Invocation(resolved.target, body)
         invocation.invoked_function_arn = resolved.invoked_arn
         invocation.client_context = client_context
-        invocation.trace_id = _trace_id(invocation.request_id, trace)
+        invocation.trace_id = trace_id(invocation.request_id, trace)
+        if tenant is not None:
+            invocation.tenant_id = tenant.decode()
         invocation.tag = (request, resolved, log_type == b"Tail")
         invocation.on_done = self._done
         self._dispatcher.submit(invocation)
 
-    def _resolve(self, request: Request, key: tuple[bytes, bytes, bytes]) -> Resolved:
-        """The slow way, once for each address: validation by the service model, permission, handle."""
-        labels = {"FunctionName": decoding.unquote(request.path[len(_PREFIX) : -len(_SUFFIX)])}
-        query = decoding.query_of(request.query)
-        parameters = decoding.decode(self._model, self._operation, request, labels, query)
-        validation.check(self._model, self._operation, parameters)
-        for name in ("TenantId", "DurableExecutionName"):
-            if parameters.get(name) is not None:
-                raise invalid_parameter(f"{name} was given for a function that is not configured for it.")
-        caller = caller_of(request, self._defaults)
-        action = action_of("Invoke")
-        address = resolve(
-            parameters["FunctionName"],
-            parameters.get("Qualifier"),
-            account=caller.account,
-            region=caller.region,
-            principal=caller.principal,
-            action=action,
-        )
-        self._authorize(caller, action, address.arn)
-        resolved = self._targets.resolve(address)
-        if len(self._resolved) >= limits.TARGET_CACHE_ENTRIES_MAX:
-            self._resolved.clear()
-        self._resolved[key] = resolved
-        return resolved
-
-    def _accept(self, request: Request, resolved: Resolved, body: bytes, trace: bytes | None) -> None:
+    def _accept(
+        self, request: Request, resolved: Resolved, body: bytes, tenant: bytes | None, trace: bytes | None
+    ) -> None:
         """Event: answered before it runs."""
-        first_id = request_id()
-
-        def make() -> Invocation:
-            # A later attempt runs what the function is by then.
-            now = self._targets.resolve(resolved.address) if resolved.target.retired else resolved
-            invocation = Invocation(now.target, body, first_id)
-            invocation.invoked_function_arn = resolved.invoked_arn
-            invocation.trace_id = _trace_id(first_id, trace)
-            return invocation
-
-        self._events.accept(make)
+        identifier = request_id()
+        accept_event(self._events, self._addresses, resolved, body, identifier, tenant, trace)
         request.respond(
             202,
             b"x-amzn-RequestId: %s\r\nx-amzn-Remapped-Content-Length: 0\r\nX-Amzn-Trace-Id: %s\r\n"
-            % (first_id.encode(), _trace_id(first_id, trace).encode().lower()),
+            % (identifier.encode(), trace_id(identifier, trace).encode().lower()),
             b"",
         )
 
@@ -193,7 +145,7 @@ class InvokeRoute:
         try:
             outcome = invocation.outcome
             if outcome > 1:
-                respond_error(request, _refusal(invocation))
+                respond_error(request, refusal(invocation))
                 return
             error = b"X-Amz-Function-Error: Unhandled\r\n" if outcome else b""
             if tail:
@@ -204,7 +156,7 @@ class InvokeRoute:
                 b"Content-Type: %s\r\nx-amzn-RequestId: %s\r\nX-Amz-Executed-Version: %s\r\n%s"
                 b"x-amzn-Remapped-Content-Length: 0\r\nX-Amzn-Trace-Id: %s\r\n"
                 % (
-                    _content_type(invocation.content_type) if invocation.content_type else b"application/json",
+                    content_type_of(invocation.content_type) if invocation.content_type else b"application/json",
                     invocation.request_id.encode(),
                     resolved.executed_version.encode(),
                     error,
@@ -219,7 +171,7 @@ class InvokeRoute:
                 log.exception("an answer could not be sent")
 
 
-def _refusal(invocation: Invocation) -> ApiError:
+def refusal(invocation: Invocation) -> ApiError:
     """The error of a call that never ran."""
     if invocation.outcome == OUTCOME_THROTTLED:
         return throttled(invocation.throttle_reason)
@@ -233,24 +185,55 @@ def _refusal(invocation: Invocation) -> ApiError:
     return service_fault(invocation.error or "The execution environment could not be started.")
 
 
-def _check_size(body: bytes, kind: str, bytes_max: int) -> None:
+def event_of(body: bytes, kind: str, bytes_max: int) -> bytes:
+    """The event, for a body that may be one; raises ApiError."""
     if len(body) > bytes_max:
         raise too_large(
             f"{len(body)} byte payload is too large for the {kind} invocation type (limit {bytes_max} bytes)"
         )
+    if not body:
+        return b"{}"
+    fault = scan_json(body)
+    if fault is not None:
+        raise ApiError("InvalidRequestContentException", fault)
+    return body
 
 
-def _check_request_id(value: bytes) -> None:
+def accept_event(
+    events: Events,
+    addresses: Addresses,
+    resolved: Resolved,
+    body: bytes,
+    identifier: str,
+    tenant: bytes | None,
+    trace: bytes | None,
+) -> None:
+    """Hands an event over to run in the background."""
+    tenant_id = None if tenant is None else tenant.decode()
+
+    def make() -> Invocation:
+        # A later attempt runs what the function is by then.
+        now = addresses.again(resolved, tenant_id)
+        invocation = Invocation(now.target, body, identifier)
+        invocation.invoked_function_arn = resolved.invoked_arn
+        invocation.trace_id = trace_id(identifier, trace)
+        invocation.tenant_id = tenant_id
+        return invocation
+
+    events.accept(make)
+
+
+def check_request_id(value: bytes) -> None:
     if len(value) != 36 or not _UUID_CHARACTERS.issuperset(value):
         raise ApiError("InvalidRequestContentException", "x-amzn-RequestId must be a UUID")
 
 
-def _content_type(value: str) -> bytes:
+def content_type_of(value: str) -> bytes:
     """What the function's runtime said, kept to what a header may hold."""
     return bytes(byte for byte in value.encode("latin-1", "replace")[:256] if 0x20 <= byte < 0x7F)
 
 
-def _client_context(value: bytes) -> str:
+def client_context_of(value: bytes) -> str:
     """The header's JSON text; the service refuses what is too long, no base64 or no JSON."""
     if len(value) > limits.CLIENT_CONTEXT_BYTES_MAX:
         raise ApiError(
@@ -266,7 +249,7 @@ def _client_context(value: bytes) -> str:
     return text
 
 
-def _trace_id(identifier: str, given: bytes | None) -> str:
+def trace_id(identifier: str, given: bytes | None) -> str:
     """The X-Ray header of an invocation: the caller's trace is joined, or a new one is begun (not sampled)."""
     if given is not None and given.startswith(b"Root=") and len(given) <= 512 and given.isascii():
         text = given.decode("ascii")

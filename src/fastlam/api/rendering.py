@@ -1,25 +1,29 @@
-"""Records as the API shows them: response bodies, members in the order of the service model."""
+"""Function records as the API shows them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from fastlam.arn import LATEST, function_arn
-from fastlam.control.functions import FunctionView
+from fastlam.arn import function_arn
 from fastlam.control.runtimes import runtime_version_arn
-from fastlam.model.function import FunctionRecord
+from fastlam.model.function import IMAGE, FunctionRecord
+from fastlam.store.vault import CannotOpen
+
+Variables = Callable[[FunctionRecord], dict[str, str]]
 
 
 def function_configuration(
-    record: FunctionRecord, qualifier: str | None = None, *, listed: bool = False
+    record: FunctionRecord, variables: Variables, qualifier: str | None = None, *, listed: bool = False
 ) -> dict[str, Any]:
     """FunctionConfiguration. Items of a list carry neither states nor the version of the runtime."""
+    image = record.package_type == IMAGE
     body: dict[str, Any] = {
         "FunctionName": record.name,
         "FunctionArn": function_arn(record.region, record.account, record.name, qualifier),
-        "Runtime": record.runtime,
+        "Runtime": record.runtime or None,
         "Role": record.role,
-        "Handler": record.handler,
+        "Handler": record.handler or None,
         "CodeSize": record.code_bytes,
         "Description": record.description,
         "Timeout": record.timeout_seconds,
@@ -27,57 +31,77 @@ def function_configuration(
         "LastModified": record.last_modified,
         "CodeSha256": record.code_sha256,
         "Version": record.version,
+        "VpcConfig": record.vpc_config,
+        "DeadLetterConfig": _given("TargetArn", record.dead_letter_target_arn),
+        "Environment": _environment(record, variables),
+        "KMSKeyArn": record.kms_key_arn or None,
+        "TracingConfig": {"Mode": record.tracing_mode},
+        "RevisionId": record.revision_id,
+        "Layers": [{"Arn": layer.arn, "CodeSize": layer.code_bytes} for layer in record.layers] or None,
+        "FileSystemConfigs": record.file_system_configs or None,
+        "PackageType": record.package_type,
+        "ImageConfigResponse": {"ImageConfig": record.image_config} if record.image_config else None,
+        "SigningProfileVersionArn": record.signing_profile_version_arn or None,
+        "SigningJobArn": record.signing_job_arn or None,
+        "Architectures": list(record.architectures),
+        "EphemeralStorage": {"Size": record.ephemeral_storage_mb},
+        "SnapStart": {"ApplyOn": record.snap_start, "OptimizationStatus": "Off"},
+        "LoggingConfig": _logging(record),
+        "CapacityProviderConfig": record.capacity_provider_config,
+        "DurableConfig": record.durable_config,
+        "TenancyConfig": _given("TenantIsolationMode", record.tenant_isolation_mode),
+        "AcceleratorConfig": record.accelerator_config,
+        "RuntimeConfig": record.runtime_config,
     }
-    if record.environment is not None:
-        body["Environment"] = {"Variables": record.environment}
-    body["TracingConfig"] = {"Mode": record.tracing_mode}
-    body["RevisionId"] = record.revision_id
     if not listed:
-        body |= _states(record)
-    body["PackageType"] = "Zip"
-    body["Architectures"] = list(record.architectures)
-    body["EphemeralStorage"] = {"Size": record.ephemeral_storage_mb}
-    body["SnapStart"] = {"ApplyOn": "None", "OptimizationStatus": "Off"}
-    if not listed:
-        body["RuntimeVersionConfig"] = {"RuntimeVersionArn": runtime_version_arn(record.region, record.runtime)}
-    body["LoggingConfig"] = _logging(record)
+        body["State"] = record.state
+        body["StateReason"] = record.state_reason
+        body["StateReasonCode"] = record.state_reason_code
+        body["LastUpdateStatus"] = record.last_update_status
+        body["LastUpdateStatusReason"] = record.last_update_status_reason
+        body["LastUpdateStatusReasonCode"] = record.last_update_status_reason_code
+        if not image:
+            body["RuntimeVersionConfig"] = {"RuntimeVersionArn": runtime_version_arn(record.region, record.runtime)}
     return body
 
 
-def _states(record: FunctionRecord) -> dict[str, str]:
-    states = {
-        "State": record.state,
-        "StateReason": record.state_reason,
-        "StateReasonCode": record.state_reason_code,
-        "LastUpdateStatus": record.last_update_status,
-        "LastUpdateStatusReason": record.last_update_status_reason,
-        "LastUpdateStatusReasonCode": record.last_update_status_reason_code,
+def function_code(record: FunctionRecord, location: str | None) -> dict[str, Any]:
+    """FunctionCodeLocation."""
+    if record.package_type == IMAGE:
+        path, slash, last = record.image_uri.partition("@")[0].rpartition("/")
+        repository = path + slash + last.partition(":")[0]  # a colon before the last slash is that of a port
+        return {
+            "RepositoryType": "ECR",
+            "ImageUri": record.image_uri,
+            "ResolvedImageUri": f"{repository}@sha256:{record.code_sha256}",
+        }
+    if record.s3_object is not None:
+        return {"RepositoryType": "S3", "ResolvedS3Object": record.s3_object}
+    return {
+        "RepositoryType": "S3",
+        "Location": location,
+        "SourceKMSKeyArn": record.source_kms_key_arn or None,
     }
-    return {name: value for name, value in states.items() if value is not None}
 
 
-def _logging(record: FunctionRecord) -> dict[str, str]:
-    logging = {"LogFormat": record.log_format}
-    if record.application_log_level is not None:
-        logging["ApplicationLogLevel"] = record.application_log_level
-    if record.system_log_level is not None:
-        logging["SystemLogLevel"] = record.system_log_level
-    logging["LogGroup"] = record.log_group_name
-    return logging
+def _given(member: str, value: str) -> dict[str, str] | None:
+    return {member: value} if value else None
 
 
-def function_with_code(view: FunctionView, location: str) -> dict[str, Any]:
-    """GetFunction: tags and concurrency belong to the function, not to what a qualifier points at."""
-    body: dict[str, Any] = {
-        "Configuration": function_configuration(view.record, view.qualifier),
-        "Code": {"RepositoryType": "S3", "Location": location},
+def _environment(record: FunctionRecord, variables: Variables) -> dict[str, Any] | None:
+    if record.environment is None:
+        return None
+    try:
+        return {"Variables": variables(record)}
+    except CannotOpen as error:
+        message = f"Lambda was unable to decrypt the environment variables. {error}"
+        return {"Error": {"ErrorCode": "KMSNotFoundException", "Message": message}}
+
+
+def _logging(record: FunctionRecord) -> dict[str, Any]:
+    return {
+        "LogFormat": record.log_format,
+        "ApplicationLogLevel": record.application_log_level,
+        "SystemLogLevel": record.system_log_level,
+        "LogGroup": record.log_group_name,
     }
-    if view.qualifier is None and view.record.tags:
-        body["Tags"] = view.record.tags
-    if view.qualifier is None and view.reserved_concurrency is not None:
-        body["Concurrency"] = {"ReservedConcurrentExecutions": view.reserved_concurrency}
-    return body
-
-
-def listed_function(record: FunctionRecord, *, all_versions: bool) -> dict[str, Any]:
-    return function_configuration(record, LATEST if all_versions else None, listed=True)

@@ -3,6 +3,7 @@
     POST /2015-03-31/functions/<name>/invocations        invoke_route
     /_fastlam/code/<token>                               the code behind GetFunction's Code.Location
     /_fastlam/...                                        admin_route
+    an operation that reads its requests itself          its route among operation_routes
     an operation that has a handler                      decode, validate, authorise, handle, answer
     an operation that has none                           501 NotImplementedException
     anything else                                        404 UnknownOperationException
@@ -14,17 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from fastlam import limits
-from fastlam.api import decoding, service_model, validation
+from fastlam.api import decoding, encoding, service_model, validation
 from fastlam.api.blocking import RunBlocking
 from fastlam.api.caller import Defaults, caller_of
 from fastlam.api.code import PATH as CODE_PATH
 from fastlam.api.errors import respond, respond_error, respond_fault
 from fastlam.api.forward import foreign_service
+from fastlam.api.permissions import addressed
 from fastlam.api.service_model import Operation
-from fastlam.arn import resolve
+from fastlam.api.support import Call, Entry, Handler, Reply
 from fastlam.control.authorize import Authorize, Caller, action_of, authorize
 from fastlam.control.steps import Steps
 from fastlam.errors import ApiError, too_large
@@ -39,31 +41,12 @@ _ADMIN: Final = b"/_fastlam/"
 _REQUEST_BYTES_MAX: Final = {"UpdateFunctionConfiguration": limits.CONFIGURATION_REQUEST_BYTES_MAX}
 
 
-class Call(NamedTuple):
-    """One request to an operation, decoded, valid and authorised."""
-
-    request: Request
-    caller: Caller
-    operation: Operation
-    parameters: Mapping[str, Any]
-
-
-class Reply(NamedTuple):
-    """A success: `status` defaults to the operation's own; without a body nothing but headers is sent."""
-
-    body: Mapping[str, Any] | None
-    status: int | None = None
-
-
-Handler = Callable[[Call], Reply | Steps[Reply]]
-
-
 class Api:
     """The handler of the HTTP server."""
 
     def __init__(
         self,
-        handlers: Mapping[str, Handler],
+        entries: Mapping[str, Entry],
         *,
         defaults: Defaults,
         run_blocking: RunBlocking,
@@ -72,9 +55,10 @@ class Api:
         code_route: Route,
         forward: Callable[[Request, str], None] | None = None,
         authorize: Authorize = authorize,
+        operation_routes: Mapping[str, Route] | None = None,
     ) -> None:
         self._model = service_model.load()
-        self._handlers = dict(handlers)
+        self._handlers = {name: entry.handler for name, entry in entries.items()}
         self._defaults = defaults
         self._run_blocking = run_blocking
         self._invoke_route = invoke_route
@@ -82,6 +66,7 @@ class Api:
         self._code_route = code_route
         self._forward = forward
         self._authorize = authorize
+        self._operation_routes = dict(operation_routes or {})  # operations that read their requests themselves
         unknown = self._handlers.keys() - {operation.name for operation in self._model.operations}
         if unknown:
             raise ValueError(f"handlers for operations that are not in the service model: {sorted(unknown)}")
@@ -124,6 +109,10 @@ class Api:
             method, path = request.method[:32].decode("latin-1"), request.path[:200].decode("latin-1")
             raise ApiError("UnknownOperationException", f"The Lambda API has no operation at {method} {path}")
         operation, labels = found
+        route = self._operation_routes.get(operation.name)
+        if route is not None:
+            route(request)
+            return
         handler = self._handlers.get(operation.name)
         if handler is None:
             raise ApiError("NotImplementedException", f"fastlam does not implement {operation.name} yet.")
@@ -212,20 +201,13 @@ class Api:
     @staticmethod
     def _resource(caller: Caller, operation: Operation, parameters: Mapping[str, Any]) -> str:
         """The ARN, as addressed, that the caller asks to act on; "*" where there is none."""
-        name = parameters.get("FunctionName")
-        if not isinstance(name, str):
-            return "*"
-        address = resolve(
-            name,
-            parameters.get("Qualifier"),
-            account=caller.account,
-            region=caller.region,
-            principal=caller.principal,
-            action=action_of(operation.name),
-            creating=operation.name == "CreateFunction",
-        )
-        return address.arn
+        address = addressed(caller, operation.name, parameters)
+        if address is not None:
+            return address.arn
+        arn = parameters.get("ResourceArn") or parameters.get("Resource")
+        return arn if isinstance(arn, str) else "*"
 
 
 def _reply(request: Request, operation: Operation, reply: Reply) -> None:
-    respond(request, reply.status or operation.status, reply.body)
+    answer = encoding.encode(operation, reply.body)
+    respond(request, reply.status or operation.status, answer.body, answer.headers)

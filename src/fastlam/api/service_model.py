@@ -1,4 +1,4 @@
-"""The Lambda service model as the daemon uses it: operations, input shapes and error shapes, read from the compiled
+"""The Lambda service model as the daemon uses it: operations, their shapes and error shapes, read from the compiled
 file.
 
 The file is made at build time from botocore's model (tools/compile_service_model.py); botocore is not needed to run.
@@ -13,16 +13,16 @@ import msgspec
 
 from fastlam.errors import FastlamError
 
-FORMAT = 1
+FORMAT = 2
 _FILE = "service_model.msgpack"
 
 
 class Member(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One member of a structure: its shape, and where a request carries it."""
+    """One member of a structure: its shape, and where a request or an answer carries it."""
 
     name: str
     shape: str
-    location: str  # "uri", "querystring", "header", or "" for the body
+    location: str  # "uri", "querystring", "header", "statusCode", or "" for the body
     wire_name: str
     required: bool
 
@@ -52,6 +52,8 @@ class Operation(msgspec.Struct, array_like=True, frozen=True, gc=False):
     status: int  # of a success
     input: str  # shape, "" for none
     payload: str  # the member that is the whole body, "" for JSON members
+    output: str  # shape, "" for none
+    output_payload: str  # as `payload`, of an answer
 
 
 class ErrorShape(msgspec.Struct, array_like=True, frozen=True, gc=False):

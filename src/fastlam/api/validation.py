@@ -11,16 +11,23 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from fastlam import limits
 from fastlam.api.service_model import Member, Operation, ServiceModel, Shape
 from fastlam.errors import validation
 
 # Where the live service is narrower or wider than its model: shape -> (minimum, maximum); None leaves the model's.
 _BOUNDS: Final[Mapping[str, tuple[int | None, int | None]]] = {
-    "Timeout": (None, limits.TIMEOUT_SECONDS_MAX),  # more on managed instances only
-    "MemorySize": (None, limits.MEMORY_MB_MAX),
-    "EphemeralStorageSize": (None, 10_240),
     "ArchitecturesList": (0, None),
+}
+
+# What the model allows to functions on capacity providers only: shape -> maximum of all others. An update does not say
+# which it is for; there the control of functions looks.
+_MANAGED: Final[Mapping[str, int]] = {
+    "Timeout": limits.TIMEOUT_SECONDS_MAX,
+    "MemorySize": limits.MEMORY_MB_MAX,
+    "EphemeralStorageSize": limits.EPHEMERAL_STORAGE_MB_MAX,
 }
 
 # Sets that the service prints in an order of its own.
@@ -32,6 +39,11 @@ _ENUM_ORDER: Final[Mapping[frozenset[str], str]] = {
         "RESPONSE_STREAM, BUFFERED",
         "PublishedVersions, None",
     )
+}
+
+# Where the live service's pattern admits more than its model's: shape -> (in the model, in the service).
+_PATTERN_MORE: Final[Mapping[str, tuple[str, str]]] = {
+    "TaggableResource": ("|code-signing-config:", "|layer:([a-zA-Z0-9-_]+)|code-signing-config:"),
 }
 
 # Checked by the operation itself, which answers with another code.
@@ -52,6 +64,8 @@ def check(model: ServiceModel, operation: Operation, parameters: Mapping[str, An
 def findings(model: ServiceModel, operation: Operation, parameters: Mapping[str, Any]) -> Iterator[str]:
     if not operation.input:
         return
+    if operation.name == "CreateFunction" and parameters.get("CapacityProviderConfig") is None:
+        model = _unmanaged(model)
     members = model.shapes[operation.input].members
     for place in _PLACES:
         for member in members:
@@ -68,6 +82,20 @@ def member_path(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
+_unmanaged_of: list[tuple[ServiceModel, ServiceModel]] = []
+
+
+def _unmanaged(model: ServiceModel) -> ServiceModel:
+    """The model with the narrower bounds; made once, as there is one model."""
+    for known, narrowed in _unmanaged_of:
+        if known is model:
+            return narrowed
+    shapes = {name: replace(model.shapes[name], maximum=maximum) for name, maximum in _MANAGED.items()}
+    narrowed = replace(model, shapes=model.shapes | shapes)
+    _unmanaged_of[:] = [(model, narrowed)]
+    return narrowed
+
+
 def _check_member(model: ServiceModel, member: Member, value: Any, path: str) -> Iterator[str]:
     if value is None:
         if member.required:
@@ -81,6 +109,8 @@ def _check_member(model: ServiceModel, member: Member, value: Any, path: str) ->
 
 def _check(model: ServiceModel, shape_name: str, value: Any, path: str) -> Iterator[str]:
     shape = model.shapes[shape_name]
+    if shape_name in _PATTERN_MORE:
+        shape = replace(shape, pattern=shape.pattern.replace(*_PATTERN_MORE[shape_name]))
     for constraint in broken(shape_name, shape, value):
         yield f"{_subject(shape, value, path)} failed to satisfy constraint: {constraint}"
     if shape.type == "structure":

@@ -62,6 +62,13 @@ POLL_SECONDS: Final = 0.02
     help="After this time an unused environment is stopped.",
 )
 @click.option(
+    "--cors-origin",
+    "cors_origins",
+    metavar="ORIGIN",
+    multiple=True,
+    help="Pages that may call from a browser, beside those of localhost, e.g. https://app.example; * allows all.",
+)
+@click.option(
     "--lane",
     type=click.Choice(LANE_KINDS),
     default=LANE_KINDS[0],
@@ -163,6 +170,8 @@ def _arguments(config: DaemonConfig, port: int) -> list[str]:
         arguments.append("--ephemeral")
     if config.data_dir is not None:
         arguments += ["--data-dir", str(config.data_dir.absolute())]
+    for origin in config.cors_origins:
+        arguments += ["--cors-origin", origin]
     if config.aws_endpoint is not None:
         arguments += ["--aws-endpoint", config.aws_endpoint]
     return arguments

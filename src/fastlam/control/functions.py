@@ -8,29 +8,37 @@ Both moments are scheduled; a record that a stopped process left in between is s
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Callable
-from datetime import UTC, datetime
+import contextlib
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from msgspec.structs import replace
 
 from fastlam import limits
-from fastlam.arn import LATEST, FunctionAddress, resolve
+from fastlam.arn import LATEST, FunctionAddress
 from fastlam.clock import Clock, Schedule, SystemClock
 from fastlam.control import settings
-from fastlam.control.authorize import Caller, action_of
+from fastlam.control.authorize import Caller
+from fastlam.control.code import Code, ReadObject, check_storage, code_steps, no_objects
+from fastlam.control.collector import CodeCollector
+from fastlam.control.lookup import Found, address_of, check_revision, found, function_of, key_of
+from fastlam.control.pages import Page, page
+from fastlam.control.rules import FunctionRules
 from fastlam.control.settings import Request
 from fastlam.control.steps import Steps, complete
-from fastlam.errors import conflict, function_not_found, invalid_parameter, stale_revision
-from fastlam.model.function import ACTIVE, IN_PROGRESS, PENDING, SUCCESSFUL, FunctionKey, FunctionRecord
-from fastlam.store.artifacts import Artifact, ArtifactStore
-from fastlam.store.records import FUNCTION, RESERVED_CONCURRENCY, RecordStore, Write
-
-_NAME_LENGTH_MAX: Final = 64
+from fastlam.control.storage import stored_bytes
+from fastlam.control.times import timestamp, today
+from fastlam.control.versions import Versions, busy, pending, same, version_number
+from fastlam.errors import conflict, function_not_found, invalid_parameter
+from fastlam.model.capacity_provider import ACTIVE_NON_INVOCABLE, LATEST_PUBLISHED
+from fastlam.model.function import ACTIVE, IMAGE, IN_PROGRESS, PENDING, SUCCESSFUL, ZIP, FunctionRecord, LayerReference
+from fastlam.model.key import RecordKey
+from fastlam.model.sealed import Sealed
+from fastlam.store.artifacts import ArtifactStore
+from fastlam.store.records import ALIAS, FUNCTION, KINDS, RESERVED_CONCURRENCY, VERSION, RecordStore, Write
+from fastlam.store.vault import CannotOpen, Vault
 
 
 class FunctionView(NamedTuple):
@@ -39,11 +47,6 @@ class FunctionView(NamedTuple):
     record: FunctionRecord
     qualifier: str | None  # as the client gave it
     reserved_concurrency: int | None
-
-
-class FunctionPage(NamedTuple):
-    records: list[FunctionRecord]
-    next_marker: str | None
 
 
 class Functions:
@@ -56,44 +59,50 @@ class Functions:
         schedule: Schedule,
         *,
         clock: Clock | None = None,
+        vault: Vault | None = None,
+        versions: Versions | None = None,
+        collector: CodeCollector | None = None,
+        find_layers: Callable[[Caller, list[str]], tuple[LayerReference, ...]] | None = None,
+        rules: FunctionRules | None = None,
+        read_object: ReadObject = no_objects,
         in_background: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
-        """`in_background` runs what may take long and that nobody waits for (deleting old code); default: at once."""
         self._store = store
         self._artifacts = artifacts
         self._schedule = schedule
         self._clock = clock or SystemClock()
-        self._in_background = in_background or (lambda work: work())
-        self._retired: dict[str, int] = {}  # replaced code, and when (elapsed ms) it may be deleted
-        self._collection_due = False
-        for record in store.all(FUNCTION):
-            if not record.settled:
-                store.put(FUNCTION, self._settled(record))
-        self.collect()  # what a stopped process had no time to
+        self._vault = vault or Vault()
+        self._versions = versions or Versions(store, self._clock)
+        self._collector = collector or CodeCollector(store, artifacts, schedule, self._clock, in_background)
+        self._find_layers = find_layers or _no_layers
+        self._read_object = read_object
+        self._rules = rules or FunctionRules()
+        self._versions.attach(settle_later=self._settle_later, retire=self._collector.retire)
+        self._mend()
+        self._collector.collect()  # what a stopped process had no time to
 
     # Reading ---------------------------------------------------------------------------------------
 
     def get(self, caller: Caller, request: Request, operation: str = "GetFunction") -> FunctionView:
         address = address_of(caller, request, operation)
-        record = self.find(address)
-        reserved = self._store.get(RESERVED_CONCURRENCY, record.key)
+        record = self.find(address).record
+        reserved = self._store.get(RESERVED_CONCURRENCY, key_of(address))
         return FunctionView(record, address.qualifier, reserved.concurrency if reserved else None)
 
-    def find(self, address: FunctionAddress) -> FunctionRecord:
-        """Until versions and aliases exist, `$LATEST` is all there is."""
-        record = self._store.get(FUNCTION, FunctionKey(address.account, address.region, address.name))
-        if record is None or address.qualifier not in (None, LATEST):
-            raise function_not_found(address.arn)
-        return record
+    def find(self, address: FunctionAddress) -> Found:
+        return found(self._store, address)
 
-    def list(self, caller: Caller, request: Request) -> FunctionPage:
-        after = _read_marker(request.get("Marker"))
+    def variables(self, record: FunctionRecord) -> dict[str, str]:
+        """The environment variables in the clear. Raises CannotOpen when their key is gone."""
+        return self._vault.open(record.environment, record.arn)
+
+    def list(self, caller: Caller, request: Request) -> Page[FunctionRecord]:
         if request.get("MasterRegion") is not None:
-            return FunctionPage([], None)  # asks for replicas of Lambda@Edge only
-        size = min(request.get("MaxItems") or limits.LIST_PAGE_ITEMS_MAX, limits.LIST_PAGE_ITEMS_MAX)
-        records = [r for r in self._store.list(FUNCTION, caller.account, caller.region) if r.name > after]
-        more = len(records) > size
-        return FunctionPage(records[:size], _marker(records[size - 1].name) if more else None)
+            return Page([], None)  # asks for replicas of Lambda@Edge only
+        records = self._store.list(FUNCTION, caller.account, caller.region)
+        if request.get("FunctionVersion") == "ALL":
+            records = [each for record in records for each in (record, *self._versions.of(record))]
+        return page(request, records, _list_key)
 
     # Changing --------------------------------------------------------------------------------------
 
@@ -101,202 +110,279 @@ class Functions:
         return complete(self.create_steps(caller, request))
 
     def create_steps(self, caller: Caller, request: Request) -> Steps[FunctionRecord]:
+        """The new `$LATEST`, or with Publish its version 1."""
         address = address_of(caller, request, "CreateFunction", creating=True)
         if address.qualifier is not None:
             raise invalid_parameter(f"A function is created without a qualifier: {request['FunctionName']}")
-        defaults = {"log_format": "Text", "log_group": "", "application_log_level": None, "system_log_level": None}
-        fields = settings.fields(request, defaults)
-        if "runtime" not in fields or "handler" not in fields:
-            raise invalid_parameter(
-                "Runtime and Handler are mandatory parameters for functions created with deployment packages."
-            )
+        request = self._rules.with_defaults(request)
+        package_type = request.get("PackageType") or (IMAGE if request["Code"].get("ImageUri") else ZIP)
+        _check_package(request, package_type)
+        fields = self._fields(caller, request, None, address.unqualified_arn)
         if request.get("Architectures"):
             fields["architectures"] = tuple(request["Architectures"])
         fields["tags"] = settings.check_tags(request.get("Tags") or {})
-        data = settings.zip_bytes(request["Code"])
+        fields["package_type"] = package_type
+        further, beside = self._rules.creation(caller, request, address, package_type, fields)
+        fields |= further
         self._refuse_existing(address)
-        artifact: Artifact = yield partial(self._artifacts.put_zip, data)
+        code: Code = yield from self._code(request["Code"], address, package_type, fields.get("layers", ()))
         try:
             self._refuse_existing(address)
             record = FunctionRecord(
                 account=address.account,
                 region=address.region,
                 name=address.name,
-                code_sha256=artifact.code_sha256,
-                code_bytes=artifact.zip_bytes,
                 revision_id=str(uuid4()),
-                last_modified=self._now(),
+                last_modified=timestamp(self._clock),
                 state=PENDING,
                 state_reason="The function is being created.",
                 state_reason_code="Creating",
-                **fields,
+                **{"runtime": "", "handler": ""} | fields | code.fields,
             )
-            self._store.put(FUNCTION, record)
+            writes = [Write(FUNCTION, record.key, record), *beside]
+            answer = record
+            if request.get("Publish") or request.get("PublishTo"):
+                answer, publication = self._versions.publication(record, publish_to=request.get("PublishTo"))
+                writes += publication
+            self._store.apply(writes)
         finally:
-            self._artifacts.release(artifact.sha256)
+            self._release(code)
         self._settle_later(record.key)
-        return record
+        return answer
 
     def update_code(self, caller: Caller, request: Request) -> FunctionRecord:
         return complete(self.update_code_steps(caller, request))
 
     def update_code_steps(self, caller: Caller, request: Request) -> Steps[FunctionRecord]:
         address = address_of(caller, request, "UpdateFunctionCode")
-        self._changeable(address, request)
-        data = settings.zip_bytes(request)
-        artifact: Artifact = yield partial(self._artifacts.put_zip, data)
+        before = self._changeable(address, request)
+        self._rules.check_deployment(before)
+        code: Code = yield from self._code(request, address, before.package_type, before.layers)
         try:
             record = self._changeable(address, request)
-            fields: dict[str, Any] = {"code_sha256": artifact.code_sha256, "code_bytes": artifact.zip_bytes}
+            if code.artifact is not None and record.layers != before.layers:
+                self._check_unzipped(code.artifact.sha256, record.layers)
+            fields = dict(code.fields)
             if request.get("Architectures"):
                 fields["architectures"] = tuple(request["Architectures"])
             if request.get("DryRun"):
                 return replace(record, **fields)
-            updated = self._update(record, fields)
+            updated = self._update(
+                record, fields, publish=bool(request.get("Publish")), publish_to=request.get("PublishTo")
+            )
         finally:
-            self._artifacts.release(artifact.sha256)
-        self._retire(record)
+            self._release(code)
+        self._collector.retire(record)
         return updated
 
     def update_configuration(self, caller: Caller, request: Request) -> FunctionRecord:
-        record = self._changeable(address_of(caller, request, "UpdateFunctionConfiguration"), request)
-        current = {
-            "log_format": record.log_format,
-            "log_group": record.log_group,
-            "application_log_level": record.application_log_level,
-            "system_log_level": record.system_log_level,
-        }
-        return self._update(record, settings.fields(request, current))
+        address = address_of(caller, request, "UpdateFunctionConfiguration")
+        present = self._store.get(FUNCTION, key_of(address))
+        if present is not None:
+            self._rules.check_input(request, present)
+        record = self._changeable(address, request)
+        fields = self._fields(caller, request, record, record.arn)
+        fields |= self._rules.update(caller, request, record, fields)
+        self._check_unzipped(record.artifact, fields.get("layers", ()))
+        self._collector.retire(record)
+        return self._update(record, fields)
 
     def delete(self, caller: Caller, request: Request) -> None:
         address = address_of(caller, request, "DeleteFunction")
-        key = FunctionKey(address.account, address.region, address.name)
-        record = self._store.get(FUNCTION, key)
-        if record is None:
-            raise function_not_found(address.unqualified_arn)
+        function = function_of(self._store, address)
         if address.qualifier is None:
-            self._store.apply([Write(FUNCTION, key, None), Write(RESERVED_CONCURRENCY, key, None)])
-            self._retire(record)
+            gone = [function, *self._versions.of(function)]
+            self._store.apply(
+                Write(kind, record.key, None)
+                for kind in KINDS
+                if kind.of_function
+                for record in self._store.parts(kind, function.key)
+            )
+            self._collector.retire(*gone)
         elif address.qualifier == LATEST:
             raise invalid_parameter("$LATEST version cannot be deleted without deleting the function.")
-        elif not address.qualifier.isdecimal():
+        elif not address.qualifier.isdecimal() and address.qualifier != LATEST_PUBLISHED:
             raise invalid_parameter("Deletion of aliases is not currently supported.")
-        # A version that does not exist is as good as deleted.
+        else:
+            self._delete_version(function.key._replace(part=address.qualifier))
+
+    def _delete_version(self, key: RecordKey) -> None:
+        version = self._store.get(VERSION, key)
+        if version is None:
+            return  # as good as deleted
+        aliases = [alias.name for alias in self._store.parts(ALIAS, key) if key.part in alias.versions]
+        if aliases:
+            raise conflict(
+                "Unable to delete version because the following aliases reference it: [" + ", ".join(aliases) + "]"
+            )
+        self._store.apply(Write(kind, key, None) for kind in KINDS if kind.of_qualifier)
+        self._collector.retire(version)
 
     def collect(self) -> None:
         """Delete the code that no record refers to, and that no invocation or link can still be using."""
-        now = self._clock.elapsed_ms()
-        self._retired = {artifact: due for artifact, due in self._retired.items() if due > now}
-        keep = {record.artifact for record in self._store.all(FUNCTION)} | self._retired.keys()
-        self._artifacts.collect(keep, self._in_background)
+        self._collector.collect()
 
     # Inside ----------------------------------------------------------------------------------------
 
+    def _fields(self, caller: Caller, request: Request, current: FunctionRecord | None, arn: str) -> settings.Fields:
+        def find_layers(arns: list[str]) -> tuple[LayerReference, ...]:
+            return self._find_layers(caller, arns)
+
+        fields = settings.fields(request, current, today=today(self._clock), find_layers=find_layers)
+        if request.get("Environment") is not None:
+            variables = settings.check_environment(request["Environment"].get("Variables") or {})
+            fields["environment"] = self._sealed_before(variables, current) or self._seal(variables, arn)
+        return fields
+
+    def _sealed_before(self, variables: Mapping[str, str], current: FunctionRecord | None) -> Sealed | None:
+        """The same variables as they were sealed once: sealed anew, they would make an equal function another one."""
+        newest = None if current is None else self._versions.newest(current)
+        for record in (current, newest):
+            if record is not None and isinstance(record.environment, Sealed):
+                with contextlib.suppress(CannotOpen):
+                    if self.variables(record) == variables:
+                        return record.environment
+        return None
+
+    def _mend(self) -> None:
+        """Settle what a stopped process left under way; seal variables that older versions kept in the clear."""
+        writes = []
+        in_the_clear = False
+        for kind in (FUNCTION, VERSION):
+            for record in self._store.all(kind):
+                mended = _settled(record)
+                if isinstance(record.environment, dict) and record.environment:
+                    mended = replace(mended, environment=self._seal(record.environment, record.arn))
+                    in_the_clear = True
+                if mended is not record:
+                    writes.append(Write(kind, record.key, mended))
+        self._store.apply(writes)
+        if in_the_clear:
+            self._store.scrub()
+
+    def _seal(self, variables: Mapping[str, str], arn: str) -> Sealed | dict[str, str]:
+        return self._vault.seal(variables, arn) if variables else {}
+
+    def _code(
+        self, code: Request, address: FunctionAddress, package_type: str, layers: tuple[LayerReference, ...]
+    ) -> Steps[Code]:
+        stored: Code = yield from code_steps(
+            code, self._artifacts, self._read_object, region=address.region, package_type=package_type
+        )
+        try:
+            check_storage(self.stored_bytes(address.account, address.region), stored.fields["code_bytes"])
+            if stored.artifact is not None and layers:
+                yield partial(self._check_unzipped, stored.artifact.sha256, layers)
+        except BaseException:
+            self._release(stored)
+            raise
+        return stored
+
+    def stored_bytes(self, account: str, region: str) -> int:
+        return stored_bytes(self._store, account, region)
+
+    def _check_unzipped(self, artifact: str, layers: tuple[LayerReference, ...]) -> None:
+        if layers:
+            self._artifacts.check_unzipped([artifact, *(layer.artifact for layer in layers)])
+
+    def _release(self, code: Code) -> None:
+        if code.artifact is not None:
+            self._artifacts.release(code.artifact.sha256)
+
     def _refuse_existing(self, address: FunctionAddress) -> None:
-        if self._store.get(FUNCTION, FunctionKey(address.account, address.region, address.name)) is not None:
+        if self._store.get(FUNCTION, key_of(address)) is not None:
             raise conflict(f"Function already exist: {address.name}")
 
     def _changeable(self, address: FunctionAddress, request: Request) -> FunctionRecord:
-        record = self.find(address)
-        if request.get("RevisionId") is not None and request["RevisionId"] != record.revision_id:
-            raise stale_revision()
+        if address.qualifier not in (None, LATEST):
+            raise function_not_found(address.arn)
+        record = function_of(self._store, address, address.arn)
+        check_revision(request, record.revision_id)
         if not record.settled:
-            raise conflict(
-                "The operation cannot be performed at this time. An update is in progress for resource: " + record.arn
-            )
+            raise busy(record)
         return record
 
-    def _update(self, record: FunctionRecord, fields: dict[str, Any]) -> FunctionRecord:
+    def _update(
+        self, record: FunctionRecord, fields: dict[str, Any], *, publish: bool = False, publish_to: str | None = None
+    ) -> FunctionRecord:
         updated = replace(
             record,
             **fields,
             revision_id=str(uuid4()),
-            last_modified=self._now(),
+            last_modified=timestamp(self._clock),
             last_update_status=IN_PROGRESS,
             last_update_status_reason="The function is being created.",
             last_update_status_reason_code="Creating",
         )
-        self._store.put(FUNCTION, updated)
+        writes = [Write(FUNCTION, updated.key, updated)]
+        answer = updated
+        if publish or publish_to is not None:
+            published = self._versions.published(updated, publish_to)
+            if published is not None and same(published, updated):
+                answer = published
+            else:
+                answer, publication = self._versions.publication(pending(updated), publish_to=publish_to)
+                writes += publication
+        self._store.apply(writes)
         self._settle_later(updated.key)
-        return updated
+        return answer
 
-    def _settle_later(self, key: FunctionKey) -> None:
+    def _settle_later(self, key: RecordKey) -> None:
+        """The function, and the version that was published with the change."""
+
         def settle() -> None:
-            record = self._store.get(FUNCTION, key)
-            if record is not None and not record.settled:
-                self._store.put(FUNCTION, self._settled(record))
+            self._store.apply(
+                Write(kind, record.key, _settled(record))
+                for kind in (FUNCTION, VERSION)
+                for record in self._store.parts(kind, key)
+                if not record.settled
+            )
 
         self._schedule(limits.STATE_CHANGE_SECONDS, settle)
 
-    @staticmethod
-    def _settled(record: FunctionRecord) -> FunctionRecord:
-        return replace(
-            record,
-            revision_id=str(uuid4()),
-            state=ACTIVE,
-            state_reason=None,
-            state_reason_code=None,
-            last_update_status=SUCCESSFUL,
-            last_update_status_reason=None,
-            last_update_status_reason_code=None,
-        )
 
-    def _retire(self, record: FunctionRecord) -> None:
-        """Code stays for as long as an invocation that began on it, or a link to it, may last."""
-        self._retired[record.artifact] = self._clock.elapsed_ms() + limits.CODE_GRACE_SECONDS * 1000
-        self._collect_later()
-
-    def _collect_later(self) -> None:
-        if self._collection_due or not self._retired:
-            return
-        self._collection_due = True
-
-        def collect() -> None:
-            self._collection_due = False
-            self.collect()
-            self._collect_later()
-
-        wait_ms = max(0, min(self._retired.values()) - self._clock.elapsed_ms())
-        self._schedule(wait_ms / 1000, collect)
-
-    def _now(self) -> str:
-        wall_ms = self._clock.wall_ms()
-        moment = datetime.fromtimestamp(wall_ms // 1000, UTC)
-        return f"{moment:%Y-%m-%dT%H:%M:%S}.{wall_ms % 1000:03d}+0000"
-
-
-def address_of(caller: Caller, request: Request, operation: str, *, creating: bool = False) -> FunctionAddress:
-    """The function a request is about, as its caller means it."""
-    name: str = request["FunctionName"]
-    address = resolve(
-        name,
-        request.get("Qualifier"),
-        account=caller.account,
-        region=caller.region,
-        principal=caller.principal,
-        action=action_of(operation),
-        creating=creating,
+def _settled(record: FunctionRecord) -> FunctionRecord:
+    if record.settled:
+        return record
+    managed_latest = record.capacity_provider_config is not None and record.version == LATEST
+    return replace(
+        record,
+        revision_id=str(uuid4()),
+        state=ACTIVE_NON_INVOCABLE if managed_latest else ACTIVE,
+        state_reason=None,
+        state_reason_code=None,
+        last_update_status=SUCCESSFUL,
+        last_update_status_reason=None,
+        last_update_status_reason_code=None,
     )
-    if creating and len(address.name) > _NAME_LENGTH_MAX:
-        raise invalid_parameter(
-            f"1 validation error detected: Value '{address.name}' at 'functionName' failed to satisfy constraint:"
-            f" Member must have length less than or equal to {_NAME_LENGTH_MAX}"
-        )
-    return address
 
 
-def _marker(name: str) -> str:
-    return base64.urlsafe_b64encode(b"after:" + name.encode()).decode()
+def _check_package(request: Request, package_type: str) -> None:
+    if package_type == IMAGE:
+        for member in ("Runtime", "Handler", "Layers"):
+            if request.get(member):
+                raise invalid_parameter(
+                    f"Please don't provide {member} when the intended function PackageType is Image."
+                )
+        if not request["Code"].get("ImageUri"):
+            raise invalid_parameter("Please provide ImageUri when the intended function PackageType is Image.")
+    else:
+        if request["Code"].get("ImageUri"):
+            raise invalid_parameter("Please don't provide ImageUri when the intended function PackageType is Zip.")
+        if request.get("ImageConfig"):
+            raise invalid_parameter("Please don't provide ImageConfig when the intended function PackageType is Zip.")
+        if not request.get("Runtime") or not request.get("Handler"):
+            raise invalid_parameter(
+                "Runtime and Handler are mandatory parameters for functions created with deployment packages."
+            )
 
 
-def _read_marker(marker: str | None) -> str:
-    """The name after which the page starts; "" starts at the first."""
-    if not marker:
-        return ""
-    try:
-        decoded = base64.b64decode(marker.encode("ascii"), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError, ValueError):
-        decoded = ""
-    if not decoded.startswith("after:"):
-        raise invalid_parameter("Invalid marker")
-    return decoded.removeprefix("after:")
+def _no_layers(caller: Caller, arns: list[str]) -> tuple[LayerReference, ...]:
+    if arns:
+        raise invalid_parameter(f"Layer version {arns[0]} does not exist.")
+    return ()
+
+
+def _list_key(record: FunctionRecord) -> str:
+    """Sorts by name, then `$LATEST`, then versions by number."""
+    return f"{record.name} {version_number(record.version):020d}"

@@ -218,6 +218,16 @@ cdef class Channel:
             self.duration_ns = monotonic_ns() - before
             self.cpu_ns = process_cpu_ns() - cpu_before
 
+    def go_on(self, object function, object first, object second):
+        """As `call`, for what is left to do of the same invocation: its figures are added to those of the call before."""
+        cdef uint64_t started_ns = self.started_ns, duration_ns = self.duration_ns, cpu_ns = self.cpu_ns
+        try:
+            return self.call(function, first, second)
+        finally:
+            self.started_ns = started_ns
+            self.duration_ns += duration_ns
+            self.cpu_ns += cpu_ns
+
 
 cdef parse(const uint8_t *data, size_t size):
     cdef uint32_t header_bytes

@@ -88,15 +88,39 @@ cdef class Connections(Driver):
         return 0
 
     cdef int _watch_writable(self, Environment environment, bint wanted) except -1:
-        cdef epoll_event event
         if wanted == environment.writable_watched or environment.lane_closed_ns:
             return 0
-        event.events = EPOLLIN | EPOLLOUT if wanted else EPOLLIN
+        environment.writable_watched = wanted
+        return self._watch_lane(environment)
+
+    cdef int _watch_lane(self, Environment environment) except -1:
+        """Tells epoll what is wanted of a lane; the end of its other side is told in any case."""
+        cdef epoll_event event
+        event.events = 0
+        if not environment.paused:
+            event.events |= EPOLLIN
+        if environment.writable_watched:
+            event.events |= EPOLLOUT
         event.data.u64 = <uint64_t>EVENT_ENVIRONMENT + environment.id
         if epoll_ctl(self.epoll_fd, EPOLL_CTL_MOD, environment.lane_fd, &event) != 0:
             raise OSError(errno, f"epoll_ctl: {os.strerror(errno)}")
-        environment.writable_watched = wanted
         return 0
+
+    cdef int _pause(self, Environment environment) except -1:
+        """Reads nothing more from a lane, until `_go_on`: what its worker goes on sending fills the socket, and then the worker waits."""
+        if environment.paused or environment.draining or environment.lane_fd < 0 or environment.lane_at_end:
+            return 0
+        environment.paused = True
+        return self._watch_lane(environment)
+
+    cdef int _go_on(self, Environment environment) except -1:
+        """Reads a lane again, first what had been read and not been looked at."""
+        if not environment.paused:
+            return 0
+        environment.paused = False
+        if environment.lane_fd >= 0 and not environment.lane_at_end:
+            self._watch_lane(environment)
+        return self._recheck(environment)
 
     cdef int _takes_no_more(self, Environment environment) except -1:
         """Nothing can be sent any more. What has been sent from there, an answer perhaps, still lies in the socket and is read."""
@@ -124,12 +148,12 @@ cdef class Connections(Driver):
         """Takes the frames that have arrived, one read's worth of them; True if there was one."""
         cdef bint any
         cdef int64_t got
-        if environment.lane_fd < 0:
+        if environment.lane_fd < 0 or environment.paused:
             return False
         if environment.socket is not None:
             return self._receive_by_libzmq(environment)
         any = self._take_messages(environment)   # an interrupt may have left some behind
-        if environment.lane_fd < 0 or environment.lane_at_end:
+        if environment.lane_fd < 0 or environment.lane_at_end or environment.paused:
             return any
         got = fl_zmtp_fill(&environment.connection)
         if got > 0:
@@ -142,7 +166,7 @@ cdef class Connections(Driver):
         cdef const uint8_t *data = NULL
         cdef bint any = False
         cdef int64_t size
-        while environment.lane_fd >= 0:
+        while environment.lane_fd >= 0 and not environment.paused:
             size = fl_zmtp_next(&environment.connection, &data)
             if size < 0:
                 if size != -EAGAIN and not environment.lane_at_end:
@@ -162,6 +186,15 @@ cdef class Connections(Driver):
 
     cdef int _drain(self, Environment environment) except -1:
         """Takes everything that has been sent up to now, and no more: a child that a process has left behind may go on writing."""
+        self._go_on(environment)
+        environment.draining = True
+        try:
+            self._read_all(environment)
+        finally:
+            environment.draining = False
+        return 0
+
+    cdef int _read_all(self, Environment environment) except -1:
         cdef int64_t left, got
         if environment.socket is not None:
             self._receive(environment)
@@ -210,7 +243,7 @@ cdef class Connections(Driver):
     cdef bint _receive_by_libzmq(self, Environment environment) except -1:
         cdef bint any = False
         cdef bytes data
-        while environment.lane_fd >= 0:
+        while environment.lane_fd >= 0 and not environment.paused:
             try:
                 data = environment.socket.recv(1)
             except Exception:  # zmq.Again, or a closed socket

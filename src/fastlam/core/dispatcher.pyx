@@ -41,6 +41,7 @@ import msgspec
 from fastlam import limits
 from fastlam.wire.frames import (
     PROTOCOL_VERSION,
+    Chunk,
     FromEnvironment,
     Invoke,
     Ready,
@@ -75,6 +76,7 @@ cdef enum:
     HOUSE_NS = 250000000         # between looks at how much is printed
     BUNDLE_AFTER = 8             # tasks that a worker has in hand before further ones are sent in bundles
     BUNDLE_TASKS_MAX = 8
+    PIECE_BYTES = 64             # what a piece of a stream costs besides its content
     LOG_PUNCH_BYTES = 1048576    # free the pages of output that has been read, so much at a time
     SLOT_MIRROR_BYTES = 1024     # = limits.SLOT_MIRROR_BYTES, which must be a C constant here; checked below
 
@@ -92,6 +94,9 @@ cdef object decode_header = msgspec.msgpack.Decoder(FromEnvironment).decode
 cdef object allocate_lock = threading.Lock
 cdef uint32_t header_bytes_max = limits.FRAME_HEADER_BYTES_MAX
 cdef bytes EMPTY = b""
+cdef int64_t CHUNK_BYTES_MAX = limits.CHUNK_BYTES_MAX
+cdef int64_t STREAM_BYTES_MAX = limits.STREAM_BYTES_MAX
+cdef int64_t STREAM_PENDING_BYTES_MAX = limits.STREAM_PENDING_BYTES_MAX
 cdef int64_t LOG_BYTES_MAX = limits.LOG_BYTES_PER_INVOCATION_MAX
 assert SLOT_MIRROR_BYTES == limits.SLOT_MIRROR_BYTES, "core and limits disagree on SLOT_MIRROR_BYTES"
 

@@ -225,9 +225,23 @@ cdef class Driver:
             raise reply[2]
         return reply[2]
 
+    cdef int _order(self, object function) except -1:
+        """As `run_as_driver`, but nobody waits for it, and it must not raise."""
+        cdef unsigned long me = pthread_self()
+        order = (function, None)
+        if self.owner == 0 or self.owner == me:
+            self.run_as_driver(function)
+            return 0
+        self.orders.append(order)
+        fl_wake_signal(self.wake_fd)
+        return 0
+
     cdef int _run_orders(self) except -1:
         while self.orders:
             function, reply = self.orders.popleft()
+            if reply is None:
+                function()
+                continue
             try:
                 reply[2] = function()
             except Exception as error:
@@ -239,8 +253,9 @@ cdef class Driver:
 
     # -- waiting: any thread ---------------------------------------------------------------------
 
-    def wait(self, Invocation invocation, timeout_seconds=None):
-        """Blocks until `invocation` is done, driving meanwhile if nobody else does. False when the time ran out first.
+    def wait(self, Invocation invocation, timeout_seconds=None, bint pieces=False):
+        """Blocks until `invocation` is done (or, with `pieces`, there are some to take), driving meanwhile if nobody else does. False when
+        the time ran out first.
 
         A KeyboardInterrupt leaves the call running; its answer is then dropped when it comes.
         """
@@ -249,7 +264,7 @@ cdef class Driver:
         cdef bint mine
         if timeout_seconds is not None:
             deadline = monotonic_ns() + <uint64_t>(max(0.0, timeout_seconds) * 1e9)
-        while invocation.state != STATE_DONE:
+        while invocation.state != STATE_DONE and not (pieces and invocation.pieces_bytes):
             if self.closed:
                 if self.pid != os.getpid():
                     raise DispatcherClosed(
@@ -262,7 +277,7 @@ cdef class Driver:
                 mine = self.owner == 0   # or else this is a callback of a call that this thread has just cancelled
                 self.owner = me
                 try:
-                    while invocation.state != STATE_DONE and not self.closed:
+                    while invocation.state != STATE_DONE and not self.closed and not (pieces and invocation.pieces_bytes):
                         if monotonic_ns() >= deadline:
                             return False
                         self._pass(deadline)
@@ -481,6 +496,8 @@ cdef class Driver:
                 if events & EPOLLOUT:
                     self._write_backlog(environment)
                 if events & ~<uint32_t>EPOLLOUT:
+                    if environment.paused:
+                        self._go_on(environment)   # its other end is closed: what lies in the socket is all there will be
                     self._receive(environment)
         elif tag == EVENT_WAKE:
             fl_wake_clear(self.wake_fd)
@@ -609,6 +626,9 @@ cdef class Driver:
     cdef int _write_backlog(self, Environment environment) except -1:
         raise NotImplementedError
 
+    cdef int _go_on(self, Environment environment) except -1:
+        raise NotImplementedError
+
     cdef int _frame(self, Environment environment, const uint8_t *data, size_t size) except -1:
         raise NotImplementedError
 
@@ -627,6 +647,9 @@ cdef class Driver:
     cdef int _on_task_result(self, Environment environment, object frame, bytes payload) except -1:
         raise NotImplementedError
 
+    cdef int _on_chunk(self, Environment environment, object frame, bytes payload) except -1:
+        raise NotImplementedError
+
     cdef int _on_ready(self, Environment environment, object frame) except -1:
         raise NotImplementedError
 
@@ -634,6 +657,12 @@ cdef class Driver:
         raise NotImplementedError
 
     cdef int _finish(self, Invocation invocation, int outcome, bytes payload) except -1:
+        raise NotImplementedError
+
+    cdef int _call_back(self, object callback, Invocation invocation) except -1:
+        raise NotImplementedError
+
+    cdef int _rouse_waiter(self, Invocation invocation) except -1:
         raise NotImplementedError
 
     cdef int _stop(self, Environment environment) except -1:

@@ -60,8 +60,8 @@ cdef class Ends(Placement):
         invocation = <Invocation>environment.held[0]
         if invocation is None:
             return 0
-        if fl_slots_state(&environment.slots, 0) == FL_SLOT_DONE:
-            self._drain(environment)   # the reply is already on its way: it was in time
+        if invocation.streams or fl_slots_state(&environment.slots, 0) == FL_SLOT_DONE:
+            self._drain(environment)   # the reply, or pieces of it, may already be on their way: they were in time
             if invocation.state == STATE_DONE:
                 return 0
         target.timeouts += 1
@@ -269,17 +269,21 @@ cdef class Ends(Placement):
                 self._log(invocation)
         finally:
             if invocation.waiter is not None:
-                waiter = invocation.waiter
-                invocation.waiter = None
-                try:
-                    self.waiters.remove(waiter)
-                except ValueError:
-                    pass
-                else:
-                    waiter.release()
+                self._rouse_waiter(invocation)
             if callback is not None:
                 invocation.on_done = None
                 self._call_back(callback, invocation)
+        return 0
+
+    cdef int _rouse_waiter(self, Invocation invocation) except -1:
+        waiter = invocation.waiter
+        invocation.waiter = None
+        try:
+            self.waiters.remove(waiter)
+        except ValueError:
+            pass
+        else:
+            waiter.release()
         return 0
 
     cdef int _call_back(self, object callback, Invocation invocation) except -1:

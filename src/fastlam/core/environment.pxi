@@ -105,6 +105,8 @@ cdef class Environment:
     cdef fl_zmtp connection
     cdef object backlog                    # deque of memoryviews that the connection has not taken yet
     cdef bint writable_watched             # the driver hears when it takes more
+    cdef bint paused                       # nothing is read: the caller of its stream does not keep up
+    cdef bint draining                     # everything is read, whether its caller keeps up or not
     cdef uint64_t lane_closed_ns           # when its other end was found closed, and nothing more is sent; 0: it was not
     cdef bint lane_at_end                  # nothing more comes either
     cdef readonly object socket            # pyzmq PAIR socket in place of the connection, or None

@@ -100,6 +100,8 @@ cdef class Invocation:
     cdef readonly object payload          # bytes, or a list of buffers; dropped when done
     cdef public object on_done            # called with this object, in the driving thread; must not raise. Once, but for
                                           # a KeyboardInterrupt, after which it is called again
+    cdef public bint streams              # set before it is submitted: the answer is taken in pieces, by Dispatcher.take_pieces
+    cdef public object on_chunk           # called as on_done is when pieces have come, or the answer has begun; None: nobody is told
     cdef public object tag                # the caller's own
     cdef readonly str request_id
     cdef public str invoked_function_arn
@@ -126,6 +128,10 @@ cdef class Invocation:
     cdef readonly object logs             # bytes printed, None when nothing was
     cdef readonly int64_t logs_dropped_bytes
     cdef readonly int environment_id
+    cdef readonly bint streamed           # its answer has begun to come in pieces: `result` is no part of it
+    cdef readonly int64_t streamed_bytes  # so much of it has come
+    cdef list pieces                      # what nobody has taken yet
+    cdef int64_t pieces_bytes
     cdef readonly int attempts            # INIT attempts that failed for this call, and starts that it lost
     cdef Environment environment
     cdef int slot

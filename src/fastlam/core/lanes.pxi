@@ -56,6 +56,8 @@ cdef class Lanes(Connections):
             return self._on_result(environment, frame, payload)
         if kind is TaskResult:
             return self._on_task_result(environment, frame, payload)
+        if kind is Chunk:
+            return self._on_chunk(environment, frame, payload)
         if frame.protocol_version != PROTOCOL_VERSION:
             return self._bad_frame(
                 environment, f"it speaks protocol {frame.protocol_version}, this dispatcher {PROTOCOL_VERSION}"

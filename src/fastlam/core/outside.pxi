@@ -35,6 +35,26 @@ cdef class Dispatcher(Ends):
         environment.invocations -= 1
         return True
 
+    # -- streams: any thread ---------------------------------------------------------------------
+
+    def take_pieces(self, Invocation invocation not None):
+        """What has come of a stream and has not been taken: a list of bytes. A worker that had to wait for that goes on sending."""
+        cdef list fresh = []   # made first: an allocation may collect garbage, and so let others run
+        cdef list pieces = invocation.pieces
+        cdef Environment environment = invocation.environment
+        if not pieces:
+            return fresh
+        invocation.pieces = fresh
+        invocation.pieces_bytes = 0
+        if environment is not None and environment.paused and not self.closed:
+            self._order(lambda: self._resume(environment))
+        return pieces
+
+    cdef _resume(self, Environment environment):
+        self._go_on(environment)
+        if not self.driving:
+            fl_wake_signal(self.wake_fd)   # an event loop that drives sleeps in its own poll
+
     # -- targets and environments from outside (driver's thread, or nobody drives) ---------------
 
     def retire(self, Target target):

@@ -167,6 +167,8 @@ cdef class Placement(Lanes):
                 slot, invocation.request_id, invocation.epoch_ms + target.timeout_ns // 1000000,
                 invocation.invoked_function_arn, invocation.trace_id, invocation.client_context, invocation.tenant_id,
             )
+            if invocation.streams:
+                frame.response_stream = True
             if target.timeout_ns:
                 self._set_timer(environment, invocation.posted_ns + <uint64_t>target.timeout_ns)
         else:
@@ -314,6 +316,47 @@ cdef class Placement(Lanes):
             self._complete(environment, invocation, C_FUNCTION_ERROR, payload)
         else:
             self._complete(environment, invocation, C_OK, payload)
+        return 0
+
+    cdef int _on_chunk(self, Environment environment, object frame, bytes payload) except -1:
+        """A piece of a stream. Of one over the limit the rest is thrown away, and the call goes on."""
+        cdef int64_t slot = frame.slot, size = PyBytes_GET_SIZE(payload)
+        cdef Invocation invocation
+        cdef uint32_t state
+        if not 0 <= slot < len(environment.held) or environment.held[slot] is None or not environment.target.is_function:
+            if environment.state < ENVIRONMENT_STOPPING:
+                self._bad_frame(environment, f"a piece of an answer for slot {slot}, where nothing runs")
+            return 0
+        invocation = <Invocation>environment.held[slot]
+        state = fl_slots_state(&environment.slots, <uint32_t>slot)
+        if not invocation.streams:
+            return self._bad_frame(environment, f"a piece of an answer for slot {slot}, whose caller takes it whole")
+        if state != FL_SLOT_STARTED and state != FL_SLOT_DONE:
+            # Of the call before, most likely: it must not become a piece of this one's answer.
+            return self._bad_frame(environment, f"a piece of an answer for slot {slot}, whose call has not begun")
+        if size > CHUNK_BYTES_MAX:
+            return self._bad_frame(environment, f"a piece of an answer of {size} bytes")
+        if not invocation.streamed:
+            invocation.streamed = True
+            invocation.content_type = frame.content_type
+            invocation.pieces = []
+        elif size == 0:
+            return 0
+        if size > STREAM_BYTES_MAX - invocation.streamed_bytes:
+            size = STREAM_BYTES_MAX - invocation.streamed_bytes
+            if size == 0:
+                return 0
+            payload = payload[:size]
+        if size:
+            invocation.streamed_bytes += size
+            invocation.pieces_bytes += size + PIECE_BYTES
+            invocation.pieces.append(payload)
+            if invocation.waiter is not None:
+                self._rouse_waiter(invocation)
+        if invocation.on_chunk is not None:
+            self._call_back(invocation.on_chunk, invocation)
+        if invocation.pieces_bytes > STREAM_PENDING_BYTES_MAX:
+            self._pause(environment)
         return 0
 
     cdef int _on_task_result(self, Environment environment, object frame, bytes payload) except -1:

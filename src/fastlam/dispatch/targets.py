@@ -4,20 +4,20 @@ thread.
 
 from __future__ import annotations
 
-import logging
+import random
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from fastlam.arn import LATEST, FunctionAddress
+from fastlam import limits
+from fastlam.arn import FunctionAddress
 from fastlam.core.dispatcher import AccountPool, Dispatcher, FunctionPool, Target
-from fastlam.errors import ApiError, FastlamError, conflict, function_not_found
-from fastlam.model.function import PENDING, FunctionKey, FunctionRecord
-from fastlam.runtimes import python
-from fastlam.store.artifacts import ArtifactStore
-from fastlam.store.records import FUNCTION, RESERVED_CONCURRENCY, Change, RecordStore
-from fastlam.telemetry.logs import FunctionLog
-
-log = logging.getLogger(__name__)
+from fastlam.dispatch.launching import Launches
+from fastlam.errors import conflict, function_not_found, invalid_parameter, throttled
+from fastlam.model.function import PENDING, FunctionRecord
+from fastlam.model.key import RecordKey
+from fastlam.store.finding import find, find_version
+from fastlam.store.records import FUNCTION, RESERVED_CONCURRENCY, VERSION, Change, RecordStore
+from fastlam.telemetry.logs import FunctionLog, LogGroup
 
 # What makes environments differ: a change of anything else leaves warm ones alone.
 _LAUNCH_FIELDS: Final = (
@@ -31,6 +31,11 @@ _LAUNCH_FIELDS: Final = (
     "log_group",
     "application_log_level",
     "code_sha256",
+    "layers",
+    "ephemeral_storage_mb",
+    "file_system_configs",
+    "image_config",
+    "vpc_config",
 )
 
 
@@ -41,6 +46,22 @@ class Resolved(NamedTuple):
     invoked_arn: str  # as the caller addressed it
     executed_version: str
     address: FunctionAddress
+    other: Resolved | None = None  # an alias's second version
+    other_weight: float = 0.0  # the part of the invocations that it takes
+
+    @property
+    def weighted(self) -> bool:
+        """Whether each invocation has to `pick`."""
+        return self.other is not None
+
+    def pick(self) -> Resolved:
+        """One of the two versions behind an alias, by chance."""
+        return self.other if self.other is not None and random.random() < self.other_weight else self
+
+
+class _TargetKey(NamedTuple):
+    version: RecordKey
+    tenant_id: str  # "" but for functions that keep their tenants apart
 
 
 class Targets:
@@ -50,75 +71,97 @@ class Targets:
         self,
         dispatcher: Dispatcher,
         store: RecordStore,
-        artifacts: ArtifactStore,
+        launches: Launches,
         *,
         account_concurrency: int,
-        endpoint_url: str | None,
         billed_ms: Callable[[int, int], int],
         enforce_rates: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.dispatcher = dispatcher
-        self.endpoint_url = endpoint_url
         self._store = store
-        self._artifacts = artifacts
+        self._launches = launches
         self._account_concurrency = account_concurrency
         self._billed_ms = billed_ms
         self._enforce_rates = enforce_rates
         self._on_change = on_change
         self._accounts: dict[tuple[str, str], AccountPool] = {}
-        self._functions: dict[FunctionKey, FunctionPool] = {}
-        self._targets: dict[FunctionKey, Target] = {}
-        self._records: dict[FunctionKey, FunctionRecord] = {}  # what each target was made from
-        self._logs: dict[FunctionKey, FunctionLog] = {}
+        self._functions: dict[RecordKey, FunctionPool] = {}
+        self._targets: dict[_TargetKey, Target] = {}
+        self._records: dict[RecordKey, FunctionRecord] = {}  # what the targets of a version were made from
+        self._previous: dict[RecordKey, FunctionRecord] = {}  # what is invoked while an update is in progress
+        self._groups: dict[RecordKey, LogGroup] = {}  # by function
+        self._logs: dict[RecordKey, FunctionLog] = {}  # by version
         store.watch(self._changed)
         for reservation in store.all(RESERVED_CONCURRENCY):
             self._pool(reservation.key).set_reserved(reservation.concurrency)
 
-    def resolve(self, address: FunctionAddress) -> Resolved:
-        """The handle for an address; raises ApiError when it cannot be invoked. Until versions exist, `$LATEST` is all
-        there is.
-        """
-        key = FunctionKey(address.account, address.region, address.name)
-        record = self._store.get(FUNCTION, key)
-        if record is None or address.qualifier not in (None, LATEST):
+    def resolve(self, address: FunctionAddress, tenant_id: str | None = None) -> Resolved:
+        """The handle for an address; raises ApiError when it cannot be invoked."""
+        found = find(self._store, address)
+        if found is None:
             raise function_not_found(address.arn_with_version)
+        resolved = self._resolved(found.record, address, tenant_id)
+        if found.alias is not None and found.alias.additional_weights:
+            ((version, weight),) = found.alias.additional_weights.items()
+            record = find_version(self._store, found.record.key, version)
+            if record is None:
+                raise function_not_found(address.arn_with_version)
+            resolved = resolved._replace(other=self._resolved(record, address, tenant_id), other_weight=weight)
+        return resolved
+
+    def _resolved(self, record: FunctionRecord, address: FunctionAddress, tenant_id: str | None) -> Resolved:
         if record.state == PENDING:
             raise conflict(
                 "The operation cannot be performed at this time. The function is currently in the following state:"
                 " Pending"
             )
-        target = self._targets.get(key)
+        if record.tenant_isolation_mode and not tenant_id:
+            raise invalid_parameter(
+                "The invoked function is enabled with tenancy configuration. Add a valid tenant ID in your request and"
+                " try again."
+            )
+        if tenant_id and not record.tenant_isolation_mode:
+            raise invalid_parameter(
+                "The invoked function is not enabled with tenancy configuration. Remove the tenant ID from your request"
+                " and try again."
+            )
+        target = self._targets.get(_TargetKey(record.key, tenant_id or ""))
         if target is None:
-            target = self._make(record)
+            target = self._make(record, tenant_id or "")
         return Resolved(target, address.arn, record.version, address)
 
-    def log_of(self, key: FunctionKey) -> FunctionLog | None:
+    # Logs ------------------------------------------------------------------------------------------
+
+    def log_of(self, key: RecordKey) -> LogGroup | None:
         """The log of a function that exists; None otherwise."""
-        record = self._store.get(FUNCTION, key)
-        return None if record is None else self._log(record)
+        return None if self._store.get(FUNCTION, key) is None else self._group(key)
+
+    def _group(self, key: RecordKey) -> LogGroup:
+        group = self._groups.get(key.owner)
+        if group is None:
+            group = self._groups[key.owner] = LogGroup()
+        return group
 
     def _log(self, record: FunctionRecord) -> FunctionLog:
         function_log = self._logs.get(record.key)
         if function_log is None:
-            function_log = self._logs[record.key] = FunctionLog(
-                record.version, record.memory_mb, self._billed_ms, record.log_format == "JSON"
+            group = self._group(record.key)
+            function_log = FunctionLog(
+                record.version, record.memory_mb, self._billed_ms, record.log_format == "JSON", group
             )
+            self._logs[record.key] = function_log
+            group.add(function_log)
         return function_log
 
-    def _make(self, record: FunctionRecord) -> Target:
-        artifact = self._artifacts.open(record.artifact)
-        if artifact is None:
-            raise ApiError("ServiceException", f"The code of {record.name} is missing from the data directory.")
+    # Targets and pools -----------------------------------------------------------------------------
+
+    def _make(self, record: FunctionRecord, tenant_id: str) -> Target:
+        if tenant_id:
+            self._make_room_for_tenant(record.key)
+        record = self._previous.get(record.key, record)
         function_log = self._log(record)
-        try:
-            spec, warning = python.launch_spec(record, artifact.directory, self.endpoint_url)
-        except FastlamError as error:
-            function_log.note(f"[fastlam: {error}]")
-            raise ApiError("InvalidRuntimeException", str(error)) from None
-        if warning is not None:
-            function_log.note(warning)
-            log.warning("%s", warning)
+        spec = self._launches.spec(record, function_log)
         function_log.memory_mb = record.memory_mb
         function_log.json_format = record.log_format == "JSON"
         target = Target(
@@ -128,9 +171,22 @@ class Targets:
             record.timeout_seconds * 1000,
             log=function_log,
         )
-        self._targets[record.key] = target
+        self._targets[_TargetKey(record.key, tenant_id)] = target
         self._records[record.key] = record
         return target
+
+    def _make_room_for_tenant(self, key: RecordKey) -> None:
+        """Tenants are named by callers: those without an environment are forgotten where there are too many."""
+        tenants_max = limits.TENANTS_PER_CONCURRENCY * self._account_concurrency
+        tenants = {each: target for each, target in self._targets.items() if each.version == key}
+        if len(tenants) < tenants_max:
+            return
+        idle = [each for each, target in tenants.items() if not self.dispatcher.environments_of(target)]
+        if not idle:
+            raise throttled("ConcurrentInvocationLimitExceeded")
+        for each in idle:
+            self.dispatcher.retire(self._targets.pop(each))
+        self._on_change()
 
     def _account(self, account: str, region: str) -> AccountPool:
         pool = self._accounts.get((account, region))
@@ -139,35 +195,49 @@ class Targets:
             self._accounts[account, region] = pool
         return pool
 
-    def _pool(self, key: FunctionKey) -> FunctionPool:
-        pool = self._functions.get(key)
+    def _pool(self, key: RecordKey) -> FunctionPool:
+        """One for all versions: reserved concurrency is the function's."""
+        pool = self._functions.get(key.owner)
         if pool is None:
-            pool = self._functions[key] = FunctionPool(self._account(key.account, key.region), key.name)
+            pool = self._functions[key.owner] = FunctionPool(self._account(key.account, key.region), key.name)
         return pool
 
     def _changed(self, change: Change) -> None:
         """A committed change of the store. While an update is in progress, the previous code goes on being invoked."""
         if change.kind is RESERVED_CONCURRENCY:
             self._pool(change.key).set_reserved(-1 if change.record is None else change.record.concurrency)
-        elif change.record is None:
-            self._retire(change.key)
-            self._logs.pop(change.key, None)
-        elif change.record.settled and self._launches_differ(change.record):
-            self._retire(change.key)
+        elif change.kind is FUNCTION or change.kind is VERSION:
+            if change.record is None:
+                self._previous.pop(change.key, None)
+                self._retire(change.key)
+                self._forget_log(change.key)
+            elif not change.record.settled:
+                if change.previous is not None and change.previous.settled:
+                    self._previous[change.key] = change.previous
+            else:
+                self._previous.pop(change.key, None)
+                if self._launches_differ(change.record):
+                    self._retire(change.key)
         self._on_change()
 
     def _launches_differ(self, record: FunctionRecord) -> bool:
         used = self._records.get(record.key)
         return used is not None and any(getattr(used, name) != getattr(record, name) for name in _LAUNCH_FIELDS)
 
-    def _retire(self, key: FunctionKey) -> None:
-        target = self._targets.pop(key, None)
+    def _retire(self, key: RecordKey) -> None:
         self._records.pop(key, None)
-        if target is not None:
-            self.dispatcher.retire(target)
+        for each in [each for each in self._targets if each.version == key]:
+            self.dispatcher.retire(self._targets.pop(each))
 
-    def targets(self) -> dict[FunctionKey, Target]:
-        """The handles in use, by function."""
-        return dict(self._targets)
+    def _forget_log(self, key: RecordKey) -> None:
+        function_log = self._logs.pop(key, None)
+        group = self._groups.get(key.owner)
+        if group is not None and function_log is not None:
+            group.discard(function_log)
+        if not key.part and group is not None:
+            del self._groups[key]
+            group.notify()
 
-
+    def owners(self) -> dict[int, RecordKey]:
+        """The versions that handles in use belong to, by the identity of the handle."""
+        return {id(target): key.version for key, target in self._targets.items()}

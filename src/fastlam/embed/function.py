@@ -131,6 +131,51 @@ class InvokeResult:
 _MISSING: Final = object()
 
 
+class ResponseStream(Iterator[bytes]):
+    """What Function.stream returns: the pieces of one response, each as it comes; a response that is no stream is one
+    piece.
+
+    A function that fails ends the iteration with FunctionError, after the pieces that came before. `result` is there
+    when the iteration is over. Closing it, or letting go of it, does not stop the function: it runs to its end, and
+    what it still writes is thrown away.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, invocation: Invocation) -> None:
+        self.result: InvokeResult | None = None
+        self._dispatcher = dispatcher
+        self._invocation: Invocation | None = invocation
+        self._pieces: deque[bytes] = deque()
+        invocation.streams = True
+        dispatcher.submit(invocation)
+
+    def __next__(self) -> bytes:
+        while not self._pieces:
+            invocation = self._invocation
+            if invocation is None:
+                raise StopIteration
+            self._dispatcher.wait(invocation, None, pieces=True)
+            done = invocation.done  # looked at first: what comes before the end is taken before it
+            self._pieces.extend(self._dispatcher.take_pieces(invocation))
+            if done and not self._pieces:
+                self._invocation = None
+                self.result = _result(invocation)
+                self.result.raise_for_error()
+                if not invocation.streamed and self.result.raw:
+                    return self.result.raw
+        return self._pieces.popleft()
+
+    def close(self) -> None:
+        """No more is wanted."""
+        invocation, self._invocation = self._invocation, None
+        self._pieces.clear()
+        if invocation is not None and not invocation.done:
+            invocation.on_chunk = self._dispatcher.take_pieces
+            self._dispatcher.take_pieces(invocation)
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Function:
     """Made by Runtime.function. Usable from any number of threads and event loops."""
 
@@ -153,6 +198,14 @@ class Function:
         if not self._dispatcher.wait(invocation, timeout):
             raise TimeoutError(f"{self.name} has not answered within {timeout} s; it runs on")
         return _result(invocation)
+
+    def stream(self, event: Any = None) -> ResponseStream:
+        """Runs the function once; an iterator over the pieces of its response, each as soon as it is there. The
+        function waits while they are not taken.
+
+        What `invoke` raises, the iteration does. It has no timeout but the function's own.
+        """
+        return ResponseStream(self._dispatcher, self._invocation(event))
 
     async def ainvoke(self, event: Any = None) -> InvokeResult:
         """As `invoke`, for asyncio. Cancelling the wait leaves the function running."""

@@ -20,6 +20,7 @@ from fastlam.core.dispatcher import request_id
 from fastlam.embed.function import _json
 from fastlam.model.function import FunctionRecord
 from fastlam.runtimes import python
+from fastlam.wire.frames import Invoke
 
 _lock = threading.RLock()
 
@@ -51,6 +52,27 @@ class InlineResult:
         return self
 
 
+class InlineStream(Iterator[bytes]):
+    """The pieces of one response, as ResponseStream of fastlam.embed.function gives them."""
+
+    def __init__(self, result: InlineResult, pieces: Iterator[bytes]) -> None:
+        self.result = result
+        self._pieces = pieces
+        self._closed = False
+
+    def __next__(self) -> bytes:
+        if not self._closed:
+            for piece in self._pieces:
+                return piece
+            self._closed = True
+            self.result.raise_for_error()
+        raise StopIteration
+
+    def close(self) -> None:
+        """No more is wanted."""
+        self._closed = True
+
+
 class InlineFunction:
     """One function, run by the calling thread; one at a time, since environment variables belong to the process."""
 
@@ -72,17 +94,33 @@ class InlineFunction:
         self._bootstrap = importlib.import_module("fastlam.worker.bootstrap")
         self._faults = importlib.import_module("fastlam.worker.faults")
         self._contexts = importlib.import_module("fastlam.worker.context").ContextFactory(self._environ)
+        self._streaming = importlib.import_module("fastlam.worker.streaming")
         marshaller = importlib.import_module("fastlam.worker.marshaller")
         self._marshaller = marshaller.Marshaller(self._environ["AWS_EXECUTION_ENV"])
 
     def invoke(self, event: Any = None, *, timeout: float | None = None) -> InlineResult:
         """Runs the handler here and now. SystemExit and KeyboardInterrupt pass through."""
+        return self._run(event, None)
+
+    def stream(self, event: Any = None) -> InlineStream:
+        """As `invoke`: all pieces are there when it returns."""
+        sent: list[bytes] = []
+        result = self._run(event, lambda piece, _: sent.append(bytes(piece)))
+        if not sent and result.error_type is None:
+            sent.append(result.raw)  # no stream: one piece
+        return InlineStream(result, filter(None, sent))
+
+    def _run(self, event: Any, send: Callable[[bytes | memoryview, str], None] | None) -> InlineResult:
         payload = event if type(event) is bytes else _json(event)
         identifier = request_id()
         before = time.monotonic_ns()
+        responses, streaming = self._streaming.responses, self._streaming
         with _lock:
             saved = dict(os.environ)
             os.environ.update(self._environ)
+            outer = responses.sender, responses.call, responses.stream  # of a handler that calls this one
+            responses.sender = lambda _: send
+            responses.call, responses.stream = Invoke(0, identifier, 0, self.arn), None
             try:
                 handler = self._resolve()
                 deadline_ms = int(time.time() * 1000) + self._timeout_ms
@@ -90,8 +128,10 @@ class InlineFunction:
                 value = self._marshaller.unmarshal(payload)
                 before = time.monotonic_ns()
                 result = handler(value, context)
+                if streaming.is_stream(result):
+                    responses.consume(identifier, result)
                 duration_ns = time.monotonic_ns() - before
-                body, content_type = self._marshaller.marshal(result)
+                body, content_type = responses.end() or self._marshaller.marshal(result)
                 return InlineResult(identifier, body, content_type, None, duration_ns)
             except self._faults.Fault as fault:
                 error = self._faults.payload_from_fault(fault, identifier, task_root=str(self._directory))
@@ -103,6 +143,7 @@ class InlineFunction:
                     task_root=str(self._directory),
                 )
             finally:
+                responses.sender, responses.call, responses.stream = outer
                 os.environ.clear()
                 os.environ.update(saved)
         duration_ns = time.monotonic_ns() - before

@@ -3,6 +3,7 @@
     data_received ─► httptools ─► on_message_complete ─► _waiting ─► handler(request) ─► _answering
                                                          (parsed)                        (in work, in order)
     request.respond ─► first in _answering: one transport.write, else kept until those before it have answered
+    request.begin ──► as above, piece by piece; it stays first in _answering until it is ended
 
 Owner of everything here is the event loop's thread. A request costs no task, no future and no timer. What happens
 rarely (a request in several reads, a full pipeline, a refusal, the end) is kept out of the way behind one flag,
@@ -19,6 +20,7 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 
 from fastlam.http.request import Request
 from fastlam.http.responses import CONTINUE, JSON_HEADERS, message_body
+from fastlam.http.streaming import ResponseBody
 from fastlam.limits import HTTP_HEADERS_MAX, HTTP_LINGER_SECONDS, HTTP_PIPELINE_MAX
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class Connection(asyncio.Protocol):
         "closed",
         "ending",
         "heads",
+        "http_1_0",
         "requests",
     )
 
@@ -99,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._eof = False  # the client has ended its sending side
         self._quiet_ticks = 0
         self._progress_seen = 0
+        self.http_1_0 = False  # as its first request says; asked for every one, it would cost each of them
         self.ending = False  # no request is taken after those begun
         self.closed = False
         self.requests = 0
@@ -115,12 +119,15 @@ class Connection(asyncio.Protocol):
         self.closed = True
         self._reading = False
         self._waiting.clear()
+        begun = [request.rendered for request in self._answering if type(request.rendered) is ResponseBody]
         self._answering.clear()
         self._headers = []
         self._head = self._target = None
         self._body = b""
         del self._parser  # it holds our bound methods: this breaks the cycle
         self._server.detach(self)
+        for body in begun:
+            body.tell()
 
     def data_received(self, data: bytes) -> None:
         if not self._reading:
@@ -160,6 +167,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._write_paused = False
         self._settle()
+        if self._answering and type(self._answering[0].rendered) is ResponseBody:
+            self._answering[0].rendered.tell()
 
     # --- httptools -------------------------------------------------------------------------------
 
@@ -210,6 +219,8 @@ class Connection(asyncio.Protocol):
             self._headers = []
         parser = self._parser
         keep_alive = parser.should_keep_alive()
+        if not keep_alive or self.requests == 0:
+            self.http_1_0 = parser.get_http_version() == "1.0"
         if not keep_alive:
             if parser.get_http_version() not in ("1.1", "1.0"):
                 self._leave_parser(505, "This server speaks HTTP/1.1 and HTTP/1.0.")
@@ -251,25 +262,43 @@ class Connection(asyncio.Protocol):
             and self._refusal is None
         )
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether the client keeps up with what is written."""
+        return not self._write_paused
+
+    def send(self, data: bytes) -> None:
+        """Writes a piece of the answer whose turn it is."""
+        if not self._transport.is_closing():
+            self.bytes_sent += len(data)
+            self._transport.write(data)
+
     def flush(self, request: Request) -> None:
         """Writes the answer of `request`, and those that waited for it, if it is the oldest in work."""
         answering = self._answering
         if not answering or answering[0] is not request:
             return
         transport = self._transport
+        unfinished: ResponseBody | None = None
         while True:
             answering.popleft()
-            if transport.is_closing():  # uvloop raises on a write to a closed transport
-                return
             answer = request.rendered
+            if transport.is_closing():  # uvloop raises on a write to a closed transport
+                if isinstance(answer, ResponseBody) and not answer.ended:
+                    answering.appendleft(request)  # its writer is told when the connection is gone
+                return
             if isinstance(answer, bytes):
                 self.bytes_sent += len(answer)
                 transport.write(answer)
-            elif answer is not None:
+            elif isinstance(answer, tuple):
                 head, body = answer
                 self.bytes_sent += len(head) + len(body)
                 transport.write(head)
                 transport.write(body)
+            elif answer is not None and not answer.begin():
+                answering.appendleft(request)  # until it is ended
+                unfinished = answer
+                break
             if not request.keep_alive:
                 transport.close()  # what was written is still sent
                 return
@@ -278,6 +307,8 @@ class Connection(asyncio.Protocol):
             request = answering[0]
         if self._attention:
             self._settle()
+        if unfinished is not None:
+            unfinished.tell()
 
     def _settle(self) -> None:
         """Goes on with what had to wait: requests, a refusal, `100 Continue`, the end."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastlam.http.responses import LENGTH_LINES, LENGTH_LINES_MAX, bodiless
+from fastlam.http.responses import LENGTH_LINES, LENGTH_LINES_MAX, LENGTH_NAME, bodiless
+from fastlam.http.streaming import ResponseBody
 
 if TYPE_CHECKING:
     from fastlam.http.connection import Connection
@@ -15,7 +16,18 @@ COALESCE_BYTES_MAX = 65_536  # a longer body is handed to the transport beside i
 class Request:
     """What a handler gets. `respond` may be called inside the handler or at any time after it."""
 
-    __slots__ = ("_connection", "body", "headers", "keep_alive", "method", "path", "query", "rendered", "target")
+    __slots__ = (
+        "_connection",
+        "body",
+        "extra_headers",
+        "headers",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "rendered",
+        "target",
+    )
 
     def __init__(
         self,
@@ -28,11 +40,13 @@ class Request:
     ) -> None:
         self._connection = connection
         self.keep_alive = keep_alive
-        self.rendered: bytes | tuple[bytes, bytes] | None = None  # the answer; the tuple: its head and a long body
+        # the answer; the tuple: its head and a long body
+        self.rendered: bytes | tuple[bytes, bytes] | ResponseBody | None = None
         self.method = method
         self.target = target
         self.headers = headers  # names lower-cased, in the order sent
         self.body = body
+        self.extra_headers = b""  # a block of header lines that goes with whatever answer is given
         if not target.startswith(b"/"):
             target = _origin_form(target)
         self.path, _, self.query = target.partition(b"?")  # both still percent-encoded
@@ -69,10 +83,26 @@ class Request:
         if status != 200 and bodiless(status):
             length = body = b""
         if size <= COALESCE_BYTES_MAX:
-            self.rendered = b"".join((head, length, headers, b"\r\n", body))
+            self.rendered = b"".join((head, length, headers, self.extra_headers, b"\r\n", body))
         else:
-            self.rendered = (b"".join((head, length, headers, b"\r\n")), body)
+            self.rendered = (b"".join((head, length, headers, self.extra_headers, b"\r\n")), body)
         connection.flush(self)
+
+    def begin(self, status: int, headers: bytes) -> ResponseBody:
+        """As `respond`, for a body that comes in pieces: chunked, or up to the end of the connection for a client that
+        speaks HTTP/1.0.
+        """
+        if self.rendered is not None:
+            raise RuntimeError("the request has been answered already")
+        connection = self._connection
+        if connection.http_1_0 or (connection.ending and connection.is_last(self)):
+            self.keep_alive = False
+        head = connection.heads.head(status, self.keep_alive).removesuffix(LENGTH_NAME)
+        encoding = b"" if connection.http_1_0 else b"Transfer-Encoding: chunked\r\n"
+        block = b"".join((head, encoding, headers, self.extra_headers, b"\r\n"))
+        body = self.rendered = ResponseBody(connection, self, block, not connection.http_1_0)
+        connection.flush(self)
+        return body
 
     @property
     def answered(self) -> bool:

@@ -10,6 +10,8 @@ from typing import Final
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON_HEADERS: Final = b"Content-Type: application/json\r\n"
 
+LENGTH_NAME: Final = b"Content-Length: "
+
 #: End of the head up to the caller's own headers, by body length: the common lengths need no formatting.
 LENGTH_LINES: Final = tuple(b"%d\r\n" % length for length in range(4096))
 LENGTH_LINES_MAX: Final = len(LENGTH_LINES)
@@ -52,7 +54,7 @@ class Heads:
     def _render(status: int, date: bytes, connection: bytes) -> bytes:
         reason = _REASONS.get(status, b"Unknown")
         head = b"HTTP/1.1 %d %b\r\nDate: %b\r\nConnection: %b\r\n" % (status, reason, date, connection)
-        return head if bodiless(status) else head + b"Content-Length: "
+        return head if bodiless(status) else head + LENGTH_NAME
 
 
 def message_body(message: str) -> bytes:

@@ -1,31 +1,37 @@
-"""The function record, as the store keeps it and every other part reads it."""
+"""The function record, as the store keeps it and every other part reads it: `$LATEST`, or one published version."""
 
 from __future__ import annotations
 
 import base64
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
 from fastlam.arn import LATEST, function_arn
+from fastlam.model.key import RecordKey
+from fastlam.model.sealed import Sealed
 
 PENDING: Final = "Pending"
 ACTIVE: Final = "Active"
 IN_PROGRESS: Final = "InProgress"
 SUCCESSFUL: Final = "Successful"
 
+ZIP: Final = "Zip"
+IMAGE: Final = "Image"
 
-class FunctionKey(NamedTuple):
-    """The owner and the name: the key of every record that belongs to one function."""
 
-    account: str
-    region: str
-    name: str
+class LayerReference(msgspec.Struct, frozen=True, array_like=True):
+    """A layer version as a function refers to it; the function goes on working when the layer version is deleted."""
+
+    arn: str
+    code_bytes: int  # of the zip
+    artifact: str  # its name in the artifact store
 
 
 class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One function (its `$LATEST`). Fields are only ever added, each with a default, so that older data directories
-    read on.
+    """One function version. Fields are only ever added, each with a default, so that older data directories read on.
+
+    Structures that the API gives back as they came are kept in the API's own form (`dict`, with its member names).
     """
 
     account: str
@@ -33,12 +39,13 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     name: str
     version: str = LATEST
 
-    runtime: str
-    handler: str
+    runtime: str  # "" for images
+    handler: str  # "" for images
     role: str
     timeout_seconds: int = 3
     memory_mb: int = 128
-    environment: dict[str, str] | None = None  # None: never given, which the API shows differently from {}
+    # None: never given, which the API shows differently from {}. A plain mapping is what versions before 2 stored.
+    environment: Sealed | dict[str, str] | None = None
     description: str = ""
     architectures: tuple[str, ...] = ("x86_64",)
     ephemeral_storage_mb: int = 512
@@ -47,10 +54,29 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     log_group: str = ""  # "": /aws/lambda/<name>
     application_log_level: str | None = None
     system_log_level: str | None = None
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = {}  # of $LATEST only
 
-    code_sha256: str  # base64, as the API shows it
-    code_bytes: int  # of the zip
+    package_type: str = ZIP
+    image_uri: str = ""
+    image_config: dict[str, Any] | None = None
+    layers: tuple[LayerReference, ...] = ()
+    vpc_config: dict[str, Any] | None = None  # None: never given
+    dead_letter_target_arn: str = ""
+    kms_key_arn: str = ""
+    source_kms_key_arn: str = ""
+    file_system_configs: list[dict[str, Any]] = []
+    snap_start: str = "None"
+    capacity_provider_config: dict[str, Any] | None = None
+    accelerator_config: dict[str, Any] | None = None
+    runtime_config: dict[str, Any] | None = None
+    durable_config: dict[str, Any] | None = None
+    tenant_isolation_mode: str = ""
+    s3_object: dict[str, Any] | None = None  # where the code stays (S3ObjectStorageMode REFERENCE)
+    signing_profile_version_arn: str = ""
+    signing_job_arn: str = ""
+
+    code_sha256: str  # base64, as the API shows it; of images the digest, hexadecimal
+    code_bytes: int  # of the zip; 0 for images
 
     revision_id: str
     last_modified: str  # 2025-11-25T02:26:54.123+0000
@@ -62,8 +88,9 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     last_update_status_reason_code: str | None = None
 
     @property
-    def key(self) -> FunctionKey:
-        return FunctionKey(self.account, self.region, self.name)
+    def key(self) -> RecordKey:
+        """`$LATEST` is the function itself, a published version a part of it."""
+        return RecordKey(self.account, self.region, self.name, "" if self.version == LATEST else self.version)
 
     @property
     def arn(self) -> str:
@@ -71,28 +98,26 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         return function_arn(self.region, self.account, self.name)
 
     @property
+    def qualified_arn(self) -> str:
+        """With the version."""
+        return function_arn(self.region, self.account, self.name, self.version)
+
+    @property
     def log_group_name(self) -> str:
         return self.log_group or f"/aws/lambda/{self.name}"
 
     @property
     def artifact(self) -> str:
-        """Name of the code in the artifact store: SHA-256 of the zip, hexadecimal."""
-        return base64.b64decode(self.code_sha256).hex()
+        """Name of the code in the artifact store: SHA-256 of the zip, hexadecimal. "" for images."""
+        return "" if self.package_type == IMAGE else base64.b64decode(self.code_sha256).hex()
+
+    @property
+    def artifacts(self) -> frozenset[str]:
+        """Everything in the artifact store that an environment of this version is made from."""
+        own = (self.artifact,) if self.artifact else ()
+        return frozenset((*own, *(layer.artifact for layer in self.layers)))
 
     @property
     def settled(self) -> bool:
         """Neither being created nor being updated."""
         return self.state != PENDING and self.last_update_status != IN_PROGRESS
-
-
-class ReservedConcurrencyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The concurrency set aside for one function; 0 switches the function off."""
-
-    account: str
-    region: str
-    name: str
-    concurrency: int
-
-    @property
-    def key(self) -> FunctionKey:
-        return FunctionKey(self.account, self.region, self.name)

@@ -53,14 +53,16 @@ def _is_importable(entry: os.DirEntry[str]) -> bool:
     return entry.name.endswith((".py", ".pyc", ".so")) or entry.is_dir()
 
 
-def foreign_abi_extensions(directory: Path, suffixes: Sequence[str] = EXTENSION_SUFFIXES) -> list[str]:
+def foreign_abi_extensions(
+    directory: Path, suffixes: Sequence[str] = EXTENSION_SUFFIXES, *, but_in: Path | None = None
+) -> list[str]:
     """Extension modules that were built for another interpreter or platform, as sorted paths relative to the directory.
 
     `suffixes` are those that the interpreter in question loads; this process's own unless told otherwise. A module that
-    lies there for this interpreter too is left out, as are files whose name says nothing.
+    lies there for this interpreter too is left out, as are files whose name says nothing, and what lies below `but_in`.
     """
     foreign = []
-    for folder, files in _folders(directory):
+    for folder, files in _folders(directory, but_in):
         names = set(files)
         for name in files:
             match = _TAGGED_EXTENSION.fullmatch(name)
@@ -71,6 +73,10 @@ def foreign_abi_extensions(directory: Path, suffixes: Sequence[str] = EXTENSION_
     return sorted(foreign)
 
 
-def _folders(directory: Path) -> Iterator[tuple[str, list[str]]]:
-    for folder, _, files in os.walk(directory):
+def _folders(directory: Path, but_in: Path | None) -> Iterator[tuple[str, list[str]]]:
+    left_out = "" if but_in is None else os.fspath(but_in)
+    for folder, folders, files in os.walk(directory):
+        if folder == left_out:
+            folders.clear()
+            continue
         yield folder, [name for name in files if name.endswith(".so")]

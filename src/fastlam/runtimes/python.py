@@ -2,18 +2,20 @@
 
 The variables are those that AWS documents for managed runtimes ("Using Lambda environment variables"). Until the file
 system of an environment is its own, LAMBDA_TASK_ROOT and the working directory are the real directory of the unpacked
-code.
+code, and a real directory with the content of the layers stands for /opt.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from fastlam.abc import LaunchSpec
 from fastlam.errors import FastlamError
 from fastlam.model.function import FunctionRecord
+from fastlam.model.sealed import Sealed
 from fastlam.runtimes.package import foreign_abi_extensions, package_carries_boto3
 from fastlam.wire.control import WorkerSpec
 
@@ -24,18 +26,28 @@ class RuntimeUnavailable(FastlamError):
     """The function cannot run on this machine's interpreter."""
 
 
-def launch_spec(record: FunctionRecord, directory: Path, endpoint_url: str | None) -> tuple[LaunchSpec, str | None]:
+def launch_spec(
+    record: FunctionRecord,
+    directory: Path,
+    endpoint_url: str | None,
+    variables: Mapping[str, str] | None = None,
+    opt: Path | None = None,
+) -> tuple[LaunchSpec, str | None]:
     """How environments of a function version are made, and a warning for its log, or None.
 
-    Raises RuntimeUnavailable for a package with extension modules of another Python.
+    `variables` are the record's own in the clear, where it keeps them sealed; `opt` holds its layers, if it has any.
+
+    Raises RuntimeUnavailable for a package, or a layer, with extension modules of another Python.
     """
     warning = None
+    layers = [] if opt is None else layer_path(opt, record.runtime)
     if record.runtime != INTERPRETER:
-        foreign = foreign_abi_extensions(directory)
+        foreign, holder = foreign_abi_extensions(directory), "the package holds"
+        if opt is not None and not foreign:
+            foreign, holder = _foreign_abi_extensions_of_layers(opt, record.runtime), "its layers hold"
         if foreign:
             raise RuntimeUnavailable(
-                f"{record.name} asks for {record.runtime}, this daemon runs {INTERPRETER}, and the package holds"
-                " extension"
+                f"{record.name} asks for {record.runtime}, this daemon runs {INTERPRETER}, and {holder} extension"
                 f" modules of another Python ({foreign[0]}): start fastlam with {record.runtime}, or package for"
                 f" {INTERPRETER}."
             )
@@ -44,8 +56,8 @@ def launch_spec(record: FunctionRecord, directory: Path, endpoint_url: str | Non
             " the"
             " function]"
         )
-    environ = environment_variables(record, directory, endpoint_url)
-    path = [str(directory), *(entry for entry in environ.get("PYTHONPATH", "").split(":") if entry)]
+    environ = environment_variables(record, directory, endpoint_url, variables, opt)
+    path = [*map(str, (directory, *layers)), *(entry for entry in environ.get("PYTHONPATH", "").split(":") if entry)]
     worker = WorkerSpec(
         kind="function",
         title=f"{record.name}:{record.version}",
@@ -55,12 +67,42 @@ def launch_spec(record: FunctionRecord, directory: Path, endpoint_url: str | Non
         handler=record.handler,
         task_root=str(directory),
     )
-    preload = uses_boto3(directory) and not package_carries_boto3(directory)
+    wanted = uses_boto3(directory) or (opt is not None and uses_boto3(opt / "python"))
+    preload = wanted and not any(map(package_carries_boto3, (directory, *layers)))
     return LaunchSpec(worker, zygote_kind="boto3" if preload else "plain"), warning
 
 
-def environment_variables(record: FunctionRecord, directory: Path, endpoint_url: str | None) -> dict[str, str]:
+def layer_path(opt: Path, runtime: str) -> list[Path]:
+    """Where Python finds modules of layers, in its order: between the function's own and the standard library.
+
+    A layer may carry packages for several versions of Python: what it has for the interpreter goes before what it has
+    for the runtime that was asked for, where these differ.
+    """
+    own, asked = _site_packages(opt, INTERPRETER), _site_packages(opt, runtime)
+    return [*([own] if own != asked and own.is_dir() else []), asked, opt / "python"]
+
+
+def _site_packages(opt: Path, runtime: str) -> Path:
+    return opt / "python" / "lib" / runtime / "site-packages"
+
+
+def _foreign_abi_extensions_of_layers(opt: Path, runtime: str) -> list[str]:
+    """As paths below /opt; without those of packages that are there for the interpreter too."""
+    plain, own, asked = opt / "python", _site_packages(opt, INTERPRETER), _site_packages(opt, runtime)
+    found = [asked / name for name in foreign_abi_extensions(asked) if not (own / name).parent.is_dir()]
+    found += [plain / name for name in foreign_abi_extensions(plain, but_in=plain / "lib")]
+    return [str(path.relative_to(opt)) for path in found]
+
+
+def environment_variables(
+    record: FunctionRecord,
+    directory: Path,
+    endpoint_url: str | None,
+    variables: Mapping[str, str] | None = None,
+    opt: Path | None = None,
+) -> dict[str, str]:
     """The variables of a function's environments; the user's own come last where Lambda lets them."""
+    layers = "/opt" if opt is None else str(opt)
     role_name = record.role.rsplit("/", 1)[-1]
     platform = {
         "AWS_LAMBDA_FUNCTION_NAME": record.name,
@@ -85,9 +127,9 @@ def environment_variables(record: FunctionRecord, directory: Path, endpoint_url:
     defaults = {
         "LANG": "en_US.UTF-8",
         "TZ": ":UTC",
-        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:" + f"{layers}/bin",
         "LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib"
-        f":{directory}:{directory}/lib:/opt/lib",
+        f":{directory}:{directory}/lib:{layers}/lib",
         "PWD": str(directory),
         "SHLVL": "0",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
@@ -99,7 +141,10 @@ def environment_variables(record: FunctionRecord, directory: Path, endpoint_url:
         defaults["LC_CTYPE"] = "C.UTF-8"
     if endpoint_url is not None:
         defaults["AWS_ENDPOINT_URL"] = endpoint_url
-    return {**defaults, **(record.environment or {}), **platform}
+    if variables is None:
+        assert not isinstance(record.environment, Sealed), "sealed variables come in the clear beside the record"
+        variables = record.environment or {}
+    return {**defaults, **variables, **platform}
 
 
 def uses_boto3(directory: Path) -> bool:

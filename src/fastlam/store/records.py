@@ -10,44 +10,101 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from fastlam.model.function import FunctionKey, FunctionRecord, ReservedConcurrencyRecord
+from fastlam.model.alias import AliasRecord
+from fastlam.model.capacity_provider import CapacityProviderRecord
+from fastlam.model.code_signing import CodeSigningConfigRecord, FunctionCodeSigningRecord
+from fastlam.model.concurrency import ReservedConcurrencyRecord
+from fastlam.model.counter import CounterRecord
+from fastlam.model.event_invoke import EventInvokeRecord
+from fastlam.model.event_source_mapping import EventSourceMappingRecord
+from fastlam.model.function import FunctionRecord
+from fastlam.model.function_url import FunctionUrlRecord
+from fastlam.model.key import RecordKey
+from fastlam.model.layer import LayerVersionRecord
+from fastlam.model.policy import PolicyRecord
+from fastlam.model.provisioned_concurrency import ProvisionedConcurrencyRecord
+from fastlam.model.recursion import RecursionRecord
+from fastlam.model.runtime_management import RuntimeManagementRecord
+from fastlam.model.scaling import FunctionScalingRecord
+from fastlam.model.tags import TagsRecord
 
 log = logging.getLogger(__name__)
 
 
 class Record(Protocol):
     @property
-    def key(self) -> FunctionKey: ...
+    def key(self) -> RecordKey: ...
 
 
 R = TypeVar("R", bound=Record)
 
 
 class Kind(Generic[R]):
-    """One kind of record: its name in the database and its type."""
+    """One kind of record: its name in the database, its type, and with what it goes.
 
-    __slots__ = ("decode", "name", "type")
+    `of_function`: its keys carry the name of a function, and it is deleted with that function. `of_qualifier`: its part
+    is a version or an alias, with which it is deleted.
+    """
 
-    def __init__(self, name: str, type: type[R]) -> None:
+    __slots__ = ("decode", "name", "of_function", "of_qualifier", "type")
+
+    def __init__(self, name: str, type: type[R], *, of_function: bool = False, of_qualifier: bool = False) -> None:
         self.name = name
         self.type = type
+        self.of_function = of_function or of_qualifier
+        self.of_qualifier = of_qualifier
         self.decode: Callable[[bytes], R] = msgspec.json.Decoder(type).decode
 
     def __repr__(self) -> str:
         return f"Kind({self.name!r})"
 
 
-FUNCTION: Final = Kind("function", FunctionRecord)
-RESERVED_CONCURRENCY: Final = Kind("reserved_concurrency", ReservedConcurrencyRecord)
+FUNCTION: Final = Kind("function", FunctionRecord, of_function=True)  # $LATEST of each
+VERSION: Final = Kind("version", FunctionRecord, of_qualifier=True)
+ALIAS: Final = Kind("alias", AliasRecord, of_qualifier=True)
+RESERVED_CONCURRENCY: Final = Kind("reserved_concurrency", ReservedConcurrencyRecord, of_function=True)
+COUNTER: Final = Kind("counter", CounterRecord)
+LAYER_VERSION: Final = Kind("layer_version", LayerVersionRecord)
+PROVISIONED_CONCURRENCY: Final = Kind("provisioned_concurrency", ProvisionedConcurrencyRecord, of_qualifier=True)
+CODE_SIGNING_CONFIG: Final = Kind("code_signing_config", CodeSigningConfigRecord)
+FUNCTION_CODE_SIGNING: Final = Kind("function_code_signing", FunctionCodeSigningRecord, of_function=True)
+RUNTIME_MANAGEMENT: Final = Kind("runtime_management", RuntimeManagementRecord, of_qualifier=True)
+RECURSION: Final = Kind("recursion", RecursionRecord, of_function=True)
+FUNCTION_SCALING: Final = Kind("function_scaling", FunctionScalingRecord, of_qualifier=True)
+CAPACITY_PROVIDER: Final = Kind("capacity_provider", CapacityProviderRecord)
+POLICY: Final = Kind("policy", PolicyRecord, of_qualifier=True)
+FUNCTION_URL: Final = Kind("function_url", FunctionUrlRecord, of_function=True)  # outlives the alias it is for
+EVENT_INVOKE: Final = Kind("event_invoke", EventInvokeRecord, of_qualifier=True)
+EVENT_SOURCE_MAPPING: Final = Kind("event_source_mapping", EventSourceMappingRecord)  # outlives its function
+TAGS: Final = Kind("tags", TagsRecord)  # of all that is no function
 
-KINDS: Final[tuple[Kind[Any], ...]] = (FUNCTION, RESERVED_CONCURRENCY)
+KINDS: Final[tuple[Kind[Any], ...]] = (
+    FUNCTION,
+    VERSION,
+    ALIAS,
+    RESERVED_CONCURRENCY,
+    COUNTER,
+    LAYER_VERSION,
+    PROVISIONED_CONCURRENCY,
+    CODE_SIGNING_CONFIG,
+    FUNCTION_CODE_SIGNING,
+    RUNTIME_MANAGEMENT,
+    RECURSION,
+    FUNCTION_SCALING,
+    CAPACITY_PROVIDER,
+    POLICY,
+    FUNCTION_URL,
+    EVENT_INVOKE,
+    EVENT_SOURCE_MAPPING,
+    TAGS,
+)
 
 
 class Change(NamedTuple):
     """One committed change. `record` is None after a deletion; `previous` is None after a creation."""
 
     kind: Kind[Any]
-    key: FunctionKey
+    key: RecordKey
     record: Any
     previous: Any
 
@@ -56,7 +113,7 @@ class Write(NamedTuple):
     """One part of an atomic change: the record to put, or None to delete what is at the key."""
 
     kind: Kind[Any]
-    key: FunctionKey
+    key: RecordKey
     record: Any
 
 
@@ -66,17 +123,22 @@ Watcher = Callable[[Change], None]
 class RecordStore(Protocol):
     """Records by kind and key. Used from one thread; every call answers from memory, only changes touch the disk."""
 
-    def get(self, kind: Kind[R], key: FunctionKey) -> R | None: ...
+    def get(self, kind: Kind[R], key: RecordKey) -> R | None: ...
 
     def list(self, kind: Kind[R], account: str, region: str) -> builtins.list[R]:
-        """The records of one account and region, sorted by name."""
+        """The records of one account and region, sorted by name and part."""
+
+    def parts(self, kind: Kind[R], owner: RecordKey) -> builtins.list[R]:
+        """The records that share the owner's account, region and name (with its own, if it is of that kind), sorted by
+        part.
+        """
 
     def all(self, kind: Kind[R]) -> builtins.list[R]:
         """Every record of the kind, whoever owns it."""
 
     def put(self, kind: Kind[R], record: R) -> None: ...
 
-    def delete(self, kind: Kind[R], key: FunctionKey) -> bool:
+    def delete(self, kind: Kind[R], key: RecordKey) -> bool:
         """False when there was nothing."""
 
     def apply(self, writes: Iterable[Write]) -> None:
@@ -87,6 +149,9 @@ class RecordStore(Protocol):
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Have the watcher called after each committed change, in the thread that made it; returns how to stop that."""
+
+    def scrub(self) -> None:
+        """Have nothing on the disk any longer of what was replaced or deleted."""
 
     def close(self) -> None: ...
 

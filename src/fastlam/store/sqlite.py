@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from fastlam.errors import FastlamError
-from fastlam.model.function import FunctionKey
+from fastlam.model.key import RecordKey
 from fastlam.store.memory import MemoryStore
 from fastlam.store.records import KINDS, Write
 
@@ -34,8 +34,20 @@ def _create(connection: sqlite3.Connection) -> None:
     )
 
 
+def _add_part(connection: sqlite3.Connection) -> None:
+    """Keys of versions, aliases and whatever else is a part of something."""
+    connection.execute("ALTER TABLE record RENAME TO record_without_part")
+    connection.execute(
+        "CREATE TABLE record ("
+        " kind TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, name TEXT NOT NULL, part TEXT NOT NULL,"
+        " body BLOB NOT NULL, PRIMARY KEY (kind, account, region, name, part)) WITHOUT ROWID"
+    )
+    connection.execute("INSERT INTO record SELECT kind, account, region, name, '', body FROM record_without_part")
+    connection.execute("DROP TABLE record_without_part")
+
+
 # Step i brings a database from version i to version i + 1; released steps are never changed, new ones are appended.
-MIGRATIONS: Final[Sequence[Migration]] = (_create,)
+MIGRATIONS: Final[Sequence[Migration]] = (_create, _add_part)
 
 
 class SqliteStore(MemoryStore):
@@ -59,6 +71,7 @@ class SqliteStore(MemoryStore):
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=NORMAL")
         run("PRAGMA trusted_schema=OFF")
+        run("PRAGMA secure_delete=ON")  # what is replaced is overwritten, too
         (version,) = run("PRAGMA user_version").fetchone()
         if version > len(migrations):
             raise FastlamError(
@@ -75,11 +88,12 @@ class SqliteStore(MemoryStore):
                 run("ROLLBACK")
                 raise
         kinds = {kind.name: kind for kind in KINDS}
-        for kind, account, region, name, body in run("SELECT kind, account, region, name, body FROM record"):
+        rows = run("SELECT kind, account, region, name, part, body FROM record")
+        for kind, account, region, name, part, body in rows:
             if kind not in kinds:
                 raise FastlamError(f"The record database {self._path} holds records of an unknown kind: {kind!r}.")
             try:
-                self._records[kind][FunctionKey(account, region, name)] = kinds[kind].decode(body)
+                self._remember(kind, RecordKey(account, region, name, part), kinds[kind].decode(body))
             except msgspec.DecodeError as error:
                 raise FastlamError(f"The {kind} record {name!r} in {self._path} cannot be read: {error}.") from None
 
@@ -91,15 +105,22 @@ class SqliteStore(MemoryStore):
         try:
             for kind, key, record in writes:
                 if record is None:
-                    run("DELETE FROM record WHERE kind=? AND account=? AND region=? AND name=?", (kind.name, *key))
+                    run(
+                        "DELETE FROM record WHERE kind=? AND account=? AND region=? AND name=? AND part=?",
+                        (kind.name, *key),
+                    )
                 else:
                     body = msgspec.json.encode(record)
-                    run("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?)", (kind.name, *key, body))
+                    run("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?)", (kind.name, *key, body))
             run("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
                 run("ROLLBACK")
             raise
+
+    def scrub(self) -> None:
+        self._connection.execute("VACUUM")
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         self._connection.close()

@@ -6,6 +6,7 @@ output; older ones are dropped and counted.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import json
 import re
@@ -76,21 +77,72 @@ class Event(NamedTuple):
     message: str
 
 
+class LogGroup:
+    """The log of one function over all its versions, each of which writes one of its own; merged when read."""
+
+    def __init__(self) -> None:
+        self.next_sequence = itertools.count(1).__next__
+        self.watchers: set[Callable[[], None]] = set()
+        self._logs: list[FunctionLog] = []
+        self._ended = 0  # the last sequence of logs that are no longer there
+
+    def add(self, log: FunctionLog) -> None:
+        """The log of a version, made with this group."""
+        self._logs.append(log)
+
+    def discard(self, log: FunctionLog) -> None:
+        """The version is gone, and its log with it."""
+        if log in self._logs:
+            self._ended = max(self._ended, log.appended)
+            self._logs.remove(log)
+
+    @property
+    def appended(self) -> int:
+        """The sequence number of the newest record."""
+        return max(self._ended, max((log.appended for log in self._logs), default=0))
+
+    @property
+    def dropped(self) -> int:
+        """Records that the bounds, or the end of versions, have cost."""
+        return max(0, self.appended - sum(len(log.records) for log in self._logs))
+
+    def notify(self) -> None:
+        for watcher in tuple(self.watchers):
+            watcher()
+
+    def events(self, after: int = 0, entries_max: int = 1000) -> tuple[list[Event], int]:
+        """Events of the entries after `after`, and the sequence to go on from."""
+        events: list[Event] = []
+        last = after
+        merged = heapq.merge(*(log.owned_entries(after) for log in self._logs), key=lambda item: item[0])
+        for sequence, entry, log in itertools.islice(merged, entries_max):
+            last = sequence
+            events.extend(Event(sequence, entry.epoch_ms, message) for message in log.lines(entry))
+        return events, last
+
+
 class FunctionLog:
-    """The log of one function, over all its versions' environments. Written by the driver, read by anybody in its
-    thread.
+    """The log of one function version's environments. Written by the driver, read by anybody in its thread.
 
     The driver appends plain tuples in the order of Entry's fields (`Entry._make` when somebody reads); everything else
     goes through the methods.
     """
 
-    def __init__(self, version: str, memory_mb: int, billed_ms: Callable[[int, int], int], json_format: bool) -> None:
+    def __init__(
+        self,
+        version: str,
+        memory_mb: int,
+        billed_ms: Callable[[int, int], int],
+        json_format: bool,
+        group: LogGroup | None = None,
+    ) -> None:
         self.version = version
         self.memory_mb = memory_mb
         self.json_format = json_format
         self.records: deque[Any] = deque(maxlen=limits.LOG_RECORDS_PER_FUNCTION_MAX)
-        self.next_sequence = itertools.count(1).__next__
-        self.watchers: set[Callable[[], None]] = set()
+        group = group or LogGroup()
+        self.next_sequence = group.next_sequence
+        self.watchers = group.watchers
         self._billed_ms = billed_ms
         self._output_bytes = 0  # an upper bound: what the deque itself drops is found out in `added_output`
 
@@ -101,8 +153,8 @@ class FunctionLog:
 
     @property
     def dropped(self) -> int:
-        """Records that the bounds have cost."""
-        return self.records[0][0] - 1 if self.records else 0
+        """Records that the bounds have cost, where this is the only log of its function."""
+        return self.appended - len(self.records)
 
     def added_output(self, size: int) -> None:
         """The driver's call after a record with output: keeps the bound on bytes."""
@@ -141,6 +193,11 @@ class FunctionLog:
         for record in self.records:
             if record[0] > after:
                 yield record[0], record if isinstance(record, (InitReport, Note)) else Entry._make(record)
+
+    def owned_entries(self, after: int) -> Iterator[tuple[int, Entry | InitReport | Note, FunctionLog]]:
+        """As `entries`, each with this log: for a merge with others."""
+        for sequence, entry in self.entries(after):
+            yield sequence, entry, self
 
     def events(self, after: int = 0, entries_max: int = 1000) -> tuple[list[Event], int]:
         """Events of the entries after `after`, and the sequence to go on from."""

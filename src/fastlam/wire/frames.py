@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 
 # What an environment may say of itself: numbers with which the dispatcher's C integers can reckon.
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
@@ -36,6 +36,7 @@ class Invoke(Frame, tag=1):
     client_context: str | None = None
     tenant_id: str | None = None
     cognito_identity: str | None = None
+    response_stream: bool = False  # the caller takes the answer in pieces: `Chunk`s are allowed
 
 
 class Task(Frame, tag=2):
@@ -99,5 +100,15 @@ class TaskResult(Frame, tag=19):
     failed: bool
 
 
+class Chunk(Frame, tag=20):
+    """A piece of the answer to an invocation with `response_stream`, before its `Result`; the payload is the piece.
+
+    The first one makes the answer a stream, also when it is empty: the result's payload is then no part of the answer.
+    """
+
+    slot: Count
+    content_type: str = ""  # of the whole answer; only the first one's counts
+
+
 ToEnvironment = Invoke | Task | Stop | Tasks
-FromEnvironment = Ready | InitFailed | Result | TaskResult
+FromEnvironment = Ready | InitFailed | Result | TaskResult | Chunk

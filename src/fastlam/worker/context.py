@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fastlam.worker.faults import LAMBDA_CONTEXT_UNMARSHAL_ERROR, Fault
+from fastlam.worker.streaming import ResponseStream, responses
 
 _PUBLIC_MODULE: Final = "awslambdaric.lambda_context"
 # In the order in which they are shown.
@@ -98,6 +99,13 @@ class LambdaContext:
         """Milliseconds until the invocation times out; never below zero."""
         remaining_ms = self._epoch_deadline_time_in_ms - int(time.time() * 1000)
         return max(0, remaining_ms)
+
+    @property
+    def response_stream(self) -> ResponseStream:
+        """For a response in pieces; raises ValueError once the invocation is over. Lambda's own context has no such
+        attribute.
+        """
+        return responses.open(self.aws_request_id)
 
     def w3c(self) -> dict[str, str]:
         """The W3C trace context of this invocation."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastlam import limits
 from fastlam.core.channel import Channel, peak_memory_kib, set_trace_variable
 from fastlam.wire.control import WorkerSpec
-from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Result, Stop
+from fastlam.wire.frames import PROTOCOL_VERSION, Chunk, InitFailed, Invoke, Ready, Result, Stop
 from fastlam.worker import logs
 from fastlam.worker.bootstrap import resolve_handler
 from fastlam.worker.context import ContextFactory
@@ -26,6 +26,7 @@ from fastlam.worker.faults import (
 )
 from fastlam.worker.marshaller import JSON_CONTENT_TYPE, Marshaller
 from fastlam.worker.preparation import prepare
+from fastlam.worker.streaming import PLAIN, Send, is_stream, responses
 
 if TYPE_CHECKING:
     from fastlam.worker.start import Title
@@ -115,6 +116,7 @@ class FunctionWorker:
         channel, title = self.channel, self.title.state()
         make_context, unmarshal, marshal = self.contexts.make, self.marshaller.unmarshal, self.marshaller.marshal
         traced = False
+        responses.sender = self._sender
         while True:
             frame, payload = channel.receive()
             if type(frame) is Stop:
@@ -128,6 +130,7 @@ class FunctionWorker:
                 traced = frame.trace_id is not None
             error: ErrorPayload | None = None
             called = False
+            responses.call = frame
             try:
                 context = make_context(
                     frame.request_id,
@@ -139,11 +142,20 @@ class FunctionWorker:
                 )
                 event = unmarshal(payload)
                 called = True
-                body, content_type = marshal(channel.call(handler, event, context))
+                result = channel.call(handler, event, context)
+                if type(result) not in PLAIN and is_stream(result):
+                    channel.go_on(responses.consume, frame.request_id, result)
+                elif responses.stream is None or not responses.stream.used:
+                    body, content_type = marshal(result)
             except Fault as fault:
                 error = payload_from_fault(fault, frame.request_id, task_root=self.spec.task_root)
             except Exception as exception:
                 error = payload_from_exception(exception, frame.request_id, task_root=self.spec.task_root)
+            responses.call = None
+            if responses.stream is not None:
+                streamed = responses.end()
+                if streamed is not None:
+                    body, content_type = streamed  # what the handler has returned, if anything, is not looked at
             error_type = ""
             if error is not None:
                 self._log_error(error)
@@ -167,7 +179,18 @@ class FunctionWorker:
                 body,
             )
             # What the invocation left must not live on until the next one comes.
-            event = context = body = payload = error = None  # type: ignore[assignment]
+            event = context = result = body = payload = error = streamed = None  # type: ignore[assignment]
+
+    def _sender(self, call: Invoke) -> Send | None:
+        """How pieces of this call's response leave; None: they are kept."""
+        if not call.response_stream:
+            return None
+        slot, send = call.slot, self.channel.send
+
+        def send_piece(piece: bytes | memoryview, content_type: str) -> None:
+            send(Chunk(slot, content_type), piece)
+
+        return send_piece
 
     def _too_large(self) -> bytes:
         # The platform's own words, not the runtime's: two keys only.

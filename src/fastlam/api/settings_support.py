@@ -1,0 +1,75 @@
+"""What each setting of a function does: docs/compatibility.md shows this table beside that of the operations.
+
+The words are those of `support.py`: a setting is *supported* when it has its effect on what runs or may be done, and
+*stored* when it is checked, kept and given back while the effect is still missing.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Supported(NamedTuple):
+    """Has its effect."""
+
+    note: str = ""  # what a reader should know, "" mostly
+
+
+class Stored(NamedTuple):
+    """Has not."""
+
+    missing: str  # for the effect, as a sentence without its full stop
+
+
+Setting = Supported | Stored
+
+# Members of CreateFunction, UpdateFunctionCode and UpdateFunctionConfiguration; what UpdateFunctionCode has at the top
+# is a member of Code here.
+SETTINGS: Final[dict[str, Setting]] = {
+    "FunctionName": Supported(),
+    "Description": Supported(),
+    "Runtime": Supported("Python functions run, on the interpreter of the daemon; those of other runtimes are refused"),
+    "Handler": Supported(),
+    "Role": Stored("what the role may do is not enforced; its name is in the function's session token"),
+    "Timeout": Supported("up to 5400 seconds for functions on capacity providers"),
+    "MemorySize": Stored(
+        "neither memory nor CPU time of a function is limited; the size is billed, reported, and told to the function"
+    ),
+    "EphemeralStorage": Stored("/tmp is the machine's own, and not bounded"),
+    "Architectures": Stored("a function runs on the architecture of the machine, whichever it asks for"),
+    "PackageType": Stored("container images are not run"),
+    "ImageConfig": Stored("container images are not run"),
+    "Code.ZipFile": Supported(),
+    "Code.S3Bucket": Supported("needs a server for S3 behind --aws-endpoint"),
+    "Code.S3Key": Supported("needs a server for S3 behind --aws-endpoint"),
+    "Code.S3ObjectVersion": Supported("needs a server for S3 behind --aws-endpoint"),
+    "Code.S3ObjectStorageMode": Supported("REFERENCE keeps a copy of the object too, and runs that"),
+    "Code.ImageUri": Stored("container images are not run"),
+    "Code.SourceKMSKeyArn": Stored("packages are kept unencrypted"),
+    "CodeSigningConfigArn": Supported("every package counts as unsigned, which Enforce refuses and Warn allows"),
+    "Layers": Supported(),
+    "Environment": Supported(),
+    "KMSKeyArn": Stored("environment variables are sealed with a key of the daemon's own"),
+    "LoggingConfig.LogFormat": Supported(),
+    "LoggingConfig.ApplicationLogLevel": Supported(),
+    "LoggingConfig.SystemLogLevel": Stored("the platform's lines are all kept"),
+    "LoggingConfig.LogGroup": Stored("logs are kept function by function; the name is only told to the function"),
+    "TracingConfig": Stored("no segments are sent, and no sampling is decided"),
+    "DeadLetterConfig": Stored("events that failed for good are dropped"),
+    "VpcConfig": Stored("a function has the network of the machine"),
+    "FileSystemConfigs": Stored("nothing is mounted"),
+    "SnapStart": Stored("no snapshot is made: an environment is initialised as it is without"),
+    "TenancyConfig": Supported(),
+    "CapacityProviderConfig": Stored(
+        "there are no instances: a published version runs as any other function, one invocation at a time in each"
+        " environment"
+    ),
+    "AcceleratorConfig": Stored("there are no accelerators"),
+    "DurableConfig": Stored("durable functions are not executed, and invocations of them are refused"),
+    "RuntimeConfig": Stored("customer runtimes are not run"),
+    "Tags": Supported(),
+    "Publish": Supported(),
+    "PublishTo": Supported("`$LATEST.PUBLISHED` of functions on capacity providers"),
+    "DryRun": Supported(),
+    "RevisionId": Supported(),
+}

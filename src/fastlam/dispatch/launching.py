@@ -1,0 +1,90 @@
+"""What it takes to start environments of a function version: its code, its layers, its variables in the clear, and a
+runtime that runs here.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from fastlam.abc import LaunchSpec
+from fastlam.errors import ApiError, FastlamError
+from fastlam.model.function import IMAGE, FunctionRecord
+from fastlam.runtimes import python
+from fastlam.store.artifacts import ArtifactStore
+from fastlam.store.vault import CannotOpen, Vault
+from fastlam.telemetry.logs import FunctionLog
+
+log = logging.getLogger(__name__)
+
+_PYTHON: Final = "python"
+
+
+class Launches:
+    """Makes launch specs. Raises ApiError, as Invoke answers it, for what cannot run."""
+
+    def __init__(self, artifacts: ArtifactStore, vault: Vault, endpoint_url: str | None = None) -> None:
+        self.endpoint_url = endpoint_url  # of the daemon, as its functions reach it; set once the port is known
+        self._artifacts = artifacts
+        self._vault = vault
+
+    def spec(self, record: FunctionRecord, function_log: FunctionLog) -> LaunchSpec:
+        """How environments of this version are started; warnings go to its log."""
+        self._check_runs_here(record, function_log)
+        artifact = self._artifacts.open(record.artifact)
+        if artifact is None:
+            raise ApiError("ServiceException", f"The code of {record.name} is missing from the data directory.")
+        opt = self._layers(record, function_log)
+        try:
+            variables = self._vault.open(record.environment, record.arn)
+        except CannotOpen as error:
+            function_log.note(f"[fastlam: {error}]")
+            raise ApiError(
+                "KMSNotFoundException",
+                "Lambda was unable to decrypt the environment variables because the KMS key was not found. Please check"
+                f" the function's KMS key settings. KMS Exception: NotFoundExceptionKMS Message: {error}",
+            ) from None
+        try:
+            spec, warning = python.launch_spec(record, artifact.directory, self.endpoint_url, variables, opt)
+        except FastlamError as error:
+            function_log.note(f"[fastlam: {error}]")
+            raise ApiError("InvalidRuntimeException", str(error)) from None
+        if warning is not None:
+            function_log.note(warning)
+            log.warning("%s", warning)
+        return spec
+
+    def _layers(self, record: FunctionRecord, function_log: FunctionLog) -> Path | None:
+        """What the function has as /opt; None without layers."""
+        if not record.layers:
+            return None
+        opt = self._artifacts.layers([layer.artifact for layer in record.layers])
+        if opt is None:
+            raise ApiError("ServiceException", f"A layer of {record.name} is missing from the data directory.")
+        extensions = opt / "extensions"
+        names = sorted(path.name for path in extensions.iterdir()) if extensions.is_dir() else []
+        if names:
+            function_log.note(
+                f"[fastlam: the layers of {record.name} bring extensions ({', '.join(names)}), which fastlam does not"
+                " start yet]"
+            )
+        return opt
+
+    @staticmethod
+    def _check_runs_here(record: FunctionRecord, function_log: FunctionLog) -> None:
+        if record.durable_config is not None:
+            raise ApiError(
+                "ModeNotSupportedException",
+                f"{record.name} is a durable function, and fastlam does not execute durable functions yet.",
+            )
+        if record.package_type == IMAGE:
+            raise ApiError(
+                "CodeArtifactUserFailedException",
+                f"{record.name} is a container image ({record.image_uri}), and fastlam does not run container images"
+                " yet.",
+            )
+        if not record.runtime.startswith(_PYTHON):
+            message = f"{record.name} asks for {record.runtime}, and fastlam runs Python functions only so far."
+            function_log.note(f"[fastlam: {message}]")
+            raise ApiError("InvalidRuntimeException", message)
