@@ -24,10 +24,10 @@ from fastlam.api.caller import Defaults, caller_of
 from fastlam.api.code import PATH as CODE_PATH
 from fastlam.api.errors import respond, respond_error, respond_fault
 from fastlam.api.forward import foreign_service
-from fastlam.api.permissions import addressed
+from fastlam.api.resources import resource_of
 from fastlam.api.service_model import Operation
 from fastlam.api.support import Call, Entry, Handler, Reply
-from fastlam.control.authorize import Authorize, Caller, action_of, authorize
+from fastlam.control.authorize import Authorize, action_of, authorize
 from fastlam.control.steps import Steps
 from fastlam.errors import ApiError, too_large
 from fastlam.http.server import Request
@@ -155,7 +155,7 @@ class Api:
 
     def _handle(self, request: Request, operation: Operation, handler: Handler, parameters: dict[str, Any]) -> None:
         caller = caller_of(request, self._defaults)
-        self._authorize(caller, action_of(operation.name), self._resource(caller, operation, parameters))
+        self._authorize(caller, action_of(operation.name), resource_of(caller, operation.name, parameters))
         outcome = handler(Call(request, caller, operation, parameters))
         if isinstance(outcome, Generator):
             self._step(request, operation, outcome, None, None)
@@ -197,15 +197,6 @@ class Api:
             respond_error(request, error)
         except Exception as error:  # noqa: BLE001 - logged and answered
             respond_fault(request, error)
-
-    @staticmethod
-    def _resource(caller: Caller, operation: Operation, parameters: Mapping[str, Any]) -> str:
-        """The ARN, as addressed, that the caller asks to act on; "*" where there is none."""
-        address = addressed(caller, operation.name, parameters)
-        if address is not None:
-            return address.arn
-        arn = parameters.get("ResourceArn") or parameters.get("Resource")
-        return arn if isinstance(arn, str) else "*"
 
 
 def _reply(request: Request, operation: Operation, reply: Reply) -> None:
