@@ -38,6 +38,10 @@ _OFTEN: Final = {
     "CreateFunctionUrlConfig": 2,
     "CreateCodeSigningConfig": 2,
     "CreateCapacityProvider": 2,
+    "UpdateFunctionCode": 2,
+    "UpdateFunctionConfiguration": 2,
+    "Invoke": 2,
+    "InvokeWithResponseStream": 2,
 }
 
 NAMES: Final = ("fuzz-a", "fuzz-b", "fuzz_c", "fuzz-d")
@@ -306,6 +310,13 @@ _SPECIAL: Final[dict[str, st.SearchStrategy[Any]]] = {
     "DurableExecutionArn": st.sampled_from(NAMES).map(
         lambda name: _arn(f"function:{name}:$LATEST/durable-execution/run/0123456789abcdef")
     ),
+    "AllowedPublishers": st.sampled_from("ab").map(
+        lambda name: {
+            "SigningProfileVersionArns": [f"arn:aws:signer:{REGION}:{ACCOUNT}:/signing-profiles/{name}/0123456789"]
+        }
+    ),
+    "Pattern": st.sampled_from(['{"body": {"kind": ["a"]}}', '{"a": [{"numeric": [">", 1]}]}', "{}", "x", "[1]"]),
+    "EventSourcePosition": st.sampled_from(["LATEST", "TRIM_HORIZON"]),
     "FunctionCode": st.sampled_from([{"ZipFile": ZIP}, {"ZipFile": ZIP}, {"ZipFile": OTHER_ZIP}, {"ZipFile": "AAAA"}]),
     "LayerVersionContentInput": st.sampled_from([{"ZipFile": ZIP}, {"ZipFile": OTHER_ZIP}, {"ZipFile": ""}]),
     "ZipFile": st.sampled_from([ZIP, OTHER_ZIP, "AAAA", ""]),
@@ -399,15 +410,26 @@ def _valid_members(draw: st.DrawFn, shape_name: str, depth: int) -> dict[str, An
     found = {}
     for member in wanted:
         # A condition that does not hold ends a request early: it is given as often as would be found out anyway.
-        if member.name == "RevisionId" and draw(st.integers(0, 2)):
+        if member.name in ("RevisionId", "CodeSha256", "Marker") and draw(st.integers(0, 2)):
             continue
         found[member.name] = _valid(draw, member.shape, member.name, depth + 1)
-    if shape_name == "CreateFunctionRequest":
-        if "PackageType" not in found or found["PackageType"] == "Zip":
-            found.setdefault("Runtime", INTERPRETER)
-            found.setdefault("Handler", "app.handler")
-        found["FunctionName"] = draw(_names)
+    for name, value in _usual(draw, shape_name).items():
+        found.setdefault(name, value)
     return found
+
+
+def _usual(draw: st.DrawFn, shape_name: str) -> dict[str, Any]:
+    """What has to be there in truth, though the model does not say so."""
+    if shape_name == "CreateFunctionRequest":
+        return {"Runtime": INTERPRETER, "Handler": "app.handler"}
+    if shape_name == "UpdateFunctionCodeRequest" and draw(st.integers(0, 3)):
+        return {"ZipFile": draw(st.sampled_from([ZIP, OTHER_ZIP]))}
+    if shape_name == "CreateEventSourceMappingRequest":
+        stream, queue = f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/events", f"arn:aws:sqs:{REGION}:{ACCOUNT}:queue"
+        return draw(
+            st.sampled_from([{"EventSourceArn": stream, "StartingPosition": "LATEST"}, {"EventSourceArn": queue}])
+        )
+    return {}
 
 
 # What is not ------------------------------------------------------------------------------------

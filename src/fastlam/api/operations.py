@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastlam.api import (
     account_settings,
     aliases,
@@ -25,6 +27,14 @@ from fastlam.api import (
 from fastlam.api.code import CodeLinks
 from fastlam.api.support import Entries
 from fastlam.control.plane import ControlPlane
+
+# Invocations are supported too; each has a route of its own, which reads its requests itself (api/invoke*.py). What a
+# reader should know of it, "" mostly:
+INVOCATIONS: Final[dict[str, str]] = {
+    "Invoke": "events (InvocationType Event) are kept in memory: a daemon that stops loses those that have not run",
+    "InvokeAsync": "as Invoke with an event",
+    "InvokeWithResponseStream": "",
+}
 
 
 def entries(plane: ControlPlane, links: CodeLinks) -> Entries:

@@ -66,7 +66,8 @@ class Api:
         self._code_route = code_route
         self._forward = forward
         self._authorize = authorize
-        self._operation_routes = dict(operation_routes or {})  # operations that read their requests themselves
+        # Operations that read their requests themselves; Invoke is here for paths that name no function.
+        self._operation_routes = {"Invoke": invoke_route, **(operation_routes or {})}
         unknown = self._handlers.keys() - {operation.name for operation in self._model.operations}
         if unknown:
             raise ValueError(f"handlers for operations that are not in the service model: {sorted(unknown)}")

@@ -84,7 +84,8 @@ def zip_steps(code: Request, artifacts: ArtifactStore, read_object: ReadObject, 
     if bucket is None or key is None:
         raise invalid_parameter("Please provide both S3Bucket and S3Key, which together name the code in S3.")
     found: S3Object = yield partial(read_object, region, bucket, key, code.get("S3ObjectVersion"))
-    artifact: Artifact = yield partial(artifacts.put_zip, found.data)
+    # What is not uploaded is bounded by its content alone.
+    artifact: Artifact = yield partial(artifacts.put_zip, found.data, zip_bytes_max=limits.UNZIPPED_BYTES_MAX)
     if code.get("S3ObjectStorageMode") != "REFERENCE":
         return Source(artifact, None)
     version = {} if found.version is None else {"S3ObjectVersion": found.version}

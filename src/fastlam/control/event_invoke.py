@@ -163,6 +163,6 @@ def _shown(given: dict[str, str]) -> str:
 
 def _list_key(record: EventInvokeRecord) -> str:
     qualifier = record.qualifier
-    if qualifier == LATEST:
-        return "0"
+    if qualifier.startswith(LATEST):  # and what a managed function has published as its latest
+        return f"0 {qualifier}"
     return f"1 {int(qualifier):020d}" if qualifier.isdecimal() else f"2 {qualifier}"

@@ -34,6 +34,7 @@ from fastlam.control.lookup import address_of, find
 from fastlam.control.pages import Page, page
 from fastlam.control.settings import Request
 from fastlam.control.tags import Tags
+from fastlam.control.tenancy import refuse_tenancy
 from fastlam.control.times import epoch_seconds
 from fastlam.errors import ApiError, conflict, invalid_parameter, not_found
 from fastlam.model.event_source_mapping import (
@@ -160,6 +161,7 @@ class EventSourceMappings:
         found = find(self._store, address)
         if found is None:
             raise invalid_parameter("Function does not exist")
+        refuse_tenancy(found.record, "An event source mapping")
         durable = found.record.durable_config
         if durable is None:
             return

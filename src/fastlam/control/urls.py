@@ -15,9 +15,10 @@ from msgspec.structs import replace
 from fastlam.arn import FunctionAddress
 from fastlam.clock import Clock
 from fastlam.control.authorize import Caller
-from fastlam.control.lookup import address_of, find, key_of
+from fastlam.control.lookup import address_of, find, found, key_of
 from fastlam.control.pages import Page, page
 from fastlam.control.settings import Request
+from fastlam.control.tenancy import refuse_tenancy
 from fastlam.control.times import timestamp_nanoseconds
 from fastlam.errors import ApiError, conflict, invalid_parameter, not_found
 from fastlam.model.function_url import BUFFERED, FunctionUrlRecord
@@ -38,6 +39,7 @@ class FunctionUrls:
 
     def create(self, caller: Caller, request: Request) -> FunctionUrlRecord:
         address = self._existing(caller, request, "CreateFunctionUrlConfig")
+        refuse_tenancy(found(self._store, address).record, "A function URL")
         if self._store.get(FUNCTION_URL, _url_key(address)) is not None:
             raise conflict(
                 f"Failed to create function url config for [functionArn = {address.arn}]. Error message: "

@@ -12,7 +12,8 @@ from fastlam import limits
 from fastlam.arn import FunctionAddress
 from fastlam.core.dispatcher import AccountPool, Dispatcher, FunctionPool, Target
 from fastlam.dispatch.launching import Launches
-from fastlam.errors import conflict, function_not_found, invalid_parameter, throttled
+from fastlam.errors import ApiError, conflict, function_not_found, invalid_parameter, throttled
+from fastlam.model.capacity_provider import ACTIVE_NON_INVOCABLE, DEACTIVATED, DEACTIVATING, LATEST_PUBLISHED
 from fastlam.model.function import PENDING, FunctionRecord
 from fastlam.model.key import RecordKey
 from fastlam.store.finding import find, find_version
@@ -111,10 +112,18 @@ class Targets:
         return resolved
 
     def _resolved(self, record: FunctionRecord, address: FunctionAddress, tenant_id: str | None) -> Resolved:
-        if record.state == PENDING:
+        if record.state == ACTIVE_NON_INVOCABLE:  # of a managed function only what is published runs
+            published = find_version(self._store, record.key, LATEST_PUBLISHED) if address.qualifier is None else None
+            if published is None:
+                raise ApiError(
+                    "NoPublishedVersionException",
+                    f"The function has no published version to invoke: {address.arn_with_version}",
+                )
+            record = published
+        if record.state in (PENDING, DEACTIVATING, DEACTIVATED):
             raise conflict(
                 "The operation cannot be performed at this time. The function is currently in the following state:"
-                " Pending"
+                f" {record.state}"
             )
         if record.tenant_isolation_mode and not tenant_id:
             raise invalid_parameter(

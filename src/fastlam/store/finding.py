@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from fastlam.arn import LATEST, FunctionAddress
 from fastlam.model.alias import AliasRecord
+from fastlam.model.capacity_provider import LATEST_PUBLISHED
 from fastlam.model.function import FunctionRecord
 from fastlam.model.key import RecordKey
 from fastlam.store.records import ALIAS, FUNCTION, VERSION, RecordStore
@@ -30,7 +31,7 @@ def find(store: RecordStore, address: FunctionAddress) -> Found | None:
         record = store.get(FUNCTION, key)
         return None if record is None else Found(record, None)
     version, alias = address.qualifier, None
-    if not version.isdecimal():
+    if not version.isdecimal() and version != LATEST_PUBLISHED:
         alias = store.get(ALIAS, key._replace(part=version))
         if alias is None:
             return None
