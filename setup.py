@@ -77,6 +77,7 @@ EXTENSIONS = [
 HOT_MODULES = [] if pure or debug or coverage or sanitize else [
     extension(name, suffix=".py")
     for name in (
+        "api.cors",
         "api.invoke",
         "embed.executor",
         "embed.future",

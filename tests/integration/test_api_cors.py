@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 
 from daemon_running import Answer, RunningDaemon, running_daemon, zipped
 from fastlam.runtimes.python import INTERPRETER
+from moto_running import running_aws
 
 PAGE = "http://localhost:3000"
 STRANGER = "https://stranger.example"
@@ -140,3 +142,18 @@ def test_programs_see_no_difference(daemon: RunningDaemon) -> None:
     answer = daemon.send_invoke("page")
     assert answer.status == 200
     assert not [name for name in answer.headers if name.startswith(("access-control", "vary"))]
+
+
+def test_one_answer_about_origins_of_what_another_service_says() -> None:
+    """That service lets every page read its answers; which ones may is said once, by the daemon."""
+    scope = "Credential=000000000000/20260101/us-east-1/s3/aws4_request"
+    headers = {"Origin": PAGE, "Authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"}
+    with running_aws() as aws, running_daemon("--aws-endpoint", aws.url) as daemon:
+        connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+        try:
+            connection.request("GET", "/", headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+        finally:
+            connection.close()
+    assert answer.headers.get_all("access-control-allow-origin") == [PAGE]

@@ -44,10 +44,11 @@ _OWN_SUFFIXES: Final = (".localhost", ".internal", ".amazonaws.com", ".amazonaws
 
 _METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _MAX_AGE_SECONDS: Final = 7200  # browsers keep an answer to a preflight at most that long
+# The star covers whatever else an answer has, such as those of other services; not every browser takes it.
 _EXPOSED: Final = (
     b"Content-Type, Date, Location, Retry-After, x-amzn-RequestId, x-amzn-ErrorType, X-Amz-Function-Error,"
     b" X-Amz-Log-Result, X-Amz-Executed-Version, X-Amz-Durable-Execution-Arn, x-amzn-remapped-content-type,"
-    b" x-amzn-Remapped-Content-Length, X-Amzn-Trace-Id"
+    b" x-amzn-Remapped-Content-Length, X-Amzn-Trace-Id, *"
 )
 
 Verdict = bytes | str  # the header block of the answer, or why there is none

@@ -25,6 +25,8 @@ _HOP_HEADERS: Final = frozenset(
 )
 _OURS: Final = frozenset({b"lambda"})
 
+_CORS: Final = b"access-control-"  # which pages may read an answer is this daemon's to say
+
 Loop = Callable[..., Any]
 
 
@@ -95,7 +97,7 @@ class Forwarder:
             block = b"".join(
                 b"%s: %s\r\n" % (name.encode("latin-1"), value.encode("latin-1"))
                 for name, value in answer.headers.items()
-                if name.lower().encode("latin-1") not in _HOP_HEADERS and name.lower() != "date"
+                if _is_passed_back(name.lower().encode("latin-1"))
             )
             self._call_soon_threadsafe(self._answer, request, answer.status, block, answer.data)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it
@@ -119,3 +121,8 @@ class Forwarder:
         """Waits for what is under way, at most as long as its own timeouts."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_passed_back(name: bytes) -> bool:
+    """Of the headers of an answer."""
+    return name not in _HOP_HEADERS and name != b"date" and not name.startswith(_CORS)
