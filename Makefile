@@ -11,7 +11,7 @@ DEMO_ARGS ?=
 NATIVE = $(wildcard csrc/*.[ch] src/fastlam/core/*.p[yx]* src/fastlam/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench lint debug asan tsan wheel clean
+.PHONY: help build demo test bench lint compatibility debug asan tsan wheel clean
 
 help:
 	@echo 'make demo    start a daemon, deploy the examples, invoke them, load them for ten seconds, show the bill'
@@ -19,6 +19,7 @@ help:
 	@echo 'make build   .venv with fastlam in it, to work on'
 	@echo 'make bench   all benchmarks, against peers in the same run'
 	@echo 'make lint    ruff, mypy, cython-lint, import-linter'
+	@echo 'make compatibility   docs/compatibility.md from the declarations in the code'
 	@echo 'make python3.13   all tests on another interpreter than that of .venv; PYTHON=PATH where its name is not enough'
 	@echo 'make debug   a build with assertions, and the unit tests on it'
 	@echo 'make asan    the C tests and the core tests under the address and undefined behaviour sanitizers'
@@ -62,6 +63,9 @@ lint: $(VENV)/.extra-test $(VENV)/.extra-lint
 	$(VENV)/bin/mypy
 	PATH="$(VENV)/bin:$$PATH" $(VENV)/bin/cython-lint src
 	$(VENV)/bin/lint-imports --no-logo
+
+compatibility: $(VENV)/.built
+	@$(PY) tools/compatibility.py
 
 wheel: $(VENV)/.built
 	@$(PIP) build

@@ -29,7 +29,9 @@ RUNTIME_DIRECTORY = tempfile.mkdtemp(prefix="flt-")
 
 # Whatever the shell says about AWS or about us must not decide what a test sees.
 for _name in list(os.environ):
-    if _name.startswith("AWS_") or (_name.startswith("FASTLAM_") and not _name.startswith(("FASTLAM_TEST_", "FASTLAM_FUZZ_"))):
+    if _name.startswith("AWS_") or (
+        _name.startswith("FASTLAM_") and not _name.startswith(("FASTLAM_TEST_", "FASTLAM_FUZZ_"))
+    ):
         del os.environ[_name]
 os.environ.update(
     AWS_CONFIG_FILE=os.devnull,

@@ -99,7 +99,9 @@ class World:
     def learn(self, value: Any) -> None:
         if isinstance(value, dict):
             for name, item in value.items():
-                if isinstance(item, str) and (name in ("NextMarker", "RevisionId", "UUID") or name.endswith("Arn")):
+                if isinstance(item, str) and (
+                    name in ("NextMarker", "RevisionId", "UUID", "Version") or name.endswith("Arn")
+                ):
                     self.seen[name].append(item)
                 else:
                     self.learn(item)
@@ -216,6 +218,7 @@ def _known(kind: str, otherwise: str) -> st.SearchStrategy[Any]:
     return st.integers(0, 20).map(lambda index: Known(kind, index, otherwise))
 
 
+_versions = _known("Version", "1")
 _STALE: Final = "00000000-0000-4000-8000-000000000000"
 _function_arns = st.one_of(
     _names.map(lambda name: _arn(f"function:{name}")),
@@ -260,11 +263,11 @@ _SPECIAL: Final[dict[str, st.SearchStrategy[Any]]] = {
     "NamespacedFunctionName": _locators(True),
     "FunctionUrlFunctionName": _locators(False),
     "UnqualifiedFunctionName": _locators(False),
-    "NumericLatestPublishedOrAliasQualifier": _qualifiers,
-    "Qualifier": st.sampled_from(QUALIFIERS[:7]),
+    "NumericLatestPublishedOrAliasQualifier": _qualifiers | _versions,
+    "Qualifier": st.sampled_from(QUALIFIERS[:7]) | _versions,
     "FunctionUrlQualifier": st.sampled_from(["live", "next", "gone"]),
     "PublishedFunctionQualifier": st.sampled_from(["$LATEST.PUBLISHED", "1", "2"]),
-    "VersionWithLatestPublished": st.sampled_from(["1", "2", "3", "$LATEST", "$LATEST.PUBLISHED"]),
+    "VersionWithLatestPublished": st.sampled_from(["1", "2", "$LATEST", "$LATEST.PUBLISHED"]) | _versions,
     "AdditionalVersion": st.sampled_from(["1", "2", "3"]),
     "Alias": st.sampled_from(["live", "next", "2024-01-02"]),
     "LayerName": st.sampled_from(LAYERS),

@@ -19,6 +19,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from daemon_running import running_daemon
+from fastlam.store.sqlite import FILE_NAME, MIGRATIONS, SqliteStore
 from waiting import WAIT_SECONDS
 
 # The command without the right to write everywhere, which root has, and which would come back with another program.
@@ -129,6 +130,34 @@ def test_the_data_directory_holds_something_else(directory: Path, case: str) -> 
     else:
         (data / case).mkdir()
     assert str(data) in refused(directory, "--port", "0", "--data-dir", str(data))
+
+
+def test_the_data_directory_is_a_newer_fastlams(directory: Path) -> None:
+    """It is left as it is, for that one."""
+    data = directory / "data"
+    data.mkdir()
+    SqliteStore(data / FILE_NAME, [*MIGRATIONS, lambda connection: None]).close()
+    before = (data / FILE_NAME).read_bytes()
+    sentence = refused(directory, "--port", "0", "--data-dir", str(data))
+    assert f"{data} was written by a newer fastlam" in sentence and "upgrade fastlam" in sentence
+    assert (data / FILE_NAME).read_bytes() == before
+
+
+def test_a_function_whose_variables_cannot_be_sealed(directory: Path) -> None:
+    """No key, no function; without variables there is one."""
+    data = directory / "data"
+    code = "def handler(event, context):\n    return 1\n"
+    with running_daemon("--data-dir", str(data), ephemeral=False) as daemon:
+        (data / "keys").write_text("in the way")
+        with pytest.raises(ClientError) as failure:
+            daemon.deploy("secret", code, environment={"PASSWORD": "hunter2"})
+        assert failure.value.response["Error"]["Code"] == "ServiceException"
+        assert f"A key cannot be kept in {data / 'keys'}" in failure.value.response["Error"]["Message"]
+        assert daemon.invoke(daemon.deploy("plain", code)).result == 1
+        assert [one["FunctionName"] for one in daemon.lambda_.list_functions()["Functions"]] == ["plain"]
+        (data / "keys").unlink()
+        assert daemon.invoke(daemon.deploy("secret", code, environment={"PASSWORD": "hunter2"})).result == 1
+    assert {path.name for path in data.iterdir() if path.name.startswith(".")} == set()
 
 
 # --- a full disk --------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from daemon_running import RunningDaemon
 from failed_calls import exited, killed
 from fastlam import limits
-from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Result, Stop, TaskResult
+from fastlam.wire.frames import PROTOCOL_VERSION, Chunk, InitFailed, Ready, Result, Stop, TaskResult
 from hostile_function import BROKE_THE_PROTOCOL, CODE, act, bad_frames, costs_the_environment, event_of, pid_now
 from played_environments import message, zmtp
 from waiting import await_that
@@ -58,6 +58,9 @@ BAD_FRAMES: Final = {
     "a negative end of output": message([18, 0, 5, 5, 5, -5]),
     "a reply of another kind": message(TaskResult(0, 5, False), bytes(20)),
     "a reply to a call that is not over": message(RESULT, b'"forged"'),
+    "a piece of an answer that is taken whole": message(Chunk(0), b"x"),
+    "a piece for a slot that there is not": message(Chunk(1), b"x"),
+    "a piece for a negative slot": message([20, -1]),
     "Ready again": message(Ready(PROTOCOL_VERSION, 5, 5, 0)),
     "Ready of another version": message(Ready(PROTOCOL_VERSION + 1, 5, 5, 0)),
     "InitFailed after Ready": message(InitFailed(PROTOCOL_VERSION, 5, 5, 0, "Runtime.Forged"), b"{}"),

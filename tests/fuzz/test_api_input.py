@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         yield running
         assert running.send("GET", "/2015-03-31/functions/hello").status in (200, 404)
     assert {path.name for path in data.parent.iterdir()} == {"data"}
-    assert {path.name.split(".")[0] for path in data.iterdir()} <= {"lock", "records", "code"}
+    assert {path.name.split(".")[0] for path in data.iterdir()} <= {"lock", "records", "code", "keys", "opt"}
 
 
 def answered(server: ApiServer, method: str, path: str, body: bytes | None = None, headers: Any = None) -> int:

@@ -16,9 +16,10 @@ from fastlam.core.dispatcher import (
     Invocation,
     Target,
 )
-from fastlam.limits import FRAME_HEADER_BYTES_MAX
+from fastlam.limits import CHUNK_BYTES_MAX, FRAME_HEADER_BYTES_MAX
 from fastlam.wire.frames import (
     PROTOCOL_VERSION,
+    Chunk,
     Frame,
     FromEnvironment,
     InitFailed,
@@ -31,7 +32,9 @@ from fastlam.wire.frames import (
 )
 from played_environments import Played, Stage, message, staged
 
-NUMBERS = st.sampled_from((0, 1, 2, -1, 31, 63, 64, 2**31, 2**32, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, -(2**63)))
+NUMBERS = st.sampled_from(
+    (0, 1, 2, -1, 31, 63, 64, 2**31, 2**32, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, -(2**63))
+)
 SMALL = st.sampled_from((0, 0, 0, 1))
 TEXTS = st.one_of(st.sampled_from(("", "Error", "a\r\nb", "\0", "ä" * 40)), st.text(max_size=20))
 PAYLOADS = st.one_of(st.sampled_from((b"", b"{}", b"x" * 2000)), st.binary(max_size=40))
@@ -44,6 +47,8 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Result, NUMBERS, SMALL, SMALL, SMALL, SMALL),
     st.builds(TaskResult, NUMBERS, SMALL, st.booleans()),
     st.builds(TaskResult, SMALL, NUMBERS, st.booleans()),
+    st.builds(Chunk, SMALL, TEXTS),
+    st.builds(Chunk, NUMBERS),
     st.builds(Invoke, SMALL, TEXTS, SMALL, TEXTS),
     st.builds(Task, SMALL),
     st.just(Stop()),
@@ -51,11 +56,12 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
 VALID = st.builds(message, FRAMES, PAYLOADS)
 # A header with what is no frame in it: other types, other lengths, deep nesting, texts that are no UTF-8.
 LISTS = st.lists(
-    st.one_of(NUMBERS, TEXTS, st.binary(max_size=4), st.none(), st.booleans(), st.lists(NUMBERS, max_size=3)), max_size=9
+    st.one_of(NUMBERS, TEXTS, st.binary(max_size=4), st.none(), st.booleans(), st.lists(NUMBERS, max_size=3)),
+    max_size=9,
 )
 HEADERS = st.one_of(
     st.builds(msgspec.msgpack.encode, LISTS),
-    st.builds(lambda tag, rest: msgspec.msgpack.encode([tag, *rest]), st.sampled_from((16, 17, 18, 19)), LISTS),
+    st.builds(lambda tag, rest: msgspec.msgpack.encode([tag, *rest]), st.sampled_from((16, 17, 18, 19, 20)), LISTS),
     st.binary(max_size=60),
     st.sampled_from((b"\x91" * 1000, b"\x91" * FRAME_HEADER_BYTES_MAX, b"\x97\x12\x00\x01\x01\x01\x00\xa2\xff\xfe")),
 )
@@ -89,17 +95,21 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 SINGLE = st.one_of(VALID, mutated(), BUILT, st.binary(max_size=40))
 MESSAGES = st.lists(
-    st.one_of(st.lists(SINGLE, min_size=1, max_size=1), st.lists(SINGLE, min_size=2, max_size=4)), min_size=1, max_size=5
+    st.one_of(st.lists(SINGLE, min_size=1, max_size=1), st.lists(SINGLE, min_size=2, max_size=4)),
+    min_size=1,
+    max_size=5,
 )
 
 
 class Model:
     """What the protocol's description says of a function's environment, with one call: "starting", "posted" (the worker
-    has not begun), "over" (its reply was sent), "idle", or "gone".
+    has not begun), "begun", "over" (its reply was sent), "idle", or "gone". `pieces` are those of a call that streams.
     """
 
-    def __init__(self, state: str) -> None:
+    def __init__(self, state: str, streams: bool) -> None:
         self.state = state
+        self.streams = streams
+        self.pieces: list[bytes] = []
         self.broken = False
 
     def hear(self, parts: list[bytes]) -> None:
@@ -112,6 +122,9 @@ class Model:
             self.state = "gone"
         elif isinstance(frame, Result) and self.state == "over" and frame.slot == 0:
             self.state = "idle"
+        elif isinstance(frame, Chunk) and self.state == "begun" and self.streams and frame.slot == 0:
+            self.pieces.append(parts[0][4 + int.from_bytes(parts[0][:4], "little") :])
+            self.broken = len(self.pieces[-1]) > CHUNK_BYTES_MAX
         else:
             self.broken = True
 
@@ -129,9 +142,12 @@ def read(parts: list[bytes]) -> Any:
         return None
 
 
-def bring(stage: Stage, target: Target, state: str) -> tuple[Invocation, Played]:
+def bring(stage: Stage, target: Target, state: str, streams: bool) -> tuple[Invocation, Played]:
     """A call, and the environment that it is for, in that state of the model."""
-    invocation = stage.call(target)
+    invocation = Invocation(target, b"{}")
+    invocation.streams = streams
+    stage.dispatcher.submit(invocation)
+    stage.drive()
     played = stage.played[-1]
     if state == "starting":
         return invocation, played
@@ -146,12 +162,12 @@ def bring(stage: Stage, target: Target, state: str) -> tuple[Invocation, Played]
     return invocation, played
 
 
-def check_function(stage: Stage, state: str, messages: list[list[bytes]]) -> None:
+def check_function(stage: Stage, state: str, messages: list[list[bytes]], streams: bool = False) -> None:
     target = stage.function(timeout_ms=60_000)
     bystander = stage.function()
     before = stage.dispatcher.bad_frames
-    invocation, played = bring(stage, target, state)
-    model = Model(state)
+    invocation, played = bring(stage, target, state, streams)
+    model = Model(state, streams)
     if state == "over":
         model.state = "idle"  # the honest reply goes ahead of what follows it
     for parts in messages:
@@ -165,7 +181,10 @@ def check_function(stage: Stage, state: str, messages: list[list[bytes]]) -> Non
         reason = played.environment.end_reason
         assert reason is not None and reason.startswith("the environment broke the protocol: ")
     elif model.state != "gone":
-        assert played.state == ("idle" if model.state == "idle" else "starting" if model.state == "starting" else "busy")
+        assert played.state == (
+            "idle" if model.state == "idle" else "starting" if model.state == "starting" else "busy"
+        )
+    assert b"".join(stage.dispatcher.take_pieces(invocation)) == b"".join(model.pieces)
     if state in ("over", "idle"):
         assert (invocation.outcome, invocation.result) == (OUTCOME_OK, b'"honest"')
     if played.state == "dead" and not invocation.done:
@@ -193,15 +212,21 @@ STATES = ("starting", "posted", "begun", "over", "idle")
 
 
 @settings(max_examples=400)
-@given(st.sampled_from(STATES), MESSAGES)
-@example("begun", [[b"\x0a\x00\x00\x00\x97\x12\x00\x01\x01\x01\x00\xa2\xff\xfe"]])
-@example("starting", [[message(Ready(PROTOCOL_VERSION, 2**63, 1, 1))]])
-@example("starting", [[message(InitFailed(1, 0, 0, 0, ""))], [message(Ready(1, 0, 0, 0))], [b""]])
-@example("begun", [[message(InitFailed(PROTOCOL_VERSION, 1, 1, 1, "Late"))]])
-@example("begun", [[b"x", b"", b""]])
-def test_whatever_a_functions_environment_sends(state: str, messages: list[list[bytes]]) -> None:
+@given(st.sampled_from(STATES), MESSAGES, st.booleans())
+@example("begun", [[b"\x0a\x00\x00\x00\x97\x12\x00\x01\x01\x01\x00\xa2\xff\xfe"]], False)
+@example("starting", [[message(Ready(PROTOCOL_VERSION, 2**63, 1, 1))]], False)
+@example(
+    "starting",
+    [[message(InitFailed(PROTOCOL_VERSION, 0, 0, 0, ""))], [message(Ready(PROTOCOL_VERSION, 0, 0, 0))], [b""]],
+    False,
+)
+@example("begun", [[message(InitFailed(PROTOCOL_VERSION, 1, 1, 1, "Late"))]], False)
+@example("begun", [[b"x", b"", b""]], False)
+@example("begun", [[message(Chunk(0), b"a")], [message(Chunk(0), b"b")], [message(Chunk(1), b"c")]], True)
+@example("idle", [[message(Chunk(0), b"late")]], True)
+def test_whatever_a_functions_environment_sends(state: str, messages: list[list[bytes]], streams: bool) -> None:
     with staged() as stage:
-        check_function(stage, state, messages)
+        check_function(stage, state, messages, streams)
 
 
 def test_every_legal_frame_is_taken() -> None:
@@ -209,6 +234,7 @@ def test_every_legal_frame_is_taken() -> None:
     with staged() as stage:
         check_function(stage, "starting", [[message(Ready(PROTOCOL_VERSION, 5, 5, 5))]])
         check_function(stage, "starting", [[message(InitFailed(PROTOCOL_VERSION, 5, 5, 5, "Error"), b"{}")]])
+        check_function(stage, "begun", [[message(Chunk(0), b"a")], [message(Chunk(0), b"")]], streams=True)
         check_function(stage, "over", [])
         check_function(stage, "idle", [])
         assert stage.dispatcher.bad_frames == 0

@@ -14,16 +14,20 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from conftest import SEED
-from daemon_running import Answer, RunningDaemon, running_daemon, zipped
+from daemon_running import ACCOUNT, Answer, RunningDaemon, running_daemon, zipped
+from fastlam.runtimes.python import INTERPRETER
 from model_answers import faults
 from model_requests import LAYERS, NAMES, OPERATIONS, Request, World, requests
 
 REQUESTS = int(os.environ.get("FASTLAM_FUZZ_REQUESTS", "2000"))
+FURNISHED_EVERY = 100  # requests, some of which delete what there is
 PROBLEMS_MAX = 15  # after which nothing more is sent
 REPLY_SECONDS = 20.0
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/lambda-role"
 
 
 class Run:
@@ -34,15 +38,28 @@ class Run:
         self.world = World()
         self.problems: list[str] = []
         self.outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+        self._sent = 0
         self._connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=REPLY_SECONDS)
 
     def furnish(self) -> None:
-        """Something for the first requests to find."""
+        """Something for the requests to find, as far as it is not there."""
+        client = self.daemon.lambda_
+        code = {"ZipFile": zipped("def handler(event, context):\n    return event\n")}
         for name in NAMES[:2]:
-            self.daemon.deploy(name, "def handler(event, context):\n    return event\n", Publish=True)
-            self.daemon.lambda_.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
+            for call, more in (
+                (
+                    client.create_function,
+                    {"Runtime": INTERPRETER, "Role": ROLE, "Handler": "app.handler", "Code": code},
+                ),
+                (client.create_alias, {"Name": "live", "FunctionVersion": "$LATEST"}),
+                (client.put_function_event_invoke_config, {"MaximumRetryAttempts": 1}),
+                (client.create_function_url_config, {"AuthType": "NONE"}),
+                (client.add_permission, {"StatementId": "one", "Action": "lambda:InvokeFunction", "Principal": "*"}),
+            ):
+                with contextlib.suppress(ClientError):
+                    call(FunctionName=name, **more)
         for name in LAYERS:
-            self.daemon.lambda_.publish_layer_version(LayerName=name, Content={"ZipFile": zipped("x = 1\n")})
+            client.publish_layer_version(LayerName=name, Content={"ZipFile": zipped("x = 1\n")})
 
     def close(self) -> None:
         self._connection.close()
@@ -50,6 +67,9 @@ class Run:
     def send(self, request: Request) -> None:
         if len(self.problems) >= PROBLEMS_MAX:
             return
+        if self._sent % FURNISHED_EVERY == 0:
+            self.furnish()
+        self._sent += 1
         method, target, body, headers = request.over_http(self.world)
         try:
             self._connection.request(method, target, body, headers)
@@ -95,7 +115,6 @@ class Run:
 def test_whatever_the_model_allows_and_more() -> None:
     with running_daemon(complains=True) as daemon:
         run = Run(daemon)
-        run.furnish()
 
         # Requests depend on what came before them: nothing is shrunk, the first that fails are shown as they were.
         @seed(zlib.crc32(SEED.encode()))

@@ -109,8 +109,8 @@ def test_refusals(published: Any) -> None:
     create_alias = published.create_alias
     create_alias(FunctionName="hello", Name="there", FunctionVersion="1")
     before = aliases(published)
-    given = {"FunctionName": "hello", "Name": "live", "FunctionVersion": "1"}
-    for code, status, message, more in (
+    given: dict[str, Any] = {"FunctionName": "hello", "Name": "live", "FunctionVersion": "1"}
+    cases: list[tuple[str, int, str, dict[str, Any]]] = [
         ("ResourceConflictException", 409, f"Alias already exists: {ARN}:hello:there", {"Name": "there"}),
         (*MISSING, f"Function not found: {ARN}:nope:1", {"FunctionName": "nope"}),
         (*MISSING, f"Function not found: {ARN}:hello:3", {"FunctionVersion": "3"}),
@@ -141,17 +141,19 @@ def test_refusals(published: Any) -> None:
             " Member must have length greater than or equal to 1, Member must satisfy regular expression pattern: [0-9]+]",
             {"RoutingConfig": {"AdditionalVersionWeights": {"$LATEST": 0.5}}},
         ),
-    ):
-        refused(create_alias, code, status, message, **{**given, **more})
+    ]
+    for code, status, message, more in cases:
+        refused(create_alias, code, status, message, **given | more)
     error = refused(
         create_alias,
         *INVALID,
         "$LATEST is not supported for an alias pointing to more than 1 version",
-        **{**given, "FunctionVersion": "$LATEST", "RoutingConfig": weights(v1=0.5)},
+        **given | {"FunctionVersion": "$LATEST", "RoutingConfig": weights(v1=0.5)},
     )
     assert "Type" not in error.response
-    for more in ({"FunctionVersion": "live"}, {"FunctionVersion": "-1"}, {"FunctionVersion": None}):
-        assert error_of(create_alias, **{**given, **more}).response["Error"]["Code"] == "ValidationException"
+    for version in ("live", "-1", None):
+        error = error_of(create_alias, **given | {"FunctionVersion": version})
+        assert error.response["Error"]["Code"] == "ValidationException"
     refused(
         published.get_alias, *MISSING, f"Cannot find alias arn: {ARN}:hello:live", FunctionName="hello", Name="live"
     )

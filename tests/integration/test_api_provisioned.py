@@ -173,8 +173,14 @@ def test_account_settings(published: Any, server: ApiServer) -> None:
             "CodeSizeZipped": 52428800,
             "ConcurrentExecutions": 1000,
             "UnreservedConcurrentExecutions": 973,
+            "UnreservedConcurrentExecutionsMinimum": None,
         },
         "AccountUsage": {"TotalCodeSize": sum(sizes), "FunctionCount": 2},
+        "AccountRuntimeConfig": None,
+        "BlacklistedFeatures": None,
+        "DeprecatedFeaturesAccess": None,
+        "HasFunctionWithDeprecatedRuntime": False,
+        "PreviewFeatures": None,
     }
     assert server.client(region="eu-west-1").get_account_settings()["AccountUsage"] == {
         "TotalCodeSize": 0,

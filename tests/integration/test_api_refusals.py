@@ -70,7 +70,7 @@ def test_duplicate(client: Any) -> None:
             "Please don't provide Runtime when the intended function PackageType is Image.",
         ),
         (
-            {"Code": {"ImageUri": IMAGE}, "Runtime": None},
+            {"PackageType": "Image", "Code": {"ImageUri": IMAGE}, "Runtime": None},
             "Please don't provide Handler when the intended function PackageType is Image.",
         ),
         (
@@ -78,7 +78,7 @@ def test_duplicate(client: Any) -> None:
             "Please provide ImageUri when the intended function PackageType is Image.",
         ),
         (
-            {"PackageType": "Zip", "Code": {"ImageUri": IMAGE}},
+            {"Code": {"ImageUri": IMAGE}},
             "Please don't provide ImageUri when the intended function PackageType is Zip.",
         ),
         (

@@ -6,16 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from daemon_running import ACCOUNT, RunningDaemon, running_daemon, zipped
-from fastlam.cli import cli
 from fastlam.deploy.documents import read_document, write_document
 from fastlam.runtimes.python import INTERPRETER
 from sam_tools import cfn_lint, sam_transform
+from template_shell import Shell, assert_unchanged
 
 QUEUE = f"arn:aws:sqs:us-east-1:{ACCOUNT}:failed"
 HANDLER = """
@@ -25,30 +24,6 @@ import common
 def handler(event, context):
     return [WORD, common.WORD, os.environ["STAGE"], context.function_version]
 """
-
-
-class Shell(NamedTuple):
-    """The fastlam command in a folder, against a daemon."""
-
-    folder: Path
-
-    def run(self, daemon: RunningDaemon, *arguments: str, status: int = 0) -> Result:
-        result = CliRunner().invoke(cli, ["--endpoint-url", daemon.url, *arguments])
-        assert result.exit_code == status, (result.exit_code, result.output, result.stderr, result.exception)
-        return result
-
-    def write(self, name: str, text: str) -> Path:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return path
-
-    def deploy(self, daemon: RunningDaemon, template: str | Path, *options: str, status: int = 0, **values: str) -> str:
-        """What was said: all of it."""
-        path = template if isinstance(template, Path) else self.write("template.yaml", template)
-        overrides = [word for key, value in values.items() for word in ("--parameter-overrides", f"{key}={value}")]
-        result = self.run(daemon, "deploy", str(path), *overrides, *options, status=status)
-        return result.stdout + result.stderr
 
 
 @pytest.fixture
@@ -235,11 +210,6 @@ def test_there_and_back_again(daemon: RunningDaemon, other: RunningDaemon, shell
         assert (shell.folder / "again" / file).read_bytes() == (path.parent / file).read_bytes()
 
 
-def assert_unchanged(said: str) -> None:
-    lines = [line for line in said.splitlines() if ": " in line and not line.startswith((" ", "next: "))]
-    assert lines and all(line.endswith(": unchanged") for line in lines), said
-
-
 def test_sam_takes_what_is_exported(daemon: RunningDaemon, shell: Shell) -> None:
     """Its transform wants code in S3, where `sam deploy` has put it by then."""
     make(daemon, "taken")
@@ -308,6 +278,24 @@ def test_export_refuses(daemon: RunningDaemon, shell: Shell) -> None:
     )
 
 
+def test_names_that_become_one_are_told_apart(daemon: RunningDaemon, other: RunningDaemon, shell: Shell) -> None:
+    code = "import os\ndef handler(event, context): return [os.environ[name] for name in ('DB_HOST', 'DbHost', 'DB')]\n"
+    daemon.deploy("env-db", code, environment={"DB_HOST": "1", "DbHost": "2", "DB": "3"})
+    shell.run(daemon, "export", "env-db")
+    path = shell.folder / "env-db-export/template.yaml"
+    document = read_document(path)
+    assert list(document["Resources"]) == ["EnvDb"]
+    described = {name: parameter["Description"] for name, parameter in document["Parameters"].items()}
+    assert described == {
+        "ExecutionRole": "ARN of the execution role; empty for a new one",
+        "EnvDb2": "The environment variable DB",
+        "EnvDbHost": "The environment variable DB_HOST",
+        "EnvDbHost2": "The environment variable DbHost",
+    }
+    shell.deploy(other, path, EnvDbHost="1", EnvDbHost2="2", EnvDb2="3")
+    assert other.invoke("env-db").result == ["1", "2", "3"]
+
+
 def test_images_are_exported_by_their_address(daemon: RunningDaemon, other: RunningDaemon, shell: Shell) -> None:
     uri = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/app:1"
     daemon.lambda_.create_function(
@@ -324,248 +312,3 @@ def test_images_are_exported_by_their_address(daemon: RunningDaemon, other: Runn
     shell.deploy(other, path)
     assert other.lambda_.get_function(FunctionName="image")["Code"]["ImageUri"] == uri
     assert_unchanged(shell.deploy(other, path))
-
-
-# ---- templates of others -----------------------------------------------------------------------------
-
-APP = f"""
-Transform: AWS::Serverless-2016-10-31
-Parameters:
-  Stage: {{Type: String, Default: dev}}
-  Memory: {{Type: Number, Default: 128}}
-Conditions:
-  IsProd: !Equals [!Ref Stage, prod]
-Globals:
-  Function:
-    Runtime: {INTERPRETER}
-    Handler: app.handler
-    Environment: {{Variables: {{STAGE: !Ref Stage, TOPIC: !Sub "topic-${{Stage}}"}}}}
-Resources:
-  Orders:
-    Type: AWS::Serverless::Function
-    Properties:
-      CodeUri: src/
-      MemorySize: !Ref Memory
-      Timeout: !If [IsProd, 30, !Ref AWS::NoValue]
-      Role: !GetAtt Role.Arn
-      Layers: [!Ref Common]
-      AutoPublishAlias: live
-      FunctionUrlConfig: {{AuthType: NONE}}
-      Environment: {{Variables: {{OTHER: !GetAtt Inline.Arn}}}}
-  Common:
-    Type: AWS::Serverless::LayerVersion
-    Properties: {{ContentUri: layer, LayerName: !Sub "${{AWS::StackName}}-common"}}
-  Inline:
-    Type: AWS::Serverless::Function
-    Properties:
-      FunctionName: !Sub "inline-${{Stage}}"
-      Handler: index.handler
-      InlineCode: |
-        import os
-        def handler(event, context):
-            return os.environ["TOPIC"]
-  Role:
-    Type: AWS::IAM::Role
-    Properties: {{RoleName: orders-role, AssumeRolePolicyDocument: {{}}}}
-  OnlyProd:
-    Type: AWS::Lambda::Permission
-    Condition: IsProd
-    Properties: {{FunctionName: !Ref Orders.Alias, Action: "lambda:InvokeFunction", Principal: events.amazonaws.com}}
-Outputs:
-  Url: {{Value: !GetAtt OrdersUrl.FunctionUrl}}
-  Alias: {{Value: !Ref Orders.Alias}}
-  Prod: {{Condition: IsProd, Value: "yes"}}
-"""
-
-
-def write_app(shell: Shell, word: str = "one") -> Path:
-    shell.write("src/app.py", HANDLER.replace("WORD,", f"'{word}',", 1))
-    shell.write("layer/python/common.py", "WORD = 'layered'\n")
-    return shell.write("template.yaml", APP)
-
-
-def test_an_application(other: RunningDaemon, shell: Shell) -> None:
-    path = write_app(shell)
-    said = json.loads(shell.run(other, "deploy", str(path), "--stack-name", "app", "--json").stdout)
-    assert [one["LogicalId"] for one in said["Resources"]] == [
-        "Common",
-        "Inline",
-        "Orders",
-        "OrdersVersion",
-        "OrdersAliaslive",
-        "OrdersUrlPublicPermissions",
-        "OrdersURLInvokeAllowPublicAccess",
-        "OrdersUrl",
-    ]
-    arn = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:Orders:live"
-    assert said["Outputs"]["Alias"] == arn and set(said["Outputs"]) == {"Url", "Alias"}
-    assert said["Outputs"]["Url"].startswith("http://")
-    assert other.invoke("Orders:live").result == ["one", "layered", "dev", "1"]
-    assert other.invoke("inline-dev").result == "topic-dev"
-    configuration = other.lambda_.get_function_configuration(FunctionName="Orders")
-    assert configuration["Role"] == f"arn:aws:iam::{ACCOUNT}:role/orders-role"
-    assert configuration["Environment"]["Variables"]["OTHER"].endswith(":function:inline-dev")
-    assert_unchanged(shell.deploy(other, path, "--stack-name", "app"))
-
-    # What changes is said, and moves the alias.
-    write_app(shell, "two")
-    said = shell.deploy(other, path, "--stack-name", "app", Stage="prod", Memory="256")
-    assert "Orders: updated the code of Orders; updated Orders: environment variables are now" in said
-    assert "updated Orders: MemorySize 128 -> 256; updated Orders: Timeout 3 -> 30" in said
-    assert "OrdersVersion: published Orders:2" in said
-    assert "OrdersAliaslive: updated alias live: version 1 -> version 2" in said
-    assert "OnlyProd: allowed events.amazonaws.com to lambda:InvokeFunction" in said
-    assert "Inline: created inline-prod" in said and "  Prod = yes" in said
-    assert other.invoke("Orders:live").result == ["two", "layered", "prod", "2"]
-
-    # What the template no longer says is as if it had never been said.
-    said = shell.deploy(other, path, "--stack-name", "app")
-    assert "Timeout 30 -> 3" in said and "MemorySize 256 -> 128" in said
-
-
-PLAIN = f"""
-Resources:
-  Plain:
-    Type: AWS::Lambda::Function
-    Properties:
-      FunctionName: plain-one
-      Runtime: {INTERPRETER}
-      Handler: index.handler
-      Role: arn:aws:iam::111122223333:role/r
-      Code: {{ZipFile: "def handler(event, context): return 1\\n"}}
-"""
-
-
-def test_settings_come_and_go(other: RunningDaemon, shell: Shell) -> None:
-    settings = """      Description: described
-      Environment: {Variables: {SECRET: hunter2}}
-      DeadLetterConfig: {TargetArn: 'arn:aws:sqs:us-east-1:111122223333:q'}
-      TracingConfig: {Mode: Active}
-      EphemeralStorage: {Size: "1024"}
-      LoggingConfig: {LogFormat: JSON}
-      VpcConfig: {SubnetIds: [subnet-12345678], SecurityGroupIds: [sg-12345678]}
-      ReservedConcurrentExecutions: "3"
-      Tags: [{Key: team, Value: blue}, {Key: cost, Value: 7}]
-      RecursiveLoop: Allow
-"""
-    assert "created plain-one" in shell.deploy(other, PLAIN)
-    before = other.lambda_.get_function(FunctionName="plain-one")
-    said = shell.deploy(other, PLAIN + settings)
-    assert "hunter2" not in said and "environment variables are now SECRET" in said
-    assert_unchanged(shell.deploy(other, PLAIN + settings))
-    full = other.lambda_.get_function(FunctionName="plain-one")
-    assert full["Tags"] == {"team": "blue", "cost": "7"}
-    assert full["Concurrency"] == {"ReservedConcurrentExecutions": 3}
-    assert full["Configuration"]["EphemeralStorage"] == {"Size": 1024}
-    assert other.lambda_.get_function_recursion_config(FunctionName="plain-one")["RecursiveLoop"] == "Allow"
-    said = shell.deploy(other, PLAIN)
-    assert "no reserved concurrency any more" in said and "updated the tags" in said
-    after = other.lambda_.get_function(FunctionName="plain-one")
-    empty = {"Environment": {"Variables": {}}, "VpcConfig": after["Configuration"].get("VpcConfig")}
-    for one in (before, after):
-        for volatile in ("LastModified", "RevisionId", "DeadLetterConfig", *empty):
-            one["Configuration"].pop(volatile, None)
-    assert after["Configuration"] == before["Configuration"]
-    assert "Tags" not in after and "Concurrency" not in after
-    assert_unchanged(shell.deploy(other, PLAIN))
-
-
-def test_a_permission_that_changes_is_replaced(other: RunningDaemon, shell: Shell) -> None:
-    permission = """
-  Allowed:
-    Type: AWS::Lambda::Permission
-    Properties: {FunctionName: !GetAtt Plain.Arn, Action: "lambda:InvokeFunction", Principal: PRINCIPAL}
-"""
-    template = PLAIN.replace("plain-one", "permitted") + permission
-    for principal in ("s3.amazonaws.com", "111122223333", "111122223333", "arn:aws:iam::111122223333:root"):
-        shell.deploy(other, template.replace("PRINCIPAL", principal))
-    policy = json.loads(other.lambda_.get_policy(FunctionName="permitted")["Policy"])
-    (statement,) = policy["Statement"]
-    assert (statement["Sid"], statement["Principal"]) == ("Allowed", {"AWS": "arn:aws:iam::111122223333:root"})
-
-
-def test_what_is_not_supported_is_named(other: RunningDaemon, shell: Shell) -> None:
-    template = (
-        PLAIN.replace("plain-one", "partly")
-        + """      Environment: {Variables: {TABLE: !Ref Table, QUEUE: !GetAtt Queue.Arn}}
-  Table: {Type: AWS::DynamoDB::Table}
-  Queue: {Type: AWS::SQS::Queue}
-  Api: {Type: AWS::Serverless::Api, Properties: {StageName: x}}
-"""
-    )
-    said = shell.deploy(other, template, status=1)
-    assert said == (
-        "fastlam has nothing for Table (AWS::DynamoDB::Table), Queue (AWS::SQS::Queue), Api (AWS::Serverless::Api):"
-        " --skip-unsupported deploys the rest.\n"
-    )
-    said = shell.deploy(other, template, "--skip-unsupported", status=1)
-    assert said.endswith(
-        "The template refers to Table, and Table (AWS::DynamoDB::Table) is not made here: say what it stands for with"
-        " --parameter-overrides Table=VALUE.\n"
-    )
-    values = {"Table": "orders", "Queue.Arn": "arn:q"}
-    said = shell.deploy(other, template, "--skip-unsupported", **values)
-    assert "left out: Table (AWS::DynamoDB::Table)" in said
-    variables = other.lambda_.get_function_configuration(FunctionName="partly")["Environment"]["Variables"]
-    assert variables == {"TABLE": "orders", "QUEUE": "arn:q"}
-
-
-@pytest.mark.parametrize(
-    ("template", "status", "message"),
-    [
-        (PLAIN.replace("Handler: index.handler", "Handlr: x"), 1, "Plain has a property that is not known: Handlr."),
-        (PLAIN.replace("{ZipFile", "{Zip"), 1, "Plain has no code: Zip is none."),
-        (PLAIN.replace("Code: {ZipFile", "Code: nowhere #"), 1, "Plain: there is nothing at "),
-        (PLAIN.replace("Role: arn:aws", "Role: no:aws"), 2, "ValidationException: 1 validation error detected: "),
-        (PLAIN.replace("plain-one", "!Ref Nothing"), 1, "The template has no resource Nothing, which it refers to."),
-        (PLAIN.replace("plain-one", "!GetAtt R.Name") + "  R: {Type: AWS::IAM::Role}\n", 1, "R has no attribute Name."),
-        (PLAIN.replace("plain-one", "!Ref Plain"), 1, "These resources need one another in a circle: Plain, Plain."),
-        (PLAIN.replace("plain-one", "!ImportValue x"), 1, "Plain: Fn::ImportValue is not supported."),
-        (
-            PLAIN.replace("plain-one", "tagged") + "      Tags: [x]\n",
-            1,
-            "Plain: Tags are a mapping, or a list of Key and Value.",
-        ),
-        (
-            "Resources: {V: {Type: AWS::Lambda::Version, Properties: {FunctionName: nobody}}}",
-            2,
-            "ResourceNotFoundException: Function not found: "
-            f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:nobody (V)",
-        ),
-        ("Resources: {V: {Type: AWS::Lambda::Version}}", 1, "V has no FunctionName."),
-    ],
-    ids=["property", "code", "path", "role", "ref", "attribute", "circle", "import", "tags", "refused", "required"],
-)  # fmt: skip
-def test_templates_that_are_wrong(template: str, status: int, message: str, other: RunningDaemon, shell: Shell) -> None:
-    before = other.lambda_.list_functions()["Functions"]
-    said = shell.deploy(other, template, status=status)
-    assert said.startswith(message) and said.count("\n") == 1
-    assert other.lambda_.list_functions()["Functions"] == before
-
-
-def test_what_was_made_before_a_failure_stays_and_is_taken_up_again(other: RunningDaemon, shell: Shell) -> None:
-    broken = PLAIN.replace("plain-one", "kept") + (
-        "  Alias: {Type: AWS::Lambda::Alias, Properties: {FunctionName: !Ref Plain, Name: live, FunctionVersion: VERSION}}\n"
-    )
-    said = shell.deploy(other, broken.replace("VERSION", "7"), status=2)
-    assert "Plain: created kept\n" in said and "(Alias)\n" in said
-    said = shell.deploy(other, broken.replace("VERSION", "$LATEST"))
-    assert "Plain: unchanged\nAlias: created alias live" in said
-
-
-def test_options_belong_to_their_kind_of_path(other: RunningDaemon, shell: Shell) -> None:
-    path = shell.write("t.yaml", PLAIN)
-    said = shell.deploy(other, path, "--memory", "256", status=2)
-    assert said.endswith("--memory is not for t.yaml, which is a template.\n")
-    shell.write("app/app.py", "")
-    said = shell.deploy(other, shell.folder / "app", "--skip-unsupported", status=2)
-    assert said.endswith("--skip-unsupported is not for app, which is no template.\n")
-    said = shell.run(other, "deploy", str(path), "--parameter-overrides", "x", status=2).stderr
-    assert "'x' is not KEY=VALUE" in said
-
-
-def test_a_function_cannot_change_its_package_type(other: RunningDaemon, shell: Shell) -> None:
-    shell.deploy(other, PLAIN.replace("plain-one", "zipped"))
-    image = f"Code: {{ImageUri: '{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/a:1'}} #"
-    template = PLAIN.replace("plain-one", "zipped").replace("Code:", image)
-    assert "cannot become Image: delete it first (fastlam rm zipped)" in shell.deploy(other, template, status=1)

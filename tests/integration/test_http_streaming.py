@@ -24,13 +24,18 @@ class Streaming:
     def __init__(self, running: Running) -> None:
         self.running = running
         self.bodies: queue.Queue[tuple[Request, ResponseBody]] = queue.Queue()
+        self.told: list[bytes] = []  # whose writers have been told that there is room
         running.answer = self.answer
 
     def answer(self, request: Request) -> None:
-        if request.path == b"/plain":
+        if request.path == b"/over":
+            request.begin(200, TEXT).end()
+        elif request.path == b"/plain":
             request.respond(200, TEXT, b"plain")
         else:
-            self.bodies.put((request, request.begin(200, TEXT)))
+            body = request.begin(200, TEXT)
+            body.on_writable = lambda: self.told.append(request.path)
+            self.bodies.put((request, body))
 
     def next(self) -> ResponseBody:
         return self.bodies.get(timeout=WAIT_SECONDS)[1]
@@ -163,13 +168,11 @@ def test_answers_keep_the_order_of_their_requests(streaming: Streaming) -> None:
         client.sendall(b"GET /1 HTTP/1.1\r\n\r\nGET /plain HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n")
         first, second = streaming.next(), streaming.next()
         assert (streaming.writable(first), streaming.writable(second)) == (True, False)
-        told: list[str] = []
-        streaming.running.call(setattr, second, "on_writable", lambda: told.append("second"))
         streaming.write(second, b"b1")
         streaming.write(first, b"a1")
         read_head(stream)
         assert stream.read(7) == b"2\r\na1\r\n"
-        assert told == []
+        assert streaming.told == []
         streaming.write(first, b"a2")
         streaming.end(first)
         assert stream.read(12) == b"2\r\na2\r\n0\r\n\r\n"
@@ -177,7 +180,7 @@ def test_answers_keep_the_order_of_their_requests(streaming: Streaming) -> None:
         assert stream.read(5) == b"plain"
         read_head(stream)
         assert stream.read(7) == b"2\r\nb1\r\n"
-        assert (told, streaming.writable(second)) == (["second"], True)
+        assert (streaming.told, streaming.writable(second)) == ([b"/2"], True)
         streaming.end(second)
         assert stream.read(5) == b"0\r\n\r\n"
 
@@ -206,15 +209,27 @@ def test_a_connection_that_closes_behind_another_answer_tells_the_writer(streami
             b"GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /2 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
         )
         first, second = streaming.next(), streaming.next()
-        told: list[str] = []
-        streaming.running.call(setattr, second, "on_writable", lambda: told.append("second"))
         streaming.end(first)
         read_head(stream)
         assert stream.read() == b""
-        await_that(lambda: told == ["second"])
+        await_that(lambda: streaming.told == [b"/2"])
         assert streaming.writable(second)
         streaming.write(second, b"into the void")
         streaming.end(second)
+    await_that(lambda: streaming.running.call(streaming.running.server.statistics).connections_open == 0)
+
+
+def test_an_answer_that_begins_when_its_connection_closes(streaming: Streaming) -> None:
+    """The one before it, for a client of HTTP/1.0, has been the last one; its writer hears that nobody listens."""
+    with streaming.running.connect() as client, client.makefile("rb") as stream:
+        keep = b" HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+        client.sendall(b"GET /over" + keep + b"GET /stream" + keep)
+        body = streaming.next()
+        assert read_head(stream)[0] == b"HTTP/1.1 200 OK\r\n"
+        assert stream.read() == b""
+        await_that(lambda: streaming.told == [b"/stream"])
+        assert streaming.writable(body)
+        streaming.end(body)
     await_that(lambda: streaming.running.call(streaming.running.server.statistics).connections_open == 0)
 
 

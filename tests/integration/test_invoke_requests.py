@@ -219,6 +219,13 @@ def test_a_body_that_is_no_json(daemon: RunningDaemon, counted: str, body: bytes
     )
 
 
+@pytest.mark.parametrize("name", ["", "%20", "a%2Fb", "x" * 300])
+def test_names_that_are_none(daemon: RunningDaemon, name: str) -> None:
+    answer = daemon.send("POST", f"/2015-03-31/functions/{name}/invocations", b"{}")
+    assert (answer.status, answer.headers["x-amzn-errortype"]) == (400, "ValidationException")
+    assert "at 'functionName' failed to satisfy constraint" in answer.json["message"]
+
+
 def test_the_parsers_words_are_the_services(daemon: RunningDaemon, counted: str) -> None:
     message = daemon.send_invoke(counted, b'["\x87"]').json["message"]
     assert "Invalid UTF-8 start byte 0x87" in message

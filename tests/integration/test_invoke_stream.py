@@ -7,6 +7,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from daemon_running import ACCOUNT, GATE_CODE, REGION, Answer, Gate, RunningDaemon, running_daemon
 from fastlam import limits
+from waiting import await_that
 
 CODE = (
     GATE_CODE
@@ -67,11 +69,26 @@ def looked(event, context):
 def plain(event, context):
     if event == "raise":
         raise ValueError("plain")
+    if event == "exit":
+        os._exit(3)
     if event == "bytes":
         return b"\0\1"
     if event == "much":
         return "x" * 7_000_000
     return {"event": event}
+
+def looks_on(event, context):
+    """A thread asks for the stream again and again, and does not use it."""
+    def look():
+        while True:
+            try:
+                context.response_stream
+            except ValueError as error:
+                with open(event, "w") as file:
+                    file.write(str(error))
+                return
+    threading.Thread(target=look).start()
+    return event
 
 def much(event, context):
     piece = b"x" * 65536
@@ -103,7 +120,20 @@ def late(event, context):
         time.sleep(0.001)
 '''
 )
-HANDLERS = ["pieces", "asynchronous", "gated", "written", "half", "early", "looked", "plain", "much", "seen", "late"]
+HANDLERS = [
+    "pieces",
+    "asynchronous",
+    "gated",
+    "written",
+    "half",
+    "early",
+    "looked",
+    "looks_on",
+    "plain",
+    "much",
+    "seen",
+    "late",
+]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +141,7 @@ def daemon() -> Iterator[RunningDaemon]:
     with running_daemon() as running:
         for name in HANDLERS:
             running.deploy(name, CODE, handler=f"app.{name}", Timeout=30)
-        running.deploy("hasty", CODE, handler="app.half", Timeout=1)
+        running.deploy("hasty", CODE, handler="app.half", Timeout=2)
         yield running
 
 
@@ -360,6 +390,22 @@ def test_a_thread_that_writes_too_late_hears_so(daemon: RunningDaemon) -> None:
     frames = daemon.health()["statistics"]["dispatcher"]["bad_frames"]
     assert (frames, len(daemon.environments("late"))) == (0, 1)
     daemon.logs("late", until=lambda log: any("refused: the invocation is over" in line for line in log))
+
+
+def test_a_thread_that_asks_too_late_hears_so(daemon: RunningDaemon, tmp_path: Path) -> None:
+    for number in range(20):
+        said = tmp_path / str(number)
+        said.touch()
+        assert Stream(daemon, "looks_on", str(said)).read() == [json.dumps(str(said)).encode()]
+        await_that(lambda said=said: said.read_text().startswith("the invocation is over"))
+    assert len(daemon.environments("looks_on")) == 1
+
+
+def test_a_plain_handler_that_dies_leaves_nothing(daemon: RunningDaemon) -> None:
+    """What the platform would say in its place is no word of the runtime's."""
+    answer = Stream(daemon, "plain", "exit")
+    assert (answer.read(), answer.complete, answer.status) == ([], {}, 200)
+    assert "Error Type: Runtime.ExitError" in reports(daemon, "plain", answer.request_id)
 
 
 # --- sizes --------------------------------------------------------------------------------------------

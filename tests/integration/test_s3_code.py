@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from api_server import error_of, refused
 from daemon_running import RunningDaemon, running_daemon, zipped
+from fastlam import limits
+from fastlam.cli import cli
 from fastlam.runtimes.python import INTERPRETER
 from moto_running import AwsServer, running_aws
 from scripted_server import answer, s3_error, serving
@@ -115,6 +120,41 @@ def test_references(daemon: RunningDaemon, aws: AwsServer, bucket: str) -> None:
     assert daemon.invoke("referring").result == "two"
     code = daemon.lambda_.get_function(FunctionName="referring")["Code"]
     assert "ResolvedS3Object" not in code and "Location" in code
+
+
+def test_a_package_may_be_larger_than_an_upload(
+    daemon: RunningDaemon, aws: AwsServer, bucket: str, rng: random.Random
+) -> None:
+    code = "import os\ndef handler(event, context): return os.path.getsize('data')\n"
+    package = zipped({"app.py": code, "data": rng.randbytes(limits.ZIP_BYTES_MAX)})
+    assert len(package) > limits.ZIP_BYTES_MAX
+    aws.client("s3").put_object(Bucket=bucket, Key="large.zip", Body=package)
+    created = create(daemon, "large", S3Bucket=bucket, S3Key="large.zip")
+    assert created["CodeSize"] == len(package)
+    assert daemon.invoke("large").result == limits.ZIP_BYTES_MAX
+    error = error_of(daemon.lambda_.update_function_code, FunctionName="large", ZipFile=package)
+    assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 413
+
+
+def test_templates_name_objects(daemon: RunningDaemon, aws: AwsServer, bucket: str, tmp_path: Path) -> None:
+    def deploy() -> str:
+        done = CliRunner().invoke(cli, ["--endpoint-url", daemon.url, "deploy", str(template)])
+        assert done.exit_code == 0, done.stderr
+        return done.stdout.splitlines()[0]
+
+    put(aws, bucket, "a.zip", "first")
+    template = tmp_path / "template.yaml"
+    template.write_text(f"""
+Resources:
+  Templated:
+    Type: AWS::Serverless::Function
+    Properties: {{CodeUri: "s3://{bucket}/a.zip", Handler: app.handler, Runtime: {INTERPRETER}}}
+""")
+    assert deploy() == "Templated: created Templated"
+    assert deploy() == "Templated: unchanged"
+    put(aws, bucket, "a.zip", "second")
+    assert deploy() == "Templated: updated the code of Templated"
+    assert daemon.invoke("Templated").result == "second"
 
 
 def test_what_is_not_there(daemon: RunningDaemon, aws: AwsServer, bucket: str) -> None:

@@ -55,8 +55,8 @@ def texts_of(daemon: RunningDaemon, data: Path) -> Iterator[tuple[str, bytes]]:
                 yield f"/proc/{pid}/{name}", Path(f"/proc/{pid}/{name}").read_bytes()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-    for path in ("health", "environments", "logs?function=hello"):
-        yield path, daemon.send("GET", f"/_fastlam/{path}").body
+    for address in ("health", "environments", "logs?function=hello"):
+        yield address, daemon.send("GET", f"/_fastlam/{address}").body
 
 
 def places(daemon: RunningDaemon, data: Path, word: str) -> list[str]:

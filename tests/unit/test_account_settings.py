@@ -39,3 +39,11 @@ def test_a_lower_limit_than_was_reserved(tmp_path: Path) -> None:
     plane.now.reserved_concurrency.put(CALLER, {"FunctionName": "hello", "ReservedConcurrentExecutions": 900})
     usage = AccountSettings(plane.store, AccountConcurrency(plane.store, 100)).get(CALLER)
     assert usage.unreserved_concurrency == 0
+
+
+def test_deprecated_runtimes(tmp_path: Path) -> None:
+    plane = PlaneInMemory(tmp_path)
+    plane.create()
+    assert not plane.now.account_settings.get(CALLER).has_deprecated_runtime
+    plane.clock.advance(10 * 366 * 24 * 3600)
+    assert plane.now.account_settings.get(CALLER).has_deprecated_runtime

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from fastlam import limits
 from fastlam.model.function import FunctionRecord
-from fastlam.store.records import ALIAS, FUNCTION, RESERVED_CONCURRENCY, VERSION, Change
+from fastlam.store.records import ALIAS, FUNCTION, RESERVED_CONCURRENCY, VERSION, Change, Kind
 from memory_plane import ARN, CALLER, KEY, MemoryPlane, package, refused, request
 
 
@@ -302,8 +302,8 @@ def test_everything_goes_with_the_function(plane: MemoryPlane) -> None:
     plane.create("hello2")
     plane.publish("hello2")
     delete(plane)
-    for kind in (FUNCTION, VERSION, ALIAS, RESERVED_CONCURRENCY):
-        assert plane.store.parts(kind, KEY) == []
+    kinds: list[Kind[Any]] = [FUNCTION, VERSION, ALIAS, RESERVED_CONCURRENCY]
+    assert [plane.store.parts(kind, KEY) for kind in kinds] == [[]] * 4
     assert plane.record("hello2", "1").version == "1"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from contextlib import suppress
@@ -164,6 +165,19 @@ def test_tiny_pieces_count_for_more_than_their_bytes(stage: Stage) -> None:
     flood.data = zmtp(message(Chunk(0), b"x"))
     flood.rise()
     assert call.streamed_bytes < limits.STREAM_PENDING_BYTES_MAX // 50
+
+
+def test_a_loop_hears_of_pieces_that_have_been_read_already(stage: Stage) -> None:
+    """Nothing is left in the socket that could wake it."""
+    call, played = begun(stage)
+    count = limits.STREAM_PENDING_BYTES_MAX // 60
+    played.peer.send_raw(zmtp(message(Chunk(0), b"x")) * count)
+    stage.drive()
+    got = len(stage.dispatcher.take_pieces(call))
+    assert got < count == got + count - call.streamed_bytes
+    assert select.select([stage.dispatcher.fileno()], [], [], 0)[0], "nothing tells the loop"
+    stage.drive()
+    assert got + len(stage.dispatcher.take_pieces(call)) == count
 
 
 def test_every_piece_arrives_in_order_through_a_slow_caller(stage: Stage) -> None:

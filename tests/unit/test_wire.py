@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fastlam.wire import control, tasks
 from fastlam.wire.frames import (
     PROTOCOL_VERSION,
+    Chunk,
     FromEnvironment,
     InitFailed,
     Invoke,
@@ -33,7 +34,7 @@ MAYBE = st.none() | TEXTS
 SLOTS = st.integers(0, 63)
 
 TO_ENVIRONMENT = st.one_of(
-    st.builds(Invoke, SLOTS, TEXTS, COUNTS, TEXTS, MAYBE, MAYBE, MAYBE, MAYBE),
+    st.builds(Invoke, SLOTS, TEXTS, COUNTS, TEXTS, MAYBE, MAYBE, MAYBE, MAYBE, st.booleans()),
     st.builds(Task, SLOTS),
     st.just(Stop()),
     st.builds(Tasks, st.lists(SLOTS, max_size=8), st.lists(COUNTS, max_size=8)),
@@ -43,6 +44,7 @@ FROM_ENVIRONMENT = st.one_of(
     st.builds(InitFailed, st.just(PROTOCOL_VERSION), COUNTS, COUNTS, COUNTS, TEXTS),
     st.builds(Result, SLOTS, COUNTS, COUNTS, COUNTS, COUNTS, TEXTS, TEXTS),
     st.builds(TaskResult, SLOTS, COUNTS, st.booleans()),
+    st.builds(Chunk, SLOTS, TEXTS),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastlam import limits
+from fastlam.api.encoding import NULL
 from fastlam.api.support import Call, Entries, Reply, Supported
 from fastlam.control.account_settings import AccountSettings
 
@@ -18,8 +19,15 @@ def entries(settings: AccountSettings) -> Entries:
                     "CodeSizeZipped": limits.ZIP_BYTES_MAX,
                     "ConcurrentExecutions": usage.concurrency,
                     "UnreservedConcurrentExecutions": usage.unreserved_concurrency,
+                    "UnreservedConcurrentExecutionsMinimum": NULL,
                 },
                 "AccountUsage": {"TotalCodeSize": usage.code_bytes, "FunctionCount": usage.functions},
+                # Sent by the service without being in its model, as is the minimum above.
+                "AccountRuntimeConfig": NULL,
+                "BlacklistedFeatures": NULL,
+                "DeprecatedFeaturesAccess": NULL,
+                "HasFunctionWithDeprecatedRuntime": usage.has_deprecated_runtime,
+                "PreviewFeatures": NULL,
             }
         )
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fastlam.api.service_model import Operation, ServiceModel, load
+
+NULL: Final = object()
+"""In the place of a member that is to be written, as null."""
 
 
 class Answer(NamedTuple):
@@ -24,7 +27,7 @@ class _Plan(NamedTuple):
 
 
 def encode(operation: Operation, values: Mapping[str, Any] | None) -> Answer:
-    """`values` by member name; None members are left out, at any depth."""
+    """`values` by member name; None members are left out, at any depth, and NULL ones null."""
     if values is None:
         return Answer((), None)
     plan = _plan(operation.name)
@@ -42,6 +45,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(item) for name, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if value is NULL:
+        return None
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return value

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastlam.arn import function_arn
+from fastlam.arn import LATEST, function_arn
 from fastlam.control.runtimes import runtime_version_arn
-from fastlam.model.function import IMAGE, FunctionRecord
+from fastlam.model.function import ACTIVE, IMAGE, PENDING, SNAP_START_VERSIONS, FunctionRecord
 from fastlam.store.vault import CannotOpen
 
 Variables = Callable[[FunctionRecord], dict[str, str]]
@@ -29,7 +29,8 @@ def function_configuration(
         "Timeout": record.timeout_seconds,
         "MemorySize": record.memory_mb,
         "LastModified": record.last_modified,
-        "CodeSha256": record.code_sha256,
+        # Of code that stays in S3 the service knows it only when the function is there.
+        "CodeSha256": "" if record.s3_object is not None and record.state == PENDING else record.code_sha256,
         "Version": record.version,
         "VpcConfig": record.vpc_config,
         "DeadLetterConfig": _given("TargetArn", record.dead_letter_target_arn),
@@ -45,7 +46,7 @@ def function_configuration(
         "SigningJobArn": record.signing_job_arn or None,
         "Architectures": list(record.architectures),
         "EphemeralStorage": {"Size": record.ephemeral_storage_mb},
-        "SnapStart": {"ApplyOn": record.snap_start, "OptimizationStatus": "Off"},
+        "SnapStart": {"ApplyOn": record.snap_start, "OptimizationStatus": _snap_start_status(record)},
         "LoggingConfig": _logging(record),
         "CapacityProviderConfig": record.capacity_provider_config,
         "DurableConfig": record.durable_config,
@@ -82,6 +83,12 @@ def function_code(record: FunctionRecord, location: str | None) -> dict[str, Any
         "Location": location,
         "SourceKMSKeyArn": record.source_kms_key_arn or None,
     }
+
+
+def _snap_start_status(record: FunctionRecord) -> str:
+    """On for a version that is ready."""
+    applies = record.snap_start == SNAP_START_VERSIONS and record.version != LATEST
+    return "On" if applies and record.state == ACTIVE else "Off"
 
 
 def _given(member: str, value: str) -> dict[str, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from fastlam.api.encoding import NULL
 from fastlam.api.support import Call, Entries, Reply, Stored
 from fastlam.control.runtime_management import RuntimeManagement
 from fastlam.model.function import FunctionRecord
@@ -17,7 +18,10 @@ def entries(management: RuntimeManagement) -> Entries:
         return Reply(_config(*management.put(call.caller, call.parameters)))
 
     def get(call: Call) -> Reply:
-        return Reply(_config(*management.get(call.caller, call.parameters)))
+        body = _config(*management.get(call.caller, call.parameters))
+        if body["RuntimeVersionArn"] is None:
+            body["RuntimeVersionArn"] = NULL
+        return Reply(body)
 
     return {
         "PutRuntimeManagementConfig": Stored(put, _MISSING),

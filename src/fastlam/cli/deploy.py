@@ -1,4 +1,4 @@
-"""`fastlam deploy`: creates or updates a function and waits until it can be invoked."""
+"""`fastlam deploy`: creates or updates a function, or what a template describes, and waits until it can be invoked."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from fastlam.cli.client import FUNCTIONS_PATH, Client, function_path
 from fastlam.cli.output import configuration_line, human_bytes, json_option, print_json
-from fastlam.cli.package import default_handler, package
+from fastlam.cli.package import collect, default_handler, package, zip_files
 from fastlam.cli.session import ApiFailure, CommandError, Session, pass_session
 from fastlam.limits import ZIP_BYTES_MAX
 
 POLL_SECONDS: Final = 0.02
 SETTLE_SECONDS: Final = 300
+TEMPLATES: Final = (".yaml", ".yml", ".json", ".template")
 OWN_RUNTIME: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -34,9 +36,20 @@ OWN_RUNTIME: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
 @click.option("--memory", type=int, metavar="MB", help="Memory of one environment [Lambda's default: 128].")
 @click.option("--env", "environment", multiple=True, metavar="KEY=VALUE", help="Environment variable; repeat for more.")
 @click.option("--role", metavar="ARN", help="Execution role [default of a new function: role/lambda of the account].")
+@click.option(
+    "--parameter-overrides",
+    "parameters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Of a template: value of a parameter; repeat for more.",
+)
+@click.option("--stack-name", metavar="NAME", help="Of a template: what AWS::StackName is [default: its directory's].")
+@click.option("--skip-unsupported", is_flag=True, help="Of a template: leave out what fastlam does not have.")
 @json_option
 @pass_session
+@click.pass_context
 def command(
+    ctx: click.Context,
     session: Session,
     path: Path,
     name: str | None,
@@ -46,19 +59,33 @@ def command(
     memory: int | None,
     environment: tuple[str, ...],
     role: str | None,
+    parameters: tuple[str, ...],
+    stack_name: str | None,
+    skip_unsupported: bool,
     as_json: bool,
 ) -> None:
     """Create or update a function from PATH: a directory (its requirements.txt is installed), a file, or a zip.
-
     What is not given stays as it is. --env replaces all variables of the function.
+
+    Or everything of Lambda that a SAM or CloudFormation template describes (.yaml, .json): functions, layers, versions,
+    aliases, permissions, URLs, event settings. What the template leaves out gets its default.
 
     \b
     Examples:
       fastlam deploy hello
       fastlam deploy handler.py --handler handler.main --timeout 30 --memory 512
       fastlam deploy build.zip --name api --handler app.handler --env STAGE=dev --env TABLE=orders
+      fastlam deploy template.yaml --parameter-overrides Stage=dev --skip-unsupported
     """
     path = Path(os.path.abspath(path))
+    _refuse_foreign_options(ctx, path)
+    if _is_template(path):
+        from fastlam.cli import template
+
+        packaging = _package_function, _package_layer
+        overrides = _pairs(parameters, "--parameter-overrides")
+        template.deploy(session, path, packaging, overrides, stack_name, skip_unsupported, as_json)
+        return
     name = name or (path.name if path.is_dir() else path.stem)
     wanted = {
         "Handler": handler,
@@ -66,7 +93,7 @@ def command(
         "Timeout": timeout,
         "MemorySize": memory,
         "Role": role,
-        "Environment": {"Variables": _variables(environment)} if environment else None,
+        "Environment": {"Variables": _pairs(environment, "--env")} if environment else None,
     }
     wanted = {key: value for key, value in wanted.items() if value is not None}
     client = session.client
@@ -93,18 +120,50 @@ def command(
         click.echo(f"next: fastlam invoke {name} -p '{{}}'", err=True)
 
 
-def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
-    variables = {}
+def _is_template(path: Path) -> bool:
+    return path.is_file() and path.suffix in TEMPLATES
+
+
+def _refuse_foreign_options(ctx: click.Context, path: Path) -> None:
+    """Options of the one kind of PATH say nothing about the other."""
+    is_template = _is_template(path)
+    for parameter in ctx.command.params:
+        given = parameter.name is not None and ctx.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+        if not given or parameter.name in ("path", "as_json"):
+            continue
+        if is_template != (parameter.name in ("parameters", "stack_name", "skip_unsupported")):
+            kind = "a template" if is_template else "no template"
+            raise click.UsageError(f"{parameter.opts[0]} is not for {path.name}, which is {kind}.")
+
+
+def _package_function(path: Path, runtime: str) -> bytes:
+    """What `sam build` has made holds its requirements already."""
+    if path.is_dir() and ".aws-sam" in path.parts:
+        return zip_files(collect(path))
+    return package(path, runtime)
+
+
+def _package_layer(path: Path) -> bytes:
+    return zip_files(collect(path)) if path.is_dir() else package(path, "")
+
+
+def _pairs(pairs: tuple[str, ...], option: str) -> dict[str, str]:
+    found = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key:
-            raise click.BadParameter(f"{pair!r} is not KEY=VALUE.", param_hint="--env")
-        variables[key] = value
-    return variables
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE.", param_hint=option)
+        found[key] = value
+    return found
 
 
 def _guessed_handler(path: Path) -> str:
     handler = default_handler(path)
+    template = next(
+        (path / f"template{suffix}" for suffix in TEMPLATES if (path / f"template{suffix}").is_file()), None
+    )
+    if handler is None and template is not None:
+        raise click.UsageError(f"{path} holds a template: fastlam deploy {template}")
     if handler is None:
         raise click.UsageError(
             "Which function is the handler? Give --handler module.function, e.g. --handler app.handler."

@@ -31,7 +31,7 @@ from fastlam.control.steps import Steps, complete
 from fastlam.control.storage import stored_bytes
 from fastlam.control.times import timestamp, today
 from fastlam.control.versions import Versions, busy, pending, same, version_number
-from fastlam.errors import conflict, function_not_found, invalid_parameter
+from fastlam.errors import FastlamError, conflict, function_not_found, invalid_parameter, service_fault
 from fastlam.model.capacity_provider import ACTIVE_NON_INVOCABLE, LATEST_PUBLISHED
 from fastlam.model.function import ACTIVE, IMAGE, IN_PROGRESS, PENDING, SUCCESSFUL, ZIP, FunctionRecord, LayerReference
 from fastlam.model.key import RecordKey
@@ -115,7 +115,7 @@ class Functions:
         if address.qualifier is not None:
             raise invalid_parameter(f"A function is created without a qualifier: {request['FunctionName']}")
         request = self._rules.with_defaults(request)
-        package_type = request.get("PackageType") or (IMAGE if request["Code"].get("ImageUri") else ZIP)
+        package_type = request.get("PackageType") or ZIP
         _check_package(request, package_type)
         fields = self._fields(caller, request, None, address.unqualified_arn)
         if request.get("Architectures"):
@@ -261,7 +261,10 @@ class Functions:
             self._store.scrub()
 
     def _seal(self, variables: Mapping[str, str], arn: str) -> Sealed | dict[str, str]:
-        return self._vault.seal(variables, arn) if variables else {}
+        try:
+            return self._vault.seal(variables, arn) if variables else {}
+        except FastlamError as error:  # no key could be made
+            raise service_fault(str(error)) from None
 
     def _code(
         self, code: Request, address: FunctionAddress, package_type: str, layers: tuple[LayerReference, ...]

@@ -77,7 +77,7 @@ class ControlPlane:
             read_object=read_object,
         )
         concurrency = AccountConcurrency(store, account_concurrency)
-        self.account_settings = AccountSettings(store, concurrency)
+        self.account_settings = AccountSettings(store, concurrency, clock)
         self.reserved_concurrency = ReservedConcurrency(store, account=concurrency)
         self.provisioned_concurrency = ProvisionedConcurrency(store, schedule, clock, concurrency)
         self.aliases = Aliases(store, self.provisioned_concurrency.check_move)

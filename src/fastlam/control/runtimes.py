@@ -115,6 +115,11 @@ def check_runtime(name: str, today: date, *, creating: bool = True) -> None:
         )
 
 
+def is_deprecated(name: str, today: date) -> bool:
+    runtime = RUNTIMES.get(name)
+    return runtime is not None and runtime.deprecated is not None and today >= runtime.deprecated
+
+
 def supports_snap_start(name: str) -> bool:
     """Java from 11, Python from 3.12, .NET from 8 (AWS: "Lambda SnapStart")."""
     runtime = RUNTIMES.get(name)

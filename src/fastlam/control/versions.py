@@ -1,7 +1,7 @@
 """Versions: what `$LATEST` was when it was published, never changed again.
 
 A managed function may have one more, `$LATEST.PUBLISHED`, which each publication to it replaces. Its versions are
-Pending for a moment, as they would be until instances are there.
+Pending for a moment, as they would be until instances are there; so are those that have a snapshot or a VPC.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastlam.control.times import timestamp
 from fastlam.errors import ApiError, conflict, invalid_parameter
 from fastlam.model.capacity_provider import LATEST_PUBLISHED, provider_arn_of
 from fastlam.model.counter import CounterRecord
-from fastlam.model.function import IN_PROGRESS, PENDING, FunctionRecord
+from fastlam.model.function import IN_PROGRESS, PENDING, SNAP_START_VERSIONS, FunctionRecord
 from fastlam.model.key import RecordKey
 from fastlam.store.records import COUNTER, FUNCTION, VERSION, RecordStore, Write
 
@@ -82,7 +82,7 @@ class Versions:
         if published is not None and same(published, function):
             return published
         description = request.get("Description")
-        subject = pending(function) if function.capacity_provider_config is not None else function
+        subject = pending(function) if _takes_time(function) else function
         version, writes = self.publication(subject, description, publish_to)
         writes.append(Write(FUNCTION, function.key, replace(function, revision_id=str(uuid4()))))
         self._store.apply(writes)
@@ -170,6 +170,15 @@ def version_number(version: str) -> int:
     if version == LATEST:
         return 0
     return 1 if version == LATEST_PUBLISHED else 1 + int(version)
+
+
+def _takes_time(function: FunctionRecord) -> bool:
+    """Whether a version would have to wait: for instances, for its snapshot, for its network interfaces."""
+    return (
+        function.capacity_provider_config is not None
+        or function.snap_start == SNAP_START_VERSIONS
+        or bool((function.vpc_config or {}).get("SubnetIds"))
+    )
 
 
 def pending(function: FunctionRecord) -> FunctionRecord:

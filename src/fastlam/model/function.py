@@ -19,6 +19,8 @@ SUCCESSFUL: Final = "Successful"
 ZIP: Final = "Zip"
 IMAGE: Final = "Image"
 
+SNAP_START_VERSIONS: Final = "PublishedVersions"  # what SnapStart can apply to
+
 
 class LayerReference(msgspec.Struct, frozen=True, array_like=True):
     """A layer version as a function refers to it; the function goes on working when the layer version is deleted."""

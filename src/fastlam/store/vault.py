@@ -81,9 +81,9 @@ class Vault:
         if self._directory is None:
             self._ciphers[key_id] = _cipher(key)
             return key_id
+        part = self._directory.parent / f".{key_id}"
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
-            part = self._directory.parent / f".{key_id}"
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 os.write(descriptor, key)
@@ -92,6 +92,7 @@ class Vault:
                 os.close(descriptor)
             part.rename(self._directory / key_id)
         except OSError as error:
+            part.unlink(missing_ok=True)
             raise FastlamError(f"A key cannot be kept in {self._directory}: {error.strerror}.") from None
         return key_id
 
