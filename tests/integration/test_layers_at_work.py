@@ -67,6 +67,13 @@ def daemon() -> Iterator[RunningDaemon]:
 # ---- what a function finds ---------------------------------------------------------------------------
 
 
+def test_paths_of_layers_in_error_documents(daemon: RunningDaemon) -> None:
+    arn = publish(daemon, "failing", {"python/failing.py": "def fail():\n    raise ValueError('as asked')\n"})
+    daemon.deploy("fails", "import failing\n\ndef handler(event, context):\n    failing.fail()\n", Layers=[arn])
+    trace = daemon.invoke("fails").json["stackTrace"]
+    assert [line.split('"')[1] for line in trace] == ["/var/task/app.py", "/opt/python/failing.py"]
+
+
 def test_modules_in_their_order(daemon: RunningDaemon) -> None:
     """The function's own, then site-packages of the layers, then python/ of the layers, then the standard library."""
     one = publish(

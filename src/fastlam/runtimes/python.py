@@ -66,6 +66,7 @@ def launch_spec(
         path=path,
         handler=record.handler,
         task_root=str(directory),
+        layer_root="" if opt is None else str(opt),
     )
     wanted = uses_boto3(directory) or (opt is not None and uses_boto3(opt / "python"))
     preload = wanted and not any(map(package_carries_boto3, (directory, *layers)))

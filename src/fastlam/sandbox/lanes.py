@@ -9,7 +9,7 @@ can fill memory with the parts of one endless message, for which libzmq has no b
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastlam.config import LANE_KINDS
 from fastlam.errors import FastlamError
@@ -51,6 +51,10 @@ class ZmtpLanes:
         pass
 
 
+# Of a stream whose reader is slow: libzmq reads no further, and the worker waits.
+_UNREAD_MESSAGES_MAX: Final = 64
+
+
 class LibzmqLanes:
     """PAIR sockets of one ZeroMQ context."""
 
@@ -67,7 +71,7 @@ class LibzmqLanes:
         for option, value in (
             (zmq.LINGER, 0),
             (zmq.SNDHWM, 0),
-            (zmq.RCVHWM, 0),
+            (zmq.RCVHWM, _UNREAD_MESSAGES_MAX),
             (zmq.RECONNECT_IVL, -1),
             (zmq.MAXMSGSIZE, frame_bytes_max),
         ):

@@ -74,6 +74,7 @@ class WorkerSpec(msgspec.Struct, kw_only=True):
     path: list[str]  # sys.path: for functions what comes before the standard library, for tasks all of it
     handler: str = ""
     task_root: str = ""  # rewritten to /var/task in error payloads
+    layer_root: str = ""  # rewritten to /opt there
     callable_payload: bytes = b""  # pickled handler (embedded functions)
     preparation: bytes = b""  # pickled data of multiprocessing.spawn (tasks, embedded functions)
     initializer: bytes = b""  # pickled (function, arguments) of an executor's initializer

@@ -48,6 +48,7 @@ class FunctionWorker:
         self.log_format = spec.environ.get("AWS_LAMBDA_LOG_FORMAT")
         self.marshaller = Marshaller(spec.environ.get("AWS_EXECUTION_ENV", ""))
         self.contexts = ContextFactory(spec.environ)
+        self._roots = {"task_root": spec.task_root, "layer_root": spec.layer_root}  # for paths in error documents
 
     def run(self) -> None:
         """INIT, then invocations until told to stop. SystemExit passes: the function asked for it."""
@@ -79,10 +80,10 @@ class FunctionWorker:
             else:
                 handler = resolve_handler(self.spec.handler)
         except Fault as fault:
-            self._init_failed(payload_from_fault(fault, None, task_root=self.spec.task_root))
+            self._init_failed(payload_from_fault(fault, None, **self._roots))
             return None
         except Exception as error:
-            self._init_failed(payload_from_exception(error, None, task_root=self.spec.task_root))
+            self._init_failed(payload_from_exception(error, None, **self._roots))
             return None
         self.title.show("idle")
         self.channel.send(
@@ -148,9 +149,9 @@ class FunctionWorker:
                 elif responses.stream is None or not responses.stream.used:
                     body, content_type = marshal(result)
             except Fault as fault:
-                error = payload_from_fault(fault, frame.request_id, task_root=self.spec.task_root)
+                error = payload_from_fault(fault, frame.request_id, **self._roots)
             except Exception as exception:
-                error = payload_from_exception(exception, frame.request_id, task_root=self.spec.task_root)
+                error = payload_from_exception(exception, frame.request_id, **self._roots)
             responses.call = None
             if responses.stream is not None:
                 streamed = responses.end()
