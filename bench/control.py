@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -26,6 +27,7 @@ STORED: Final = 1000
 STORED_SIDE: Final = f"{STORED} functions stored"
 EMPTY_SIDE: Final = "none stored"
 START: Final = "start to ready"
+CPU: Final = "CPU of the daemon, an invoke"
 READS_PER_SECOND_MIN: Final = 2000.0
 START_SECONDS_MAX: Final = 1.0
 GET_SCRIPT: Final = 'wrk.method = "GET"\n'
@@ -69,6 +71,12 @@ def populate(daemon: Server, count: int) -> None:
     run_closed_loop(daemon.port, 8, create, created)
 
 
+def cpu_seconds(pid: int) -> float:
+    """What the process has used so far, in user and kernel mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def run(topic: Topic) -> None:
     if shutil.which("wrk") is None:
         topic.missing("wrk", "the package wrk of the distribution (Debian: apt-get install wrk)")
@@ -89,22 +97,28 @@ def run(topic: Topic) -> None:
 
         topic.in_turns({side: lambda side=side: start(side) for side in directories}, {START: "s"})  # type: ignore[misc]
         with contextlib.ExitStack() as stack:
-            urls = {side: stack.enter_context(kept_daemon(path)).url for side, path in directories.items()}
-            for url in urls.values():
-                deploy(url, "hello", FUNCTIONS / "hello")
-                wrk(url + invoke_path("hello"), invoke_script, 1)
+            daemons = {side: stack.enter_context(kept_daemon(path)) for side, path in directories.items()}
+            for daemon in daemons.values():
+                deploy(daemon.url, "hello", FUNCTIONS / "hello")
+                wrk(daemon.url + invoke_path("hello"), invoke_script, 1)
+
+            def load(daemon: Server) -> Metrics:
+                before = cpu_seconds(daemon.process.pid)
+                metrics = wrk(daemon.url + invoke_path("hello"), invoke_script, seconds)
+                spent = cpu_seconds(daemon.process.pid) - before
+                return {**metrics, CPU: spent / (metrics[RATE] * seconds) * 1e6}
+
             topic.in_turns(
-                {
-                    side: lambda url=url: wrk(url + invoke_path("hello"), invoke_script, seconds)  # type: ignore[misc]
-                    for side, url in urls.items()
-                },
-                {RATE: "/s", "p50": "ms", "p99": "ms"},
+                {side: lambda daemon=daemon: load(daemon) for side, daemon in daemons.items()},  # type: ignore[misc]
+                {RATE: "/s", CPU: "µs", "p50": "ms", "p99": "ms"},
+                topic.rounds * 2,
             )
             reads = [
-                wrk(urls[STORED_SIDE] + "/2015-03-31/functions/stored-0500", get_script, seconds)[RATE]
+                wrk(f"{daemons[STORED_SIDE].url}/2015-03-31/functions/stored-0500", get_script, seconds)[RATE]
                 for _ in range(topic.rounds)
             ]
     slowest = max(topic.series(STORED_SIDE, START).values)
     topic.check(f"start with {STORED} functions stored (slowest round)", slowest, "s", at_most=START_SECONDS_MAX)
     topic.ratio(f"invokes/s: {STORED} stored / none", (STORED_SIDE, RATE), (EMPTY_SIDE, RATE), at_least=0.95)
+    topic.ratio(f"CPU of an invoke: {STORED} stored / none", (STORED_SIDE, CPU), (EMPTY_SIDE, CPU), at_most=1.05)
     topic.check("GetFunction (slowest round)", min(reads), "/s", at_least=READS_PER_SECOND_MIN)
