@@ -106,6 +106,13 @@ def test_duplicate(client: Any) -> None:
             "Invalid dead letter queue ARN: FIFO SQS queue is not supported for dead letter configuration",
         ),
         (
+            {"DeadLetterConfig": {"TargetArn": f"arn:aws:sqs:eu-west-1:{ACCOUNT}:queue"}},
+            (
+                "Invalid dead letter queue ARN: The resource specified by the TargetArn must be in the same region as"
+                " the Lambda function it's associated with."
+            ),
+        ),
+        (
             {"SnapStart": {"ApplyOn": "PublishedVersions"}},
             "python3.11 is not supported for SnapStart enabled functions.",
         ),

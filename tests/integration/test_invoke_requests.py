@@ -139,6 +139,20 @@ def test_dry_run_checks_and_does_not_run(daemon: RunningDaemon, counted: str) ->
     assert daemon.environments(counted) == []
 
 
+def test_dry_run_of_what_this_machine_cannot_run(daemon: RunningDaemon) -> None:
+    client = daemon.lambda_
+    client.create_function(
+        FunctionName="elsewhere",
+        PackageType="Image",
+        Role="arn:aws:iam::000000000000:role/r",
+        Code={"ImageUri": "000000000000.dkr.ecr.us-east-1.amazonaws.com/image:1"},
+    )
+    daemon.settle("elsewhere")
+    assert daemon.send_invoke("elsewhere", Invocation_Type="DryRun").status == 204
+    answer = daemon.send_invoke("elsewhere")
+    assert (answer.status, answer.headers["x-amzn-errortype"]) == (409, "CodeArtifactUserFailedException")
+
+
 def test_the_callers_trace_is_joined(daemon: RunningDaemon) -> None:
     daemon.deploy("traced", "import os\ndef handler(event, context):\n    return os.environ.get('_X_AMZN_TRACE_ID')\n")
     given = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"

@@ -57,6 +57,21 @@ class Addresses:
         """The handle for a request, put into the table under `key`; `name` is the function's part of the path. Members
         of the input that the service ignores are not checked. Raises ApiError.
         """
+        address, tenant_id = self._addressed(request, operation_name, name, ignored)
+        resolved = self._targets.resolve(address, tenant_id)
+        if len(self.known) >= limits.TARGET_CACHE_ENTRIES_MAX:
+            self.known.clear()
+        self.known[key] = resolved
+        return resolved
+
+    def check(self, request: Request, operation_name: str, name: bytes) -> None:
+        """Whether the request could be resolved, as far as that does not depend on this machine. Raises ApiError."""
+        self._targets.check(*self._addressed(request, operation_name, name, ()))
+
+    def _addressed(
+        self, request: Request, operation_name: str, name: bytes, ignored: tuple[str, ...]
+    ) -> tuple[FunctionAddress, str | None]:
+        """What a valid and permitted request is about, and for which tenant."""
         operation = self._operations[operation_name]
         query = decoding.query_of(request.query)
         labels = {"FunctionName": decoding.unquote(name)}
@@ -80,11 +95,7 @@ class Addresses:
         self._authorize(caller, action, address.arn)
         if self._check_policy is not None:
             self._check_policy(caller, action, address)
-        resolved = self._targets.resolve(address, parameters.get("TenantId"))
-        if len(self.known) >= limits.TARGET_CACHE_ENTRIES_MAX:
-            self.known.clear()
-        self.known[key] = resolved
-        return resolved
+        return address, parameters.get("TenantId")
 
     def again(self, resolved: Resolved, tenant_id: str | None) -> Resolved:
         """What the address of an invocation that was accepted earlier stands for by now. Raises ApiError."""

@@ -87,6 +87,9 @@ class InvokeRoute:
                 tenant = value
             elif name == _DURABLE:
                 durable = value
+        if kind == b"DryRun":
+            self._dry_run(request, given_id, context)
+            return
         key: tuple[bytes, ...] = (request.path, request.query, scope)
         if tenant is not None:
             key = (*key, tenant)
@@ -108,9 +111,6 @@ class InvokeRoute:
         if given_id is not None:
             check_request_id(given_id)
         client_context = client_context_of(context) if context is not None else None
-        if kind == b"DryRun":
-            request.respond(204, b"x-amzn-RequestId: %s\r\n" % request_id().encode(), b"")
-            return
         if kind == b"Event":
             self._accept(request, resolved, body, tenant, trace)
             return
@@ -123,6 +123,16 @@ class InvokeRoute:
         invocation.tag = (request, resolved, log_type == b"Tail")
         invocation.on_done = self._done
         self._dispatcher.submit(invocation)
+
+    def _dry_run(self, request: Request, given_id: bytes | None, context: bytes | None) -> None:
+        """Name, permission and syntax, and nothing runs."""
+        self._addresses.check(request, "Invoke", request.path[len(_PREFIX) : -len(_SUFFIX)])
+        event_of(request.body, "RequestResponse", limits.SYNC_PAYLOAD_BYTES_MAX)
+        if given_id is not None:
+            check_request_id(given_id)
+        if context is not None:
+            client_context_of(context)
+        request.respond(204, b"x-amzn-RequestId: %s\r\n" % request_id().encode(), b"")
 
     def _accept(
         self, request: Request, resolved: Resolved, body: bytes, tenant: bytes | None, trace: bytes | None

@@ -228,7 +228,9 @@ class Functions:
         def find_layers(arns: list[str]) -> tuple[LayerReference, ...]:
             return self._find_layers(caller, arns)
 
-        fields = settings.fields(request, current, today=today(self._clock), find_layers=find_layers)
+        fields = settings.fields(
+            request, current, region=caller.region, today=today(self._clock), find_layers=find_layers
+        )
         if request.get("Environment") is not None:
             variables = settings.check_environment(request["Environment"].get("Variables") or {})
             fields["environment"] = self._sealed_before(variables, current) or self._seal(variables, arn)

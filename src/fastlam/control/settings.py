@@ -45,7 +45,9 @@ FindLayers = Callable[[list[str]], tuple[LayerReference, ...]]
 """From ARNs of layer versions to what the record keeps of them; raises the service's refusals."""
 
 
-def fields(request: Request, current: FunctionRecord | None, *, today: date, find_layers: FindLayers) -> Fields:
+def fields(
+    request: Request, current: FunctionRecord | None, *, region: str, today: date, find_layers: FindLayers
+) -> Fields:
     """The record fields that a create (`current` is None) or update request sets; the environment is set apart."""
     found: Fields = {}
     for member, field in _PLAIN:
@@ -63,7 +65,7 @@ def fields(request: Request, current: FunctionRecord | None, *, today: date, fin
     if request.get("VpcConfig") is not None:
         found |= _vpc(request["VpcConfig"], current)
     if request.get("DeadLetterConfig") is not None:
-        found["dead_letter_target_arn"] = _dead_letter_target(request["DeadLetterConfig"].get("TargetArn"))
+        found["dead_letter_target_arn"] = _dead_letter_target(request["DeadLetterConfig"].get("TargetArn"), region)
     if request.get("Layers") is not None:
         found["layers"] = find_layers(request["Layers"])
     if (request.get("SnapStart") or {}).get("ApplyOn") is not None:
@@ -147,7 +149,7 @@ def _vpc(given: Request, current: FunctionRecord | None) -> Fields:
     }
 
 
-def _dead_letter_target(arn: str | None) -> str:
+def _dead_letter_target(arn: str | None, region: str) -> str:
     """A standard SQS queue or SNS topic; "" for none."""
     if not arn:
         return ""
@@ -155,6 +157,11 @@ def _dead_letter_target(arn: str | None) -> str:
     prefix = "Invalid dead letter queue ARN: "
     if service not in ("sqs", "sns"):
         raise invalid_parameter(f"{prefix}Only Amazon SQS queues and Amazon SNS topics are supported.")
+    if arn.split(":")[3] != region:
+        raise invalid_parameter(
+            f"{prefix}The resource specified by the TargetArn must be in the same region as the Lambda function it's"
+            " associated with."
+        )
     if arn.endswith(".fifo"):
         kind = "FIFO SQS queue" if service == "sqs" else "FIFO SNS topic"
         raise invalid_parameter(f"{prefix}{kind} is not supported for dead letter configuration")

@@ -111,7 +111,22 @@ class Targets:
             resolved = resolved._replace(other=self._resolved(record, address, tenant_id), other_weight=weight)
         return resolved
 
+    def check(self, address: FunctionAddress, tenant_id: str | None = None) -> None:
+        """As `resolve`, without asking whether this machine can run it: what a dry run is told."""
+        found = find(self._store, address)
+        if found is None:
+            raise function_not_found(address.arn_with_version)
+        self._invocable(found.record, address, tenant_id)
+
     def _resolved(self, record: FunctionRecord, address: FunctionAddress, tenant_id: str | None) -> Resolved:
+        record = self._invocable(record, address, tenant_id)
+        target = self._targets.get(_TargetKey(record.key, tenant_id or ""))
+        if target is None:
+            target = self._make(record, tenant_id or "")
+        return Resolved(target, address.arn, record.version, address)
+
+    def _invocable(self, record: FunctionRecord, address: FunctionAddress, tenant_id: str | None) -> FunctionRecord:
+        """The version that an invocation of this one runs, if its state and its tenants permit one."""
         if record.state == ACTIVE_NON_INVOCABLE:  # of a managed function only what is published runs
             published = find_version(self._store, record.key, LATEST_PUBLISHED) if address.qualifier is None else None
             if published is None:
@@ -135,10 +150,7 @@ class Targets:
                 "The invoked function is not enabled with tenancy configuration. Remove the tenant ID from your request"
                 " and try again."
             )
-        target = self._targets.get(_TargetKey(record.key, tenant_id or ""))
-        if target is None:
-            target = self._make(record, tenant_id or "")
-        return Resolved(target, address.arn, record.version, address)
+        return record
 
     # Logs ------------------------------------------------------------------------------------------
 
