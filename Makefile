@@ -106,7 +106,8 @@ debug: build/debug/venv/.built
 # The C tests in the way that fits, then what has the most C in it: lanes, slots and workers through the executor's and the
 # daemon's doors (every environment is a checked process too), what hostile environments send, the JSON scanner and the
 # result writer.
-CHECKED_TESTS = tests/unit/test_dispatcher_frames.py tests/faults/test_hostile_lane.py tests/faults/test_hostile_frames.py \
+CHECKED_TESTS = tests/unit/test_dispatcher_frames.py tests/unit/test_dispatcher_streams.py tests/faults/test_stream_faults.py \
+	tests/faults/test_hostile_lane.py tests/faults/test_hostile_frames.py \
 	tests/integration/test_executor.py tests/integration/test_invoke_errors.py tests/native/test_scan_texts.py \
 	tests/conformance/test_awslambdaric.py::test_plain_results tests/conformance/test_awslambdaric.py::test_floats --timeout 600
 
