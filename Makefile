@@ -116,7 +116,7 @@ asan: VARIANT = address-undefined
 asan: build/asan/venv/.built
 	@build/asan/venv/bin/python -m pytest tests/native/test_native.py -k 'memory or fuzz or replay or sse2' $(PYTEST_ARGS)
 	@LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
-	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	ASAN_OPTIONS=detect_leaks=0:handle_segv=0:quarantine_size_mb=8 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	build/asan/venv/bin/python -m pytest $(CHECKED_TESTS) $(PYTEST_ARGS)
 
 tsan: export FASTLAM_SANITIZE = thread

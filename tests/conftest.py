@@ -9,6 +9,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -39,6 +40,10 @@ os.environ.update(
     AWS_EC2_METADATA_DISABLED="true",
     XDG_RUNTIME_DIR=RUNTIME_DIRECTORY,
 )
+
+# A shell starts what it puts into the background with SIGINT ignored, and so would be all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shared machines are slow at times: no example fails for the time that it takes. A failure prints how to repeat it.
 settings.register_profile("fastlam", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
