@@ -138,4 +138,4 @@ def test_whatever_the_model_allows_and_more(rng: random.Random) -> None:
     assert health["status"] == "ok"
     # It would be easy to be content with refusals alone.
     done = [name for name, outcomes in run.outcomes.items() if name in OPERATIONS and any(map(str.isdigit, outcomes))]
-    assert len(done) > 40, run.table()
+    assert len(done) > 20, run.table()
