@@ -38,7 +38,7 @@ def run(*command: str, timeout: float) -> str:
 @pytest.mark.timeout(600)  # some ninety calls of a program that takes a second to start on a busy machine
 def test_the_aws_command_line() -> None:
     if find_aws() is None and "CI" not in os.environ:
-        pytest.skip("the aws command line is not installed")
+        pytest.skip('there is no aws command line: pip install "fastlam[aws]"')
     assert run(str(SCRIPTS / "control_plane.sh"), timeout=580).endswith("58 answers are as documented\n")
 
 

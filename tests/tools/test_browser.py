@@ -16,7 +16,7 @@ import pytest
 
 import sdk_calls
 from daemon_running import RunningDaemon
-from toolbox import HERE, copied, fetch, npm_install, require, run
+from toolbox import HERE, copied, npm_install, require, run
 
 # Whatever its name is, it is here: what a name server of strangers can do as well.
 STRANGER: Final = "stranger.example"
@@ -64,7 +64,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     shutil.copy(HERE / "node_sdk/calls.mjs", place)
     npm_install(place)
     esbuild = str(place / "node_modules/.bin/esbuild")
-    fetch([esbuild, "page.mjs", "--bundle", "--format=esm", "--outfile=bundle.js", "--log-level=error"], place)
+    run([esbuild, "page.mjs", "--bundle", "--format=esm", "--outfile=bundle.js", "--log-level=error"], place)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(place))) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -15,7 +15,7 @@ from api_server import ROLE
 from daemon_running import RunningDaemon, running_daemon
 from moto_running import running_aws
 from real_packages import PackageCache
-from toolbox import HERE, fetch, run, sdk_environment
+from toolbox import HERE, run, sdk_environment
 
 CHALICE: Final = "chalice==1.34.0"
 AWS: Final = "awscli>=1.40"
@@ -90,7 +90,7 @@ class Aws:
 def test_package(daemon: RunningDaemon, packages: PackageCache, tmp_path: Path) -> None:
     place = project(tmp_path / "orders", "orders")
     environment = sdk_environment(daemon, PYTHONPATH=str(packages.install(CHALICE)))
-    fetch(chalice("package", "out"), place, environment)
+    run(chalice("package", "out"), place, environment)
     resources = json.loads((place / "out/sam.json").read_text())["Resources"].values()
     functions = [one["Properties"] for one in resources if one["Type"] == "AWS::Serverless::Function"]
     assert {one["Handler"] for one in functions} == {"app.app", "app.count"}
@@ -135,7 +135,7 @@ def test_deploy(packages: PackageCache, tmp_path: Path) -> None:
     with running_aws() as aws, running_daemon("--aws-endpoint", aws.url, complains=True) as daemon:
         aws.client("sqs").create_queue(QueueName="jobs")
         environment = sdk_environment(daemon, PYTHONPATH=str(packages.install(CHALICE)))
-        fetch(chalice("deploy"), place, environment)
+        run(chalice("deploy"), place, environment)
         name = "jobs-dev-work"
         (role,) = aws.client("iam").list_roles()["Roles"]
         assert daemon.lambda_.get_function(FunctionName=name)["Configuration"]["Role"] == role["Arn"]

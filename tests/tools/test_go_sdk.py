@@ -16,6 +16,8 @@ from toolbox import copied, fetch, require, run, sdk_environment
 def test_calls(daemon: RunningDaemon, tmp_path: Path) -> None:
     go = require("go", (1, 24), install="install Go 1.24 or later", version="version")
     program = copied("go_sdk", tmp_path)
-    fetch([go, "build", "-mod=mod", "-o", "calls", "."], program, {**os.environ, "GOTOOLCHAIN": "local"}, 400)
+    environment = {**os.environ, "GOTOOLCHAIN": "local"}
+    fetch([go, "mod", "download"], program, environment)
+    run([go, "build", "-mod=mod", "-o", "calls", "."], program, environment, 400)
     sdk_calls.deploy(daemon)
     sdk_calls.check(run(["./calls", sdk_calls.NAME], program, sdk_environment(daemon)), "Go")

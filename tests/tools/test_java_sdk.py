@@ -19,8 +19,9 @@ def test_calls(daemon: RunningDaemon, tmp_path: Path) -> None:
     require("javac", (17, 0), install=INSTALL)
     maven = require("mvn", install=INSTALL)
     program = copied("java_sdk", tmp_path)
-    goals = ["compile", "dependency:build-classpath", "-Dmdep.outputFile=target/classpath"]
-    fetch([maven, "-q", "-B", "-ntp", *goals], program, seconds=400)
+    quiet = [maven, "-q", "-B", "-ntp"]
+    fetch([*quiet, "dependency:build-classpath", "-Dmdep.outputFile=target/classpath"], program)
+    run([*quiet, "compile"], program, seconds=300)
     classpath = f"target/classes:{(program / 'target/classpath').read_text()}"
     sdk_calls.deploy(daemon)
     saw = run([java, "-cp", classpath, "Calls", sdk_calls.NAME], program, sdk_environment(daemon))

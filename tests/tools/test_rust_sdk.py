@@ -18,7 +18,8 @@ def test_calls(daemon: RunningDaemon, tmp_path: Path, cached: Path) -> None:
     cargo = require("cargo", (1, 94), install="install Rust 1.94 or later, by rustup for instance")
     program = copied("rust_sdk", tmp_path)
     target = cached / "rust"
-    fetch([cargo, "build", "--quiet", "--target-dir", str(target)], program, seconds=600)
+    fetch([cargo, "fetch", "--quiet"], program)
+    run([cargo, "build", "--quiet", "--target-dir", str(target)], program, seconds=550)
     sdk_calls.deploy(daemon)
     saw = run([str(target / "debug/calls"), sdk_calls.NAME], program, sdk_environment(daemon))
     sdk_calls.check(saw, "Rust")

@@ -1,5 +1,6 @@
-"""Toolchains that tests need: looked for, and run. What is missing skips a test, except in CI, where it fails one; where
-a registry of packages does not answer, the test is skipped everywhere.
+"""Toolchains that tests need: looked for, and run. What is missing skips a test, except in CI, where it fails one. A
+registry of packages that CI may not reach either skips it there too; that is all that `fetch` is for, and what is built
+of the packages is built by `run`, so that no mistake of ours looks like a registry that does not answer.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def require(program: str, minimum: tuple[int, int] = (0, 0), *, install: str, ve
 def fetch(
     command: Sequence[str], place: Path, environment: Mapping[str, str] | None = None, seconds: float = 300
 ) -> str:
-    """Runs what needs packages from a registry; where none answers, the test is skipped."""
+    """Runs what does nothing but download from a registry; where none answers, the test is skipped."""
     status, output = _run(command, place, environment, seconds)
     if status != 0:
         pytest.skip(f"{' '.join(command[:3])} failed, which needs a package registry: {output[-2000:]}")
