@@ -40,6 +40,15 @@ cdef class Driver:
     cdef int live
     cdef list rechecks
     cdef list unsent                     # environments with an outbox
+    cdef list hot                        # environments whose rings every pass looks into
+    cdef uint64_t polled_ns              # when epoll was last asked
+    # Spinning.
+    cdef readonly uint32_t spin_ns       # how long the driver, or a worker, looks before it sleeps; 0: never
+    cdef readonly int cpus
+    cdef bint woke_worker                # the worker posted to last had to be woken
+    cdef int spin_failures               # in a row
+    cdef int load_fd                     # /proc/loadavg
+    cdef uint64_t spin_rests_until_ns, load_known_until_ns
     cdef object orders                   # deque of (function, reply) that other threads want done by the driver
     cdef bint closing                    # close() has begun: nothing is started any more
     cdef object starved                  # deque of targets with waiting calls that this machine's bound holds up
@@ -50,7 +59,7 @@ cdef class Driver:
     cdef readonly uint64_t environments_started, environments_failed, log_dropped_bytes, late_replies
 
     def __cinit__(self, object launcher, object faults=None, int environments_max=limits.ENVIRONMENTS_MAX,
-                  int pending_max=limits.PENDING_INVOCATIONS_MAX):
+                  int pending_max=limits.PENDING_INVOCATIONS_MAX, uint32_t spin_ns=0):
         cdef int rc = fl_ring_create(&self.ring, limits.SUBMIT_RING_SLOTS, sizeof(PyObject *))
         if rc != 0:
             raise MemoryError("the submission ring cannot be made")
@@ -67,6 +76,10 @@ cdef class Driver:
         self.environments = {}
         self.rechecks = []
         self.unsent = []
+        self.hot = []
+        self.cpus = len(os.sched_getaffinity(0))
+        self.spin_ns = spin_ns
+        self.load_fd = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC) if spin_ns else -1
         self.orders = deque()
         self.starved = deque()
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
@@ -428,6 +441,8 @@ cdef class Driver:
                 self._flush_all()
             if self.rechecks and self._drain_rechecks():
                 may_sleep = False
+            if self.hot and self._poll_hot():
+                may_sleep = False
             if self.orders:
                 self._run_orders()
                 may_sleep = False
@@ -437,6 +452,14 @@ cdef class Driver:
                 self._fire_timers(now)
                 may_sleep = False
             timeout_ms = 0
+            if not may_sleep and self.hot and now - self.polled_ns < POLL_NS and not self.adopted:
+                whole = True
+                return 0   # rings bring work: descriptors are asked when they do not, or now and then
+            if may_sleep and until_ns > now and self.hot and (self._spin(until_ns) or not self._cool()):
+                if now - self.polled_ns < POLL_NS:
+                    whole = True
+                    return 0
+                may_sleep = False
             if may_sleep and until_ns > now and fl_ring_announce_sleep(self.ring):
                 next_ns = fl_timers_next(&self.timers)
                 if until_ns < next_ns:
@@ -453,6 +476,7 @@ cdef class Driver:
                 fl_ring_announce_awake(self.ring)
             else:
                 count = epoll_wait(self.epoll_fd, events, EVENTS_MAX, 0)
+            self.polled_ns = now
             if count < 0:
                 if errno != EINTR:
                     raise OSError(errno, "epoll_wait")
@@ -490,7 +514,11 @@ cdef class Driver:
     cdef int _event(self, uint64_t tag, uint32_t events) except -1:
         cdef Environment environment
         cdef uint64_t expirations
-        if tag >= EVENT_ENVIRONMENT:
+        if tag >= EVENT_BELL:
+            environment = self.environments.get(<int>(tag - EVENT_BELL))
+            if environment is not None:
+                self._bell(environment)
+        elif tag >= EVENT_ENVIRONMENT:
             environment = self.environments.get(<int>(tag - EVENT_ENVIRONMENT))
             if environment is not None:
                 if events & EPOLLOUT:
@@ -626,6 +654,21 @@ cdef class Driver:
     cdef int _write_backlog(self, Environment environment) except -1:
         raise NotImplementedError
 
+    cdef int _watch_bell(self, Environment environment) except -1:
+        raise NotImplementedError
+
+    cdef int _bell(self, Environment environment) except -1:
+        raise NotImplementedError
+
+    cdef bint _poll_hot(self) except -1:
+        raise NotImplementedError
+
+    cdef bint _spin(self, uint64_t until_ns) except -1:
+        raise NotImplementedError
+
+    cdef bint _cool(self) except -1:
+        raise NotImplementedError
+
     cdef int _go_on(self, Environment environment) except -1:
         raise NotImplementedError
 
@@ -644,7 +687,10 @@ cdef class Driver:
     cdef int _on_result(self, Environment environment, object frame, bytes payload) except -1:
         raise NotImplementedError
 
-    cdef int _on_task_result(self, Environment environment, object frame, bytes payload) except -1:
+    cdef int _parts(self, Environment environment, object header, bytes payload) except -1:
+        raise NotImplementedError
+
+    cdef int _on_task_result(self, Environment environment, int64_t slot, double task_ns, bint failed, bytes payload) except -1:
         raise NotImplementedError
 
     cdef int _on_chunk(self, Environment environment, object frame, bytes payload) except -1:

@@ -152,7 +152,7 @@ cdef class Ends(Placement):
                 if state == FL_SLOT_DONE and not environment.broken:
                     if self._take_mirrored(environment, slot):
                         continue
-                    if not grace_over:
+                    if not grace_over and (environment.by_socket_due or not environment.has_express):
                         unarrived = True
                         continue
                 elif (state == FL_SLOT_QUEUED and invocation.attempts < RETRY_LOST_START_MAX
@@ -241,6 +241,12 @@ cdef class Ends(Placement):
             environment.lane_fd = -1
         fl_zmtp_close(&environment.connection)
         environment.backlog.clear()
+        if environment.bell_fd >= 0:
+            os.close(environment.bell_fd)   # and with it epoll forgets it: the worker's own is gone
+            environment.bell_fd = -1
+        environment.has_express = False
+        environment.crowd = None
+        fl_express_close(&environment.express)
         socket = environment.socket
         environment.socket = None
         if environment.log_fd >= 0:

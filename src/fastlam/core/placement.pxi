@@ -177,6 +177,8 @@ cdef class Placement(Lanes):
             self._bad_frame(environment, "the slot table was damaged")
             return 0
         if not target.is_function:
+            if environment.has_express:
+                return self._send_task(environment, slot, invocation.payload)
             # A worker with enough to do can wait for the next few, which then come in one message.
             if environment.outstanding - len(environment.outbox) > BUNDLE_AFTER:
                 environment.outbox.append((slot, invocation.payload))
@@ -359,11 +361,9 @@ cdef class Placement(Lanes):
             self._pause(environment)
         return 0
 
-    cdef int _on_task_result(self, Environment environment, object frame, bytes payload) except -1:
-        cdef int64_t slot = frame.slot
+    cdef int _on_task_result(self, Environment environment, int64_t slot, double task_ns, bint failed, bytes payload) except -1:
         cdef Invocation invocation
         cdef Target target = environment.target
-        cdef double task_ns
         if not 0 <= slot < len(environment.held) or environment.held[slot] is None or target.is_function:
             if environment.state < ENVIRONMENT_STOPPING:
                 self._bad_frame(environment, f"a reply for slot {slot}, where nothing runs")
@@ -371,8 +371,7 @@ cdef class Placement(Lanes):
         invocation = <Invocation>environment.held[slot]
         if fl_slots_state(&environment.slots, <uint32_t>slot) != FL_SLOT_DONE:
             return self._bad_frame(environment, f"a reply for slot {slot}, whose task is not over")
-        task_ns = <double>frame.duration_ns
-        invocation.duration_ns = frame.duration_ns
+        invocation.duration_ns = <int64_t>task_ns
         if target.task_ns < 0:
             target.task_ns = task_ns
         elif task_ns > target.task_ns:
@@ -383,7 +382,7 @@ cdef class Placement(Lanes):
         self._unhold(environment, invocation)
         if environment.outbox and environment.outstanding - len(environment.outbox) <= BUNDLE_AFTER // 2:
             self._flush(environment)
-        self._complete(environment, invocation, C_FUNCTION_ERROR if frame.failed else C_OK, payload)
+        self._complete(environment, invocation, C_FUNCTION_ERROR if failed else C_OK, payload)
         return 0
 
     cdef int _complete(self, Environment environment, Invocation invocation, int outcome, bytes payload) except -1:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastlam.core.channel import Channel, now_ns, peak_memory_kib
 from fastlam.wire import tasks
 from fastlam.wire.control import WorkerSpec
-from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Stop, Task, TaskResult, Tasks
+from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Stop, Task, Tasks
 from fastlam.worker.preparation import prepare
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class TaskWorker:
             # SystemExit too goes to the caller, as with the standard library's pools: only this task asked for it.
             failed = True
             reply = _exception_payload(error)
-        self.channel.reply(slot, TaskResult(slot, now_ns() - before_ns, failed), reply)
+        self.channel.reply_task(slot, now_ns() - before_ns, failed, reply)
 
     def _call(self, payload: bytes) -> bytes | list[Any]:
         function_pickle, arguments, keywords = tasks.unpack_call(payload)
