@@ -203,6 +203,9 @@ cdef class Dispatcher(Ends):
         os.close(self.epoll_fd)
         os.close(self.wake_fd)
         os.close(self.timer_fd)
+        if self.load_fd >= 0:
+            os.close(self.load_fd)
+            self.load_fd = -1
 
     def _begin_close(self):
         """From now on nothing is started. Returns the targets that may have calls waiting."""

@@ -407,6 +407,9 @@ cdef class Placement(Lanes):
             return 0
         if environment.outstanding == 0:
             environment.state = ENVIRONMENT_IDLE
+            if environment.lane_closed_ns:   # its last answer came through a ring: nothing tells of its end any more
+                self._stop(environment)
+                return self._grow(target)
         if environment.state == ENVIRONMENT_IDLE or environment.state == ENVIRONMENT_BUSY:
             self._feed(environment)
         return 0
