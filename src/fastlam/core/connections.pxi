@@ -127,7 +127,7 @@ cdef class Connections(Driver):
         if environment.lane_closed_ns == 0:
             environment.backlog.clear()
             self._watch_writable(environment, False)
-            environment.lane_closed_ns = monotonic_ns()
+            environment.lane_closed_ns = self._now()
         return 0
 
     cdef int _lane_closed(self, Environment environment) except -1:
@@ -139,7 +139,7 @@ cdef class Connections(Driver):
         environment.backlog.clear()
         self._remove_event(environment.lane_fd)
         if environment.lane_closed_ns == 0:
-            environment.lane_closed_ns = monotonic_ns()
+            environment.lane_closed_ns = self._now()
         if environment.state == ENVIRONMENT_IDLE:
             self._stop(environment)
         return 0
@@ -228,7 +228,7 @@ cdef class Connections(Driver):
                     self._recheck(environment)   # looking has eaten the edge that would have told of this message
                 return 0
             self._receive(environment)
-        elif environment.lane_closed_ns == 0 or monotonic_ns() - environment.lane_closed_ns < LANE_GRACE_NS:
+        elif environment.lane_closed_ns == 0 or self._now() - environment.lane_closed_ns < LANE_GRACE_NS:
             return 0
         if environment.state == ENVIRONMENT_BUSY:
             self.bad_frames += 1

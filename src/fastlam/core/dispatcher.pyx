@@ -18,6 +18,7 @@ The GIL makes the hand-over atomic: `owner` is read and written without releasin
 A lane is a non-blocking socket that epoll watches; what it does not take at once waits in the environment's backlog.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory

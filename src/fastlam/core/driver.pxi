@@ -16,6 +16,7 @@ cdef class Driver:
     cdef readonly int pending_max
     cdef readonly int pid
     cdef bint closed
+    cdef uint64_t virtual_ns             # what the clock says, of a simulation; 0: the clock is the machine's
     # The ring and what wakes the driver.
     cdef fl_ring *ring
     cdef int epoll_fd, wake_fd, timer_fd
@@ -94,6 +95,17 @@ cdef class Driver:
         fl_ring_destroy(self.ring)
         fl_timers_free(&self.timers)
 
+    # -- the clock ------------------------------------------------------------------------------
+
+    @cython.final
+    cdef inline uint64_t _now(self) noexcept:
+        """CLOCK_MONOTONIC in ns, or a simulation's clock: whatever the dispatcher decides by time, it decides by this."""
+        return monotonic_ns() if self.virtual_ns == 0 else self.virtual_ns
+
+    @cython.final
+    cdef inline int64_t _epoch_ms(self) noexcept:
+        return <int64_t>realtime_ms() if self.virtual_ns == 0 else <int64_t>(self.virtual_ns // 1000000)
+
     cdef int _add_event(self, int fd, uint64_t tag) except -1:
         cdef epoll_event event
         event.events = EPOLLIN
@@ -130,7 +142,7 @@ cdef class Driver:
         if self.closed:
             raise DispatcherClosed("the dispatcher is closed")
         invocation.state = STATE_SUBMITTED
-        invocation.submitted_ns = monotonic_ns()
+        invocation.submitted_ns = self._now()
         invocation.target.outstanding += 1
         self.outstanding += 1
         self.submitted += 1
@@ -175,7 +187,7 @@ cdef class Driver:
                     self.submit(invocation)
                     continue
                 invocation.state = STATE_SUBMITTED
-                invocation.submitted_ns = monotonic_ns()
+                invocation.submitted_ns = self._now()
                 invocation.target.outstanding += 1
                 self.outstanding += 1
                 self.submitted += 1
@@ -276,7 +288,7 @@ cdef class Driver:
         cdef unsigned long me = pthread_self()
         cdef bint mine
         if timeout_seconds is not None:
-            deadline = monotonic_ns() + <uint64_t>(max(0.0, timeout_seconds) * 1e9)
+            deadline = self._now() + <uint64_t>(max(0.0, timeout_seconds) * 1e9)
         while invocation.state != STATE_DONE and not (pieces and invocation.pieces_bytes):
             if self.closed:
                 if self.pid != os.getpid():
@@ -291,17 +303,17 @@ cdef class Driver:
                 self.owner = me
                 try:
                     while invocation.state != STATE_DONE and not self.closed and not (pieces and invocation.pieces_bytes):
-                        if monotonic_ns() >= deadline:
+                        if self._now() >= deadline:
                             return False
                         self._pass(deadline)
                 finally:
                     if mine:
                         self._release()
             else:
-                if monotonic_ns() >= deadline:
+                if self._now() >= deadline:
                     return False
                 self._wait_for_turn(
-                    invocation, -1 if deadline == NEVER else max(0.0, (deadline - <double>monotonic_ns()) / 1e9)
+                    invocation, -1 if deadline == NEVER else max(0.0, (deadline - <double>self._now()) / 1e9)
                 )
         return True
 
@@ -385,17 +397,17 @@ cdef class Driver:
             seen = self.epoch
 
     cdef _drive_in_background(self, uint64_t linger_ns):
-        cdef uint64_t quiet_since = monotonic_ns()
+        cdef uint64_t quiet_since = self._now()
         self.owner = pthread_self()
         self.background_drives = True
         try:
             while not self.closed and not self.yield_wanted:
                 if self.outstanding:
-                    quiet_since = monotonic_ns()
-                elif monotonic_ns() >= quiet_since + linger_ns:
+                    quiet_since = self._now()
+                elif self._now() >= quiet_since + linger_ns:
                     self._pass(0)
                     break
-                self._pass(monotonic_ns() + LINGER_NS)
+                self._pass(self._now() + LINGER_NS)
         except Exception:
             # A fault of ours, or of a completion callback: said, and then gone on, for others wait for this thread.
             logging.getLogger("fastlam").exception("the dispatcher's background thread met an error")
@@ -446,7 +458,7 @@ cdef class Driver:
             if self.orders:
                 self._run_orders()
                 may_sleep = False
-            now = monotonic_ns()
+            now = self._now()
             next_ns = fl_timers_next(&self.timers)
             if next_ns <= now:
                 self._fire_timers(now)
@@ -491,7 +503,7 @@ cdef class Driver:
                 self._run_orders()
             if self.adopted:
                 # The loop sleeps now in its own poll: whatever it must wake for has to make our descriptor readable.
-                now = monotonic_ns()
+                now = self._now()
                 if fl_timers_next(&self.timers) <= now:
                     self._fire_timers(now)
                 self._arm_timer()
@@ -535,7 +547,7 @@ cdef class Driver:
             except BlockingIOError:
                 pass
             self.timer_armed_ns = NEVER
-            self._fire_timers(monotonic_ns())
+            self._fire_timers(self._now())
         else:
             entry = self.readers[tag - EVENT_READER]
             if entry is not None:
@@ -614,11 +626,11 @@ cdef class Driver:
 
     def drive_until(self, object condition, double timeout_seconds):
         """Drives until condition() holds; False when the time ran out. For shutting down."""
-        cdef uint64_t deadline = monotonic_ns() + <uint64_t>(timeout_seconds * 1e9)
+        cdef uint64_t deadline = self._now() + <uint64_t>(timeout_seconds * 1e9)
         cdef unsigned long me = pthread_self()
         cdef bint mine
         while not condition():
-            if monotonic_ns() >= deadline:
+            if self._now() >= deadline:
                 return False
             if self.owner == me and self.driving:
                 raise RuntimeError("a completion callback must not wait for other calls")
@@ -627,14 +639,14 @@ cdef class Driver:
                 self.owner = me
                 try:
                     while not condition():
-                        if monotonic_ns() >= deadline:
+                        if self._now() >= deadline:
                             return False
-                        self._pass(min(deadline, monotonic_ns() + 20000000))
+                        self._pass(min(deadline, self._now() + 20000000))
                 finally:
                     if mine:
                         self._release()
             else:
-                self._wait_for_turn(None, min(0.05, (deadline - <double>monotonic_ns()) / 1e9))
+                self._wait_for_turn(None, min(0.05, (deadline - <double>self._now()) / 1e9))
         return True
 
     # -- what the classes above this one do ------------------------------------------------------

@@ -11,7 +11,7 @@ cdef class Ends(Placement):
         self._leave_counts(environment, False)
         self._flush(environment)
         self._send(environment, encode_header(Stop()), EMPTY)
-        self._set_timer(environment, monotonic_ns() + 5000000000)
+        self._set_timer(environment, self._now() + 5000000000)
         self._grow(environment.target)
         return 0
 
@@ -47,7 +47,7 @@ cdef class Ends(Placement):
             self.launcher.kill(environment)
             return 0
         if environment.state == ENVIRONMENT_STARTING:
-            environment.init_ns = monotonic_ns() - environment.born_ns
+            environment.init_ns = self._now() - environment.born_ns
             invocation = environment.init_for if environment.init_for is not None else (
                 <Invocation>target.waiting[0] if target.waiting else None
             )
@@ -117,7 +117,7 @@ cdef class Ends(Placement):
         cdef Target target = environment.target
         cdef Invocation invocation = environment.init_for
         self.environments_failed += 1
-        environment.init_ns = monotonic_ns() - environment.born_ns
+        environment.init_ns = self._now() - environment.born_ns
         self._read_rest(environment, True)
         if invocation is None and target.waiting:
             invocation = <Invocation>target.waiting[0]
@@ -142,7 +142,7 @@ cdef class Ends(Placement):
         cdef int slot
         cdef bint unarrived = False
         if environment.outstanding:
-            self._set_timer(environment, monotonic_ns() + LARGE_REPLY_GRACE_NS)   # also for what an interrupt leaves undone here
+            self._set_timer(environment, self._now() + LARGE_REPLY_GRACE_NS)   # also for what an interrupt leaves undone here
             self._drain(environment)
             for slot in range(len(environment.held) - 1, -1, -1):   # of those that go back into the line, the first is its head
                 if environment.held[slot] is None:
@@ -207,7 +207,7 @@ cdef class Ends(Placement):
 
     cdef int _lost(self, Environment environment, Invocation invocation) except -1:
         cdef uint64_t started_ns = fl_slots_started_ns(&environment.slots, invocation.slot)
-        cdef uint64_t now = monotonic_ns()
+        cdef uint64_t now = self._now()
         cdef Target target = environment.target
         self._unhold(environment, invocation)
         if not target.is_function:
@@ -265,7 +265,7 @@ cdef class Ends(Placement):
         invocation.payload = EMPTY
         invocation.result = payload
         invocation.outcome = outcome
-        invocation.done_ns = monotonic_ns()
+        invocation.done_ns = self._now()
         invocation.state = STATE_DONE
         self.outstanding -= 1
         target.outstanding -= 1

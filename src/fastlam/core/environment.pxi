@@ -154,7 +154,7 @@ cdef class Environment:
         self.held = [None] * target.slots_per_environment
         self.free_slots = (<uint64_t>1 << target.slots_per_environment) - 1 if target.slots_per_environment < 64 else ~<uint64_t>0
         fl_timer_init(&self.timer, <void *>self)
-        self.born_ns = monotonic_ns()
+        self.born_ns = dispatcher._now()
         self.init_ns = -1
         self.outbox = []
         self.backlog = deque()
@@ -253,7 +253,7 @@ cdef class Environment:
 
     def snapshot(self):
         """State for `ps`: a dict of plain values."""
-        cdef uint64_t now = monotonic_ns()
+        cdef uint64_t now = self.dispatcher._now()
         return {
             "id": self.id,
             "name": self.target.name,

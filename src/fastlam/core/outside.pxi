@@ -68,7 +68,7 @@ cdef class Dispatcher(Ends):
 
     def stop_idle(self, double idle_seconds):
         """Stops environments that have been idle for longer; returns how many."""
-        cdef uint64_t before = monotonic_ns() - <uint64_t>(idle_seconds * 1e9)
+        cdef uint64_t before = self._now() - <uint64_t>(idle_seconds * 1e9)
         cdef Environment environment
         cdef int stopped = 0
         for item in list(self.environments.values()):

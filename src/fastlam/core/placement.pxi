@@ -12,7 +12,7 @@ cdef class Placement(Lanes):
             self._finish(invocation, C_CANCELLED, EMPTY)
             return 0
         if target.is_function:
-            throttle = target.pool.admit(not target.idle)
+            throttle = target.pool.admit(not target.idle, self._now() if target.pool.account.enforce_rates else 0)
             if throttle != THROTTLE_NONE:
                 invocation.throttle = throttle
                 target.throttles += 1
@@ -153,7 +153,7 @@ cdef class Placement(Lanes):
         invocation.environment_id = environment.id
         invocation.slot = slot
         invocation.state = STATE_RUNNING
-        invocation.posted_ns = monotonic_ns()
+        invocation.posted_ns = self._now()
         if target.is_function:
             target.invocations += 1
             if environment.init_ns >= 0:
@@ -162,7 +162,7 @@ cdef class Placement(Lanes):
                 environment.init_ns = -1
                 environment.init_logs = None
                 target.cold_starts += 1
-            invocation.epoch_ms = <int64_t>realtime_ms()
+            invocation.epoch_ms = self._epoch_ms()
             frame = Invoke(
                 slot, invocation.request_id, invocation.epoch_ms + target.timeout_ns // 1000000,
                 invocation.invoked_function_arn, invocation.trace_id, invocation.client_context, invocation.tenant_id,
@@ -268,7 +268,7 @@ cdef class Placement(Lanes):
                 return 0
         invocation.memory_peak_kib = environment.memory_peak_kib
         invocation.environment_id = environment.id
-        invocation.epoch_ms = <int64_t>realtime_ms()
+        invocation.epoch_ms = self._epoch_ms()
         invocation.error_type = error_type
         invocation.error = environment.end_reason
         if error_type == "Sandbox.Unavailable":
@@ -434,7 +434,7 @@ cdef class Placement(Lanes):
             self._steal(environment)
         if environment.outstanding == 0 and environment.state != ENVIRONMENT_STOPPING:
             environment.state = ENVIRONMENT_IDLE
-            environment.idle_since_ns = monotonic_ns()
+            environment.idle_since_ns = self._now()
             if self.starved and not target.starved:
                 self._stop(environment)
                 self._serve_starved()

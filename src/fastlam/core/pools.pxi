@@ -1,7 +1,7 @@
 # Counting: who may run how much (spec: admission in the order reserved, account, unreserved, rates).
 
 cdef class TokenBucket:
-    """Continuously refilled allowance; `take` is called by the driver only."""
+    """Continuously refilled allowance, full until the first `take`, which only the driver calls, with its own clock."""
 
     cdef double tokens, size, per_ns
     cdef uint64_t last_ns
@@ -9,10 +9,8 @@ cdef class TokenBucket:
     def __cinit__(self, double size, double per_second):
         self.tokens = self.size = size
         self.per_ns = per_second / 1e9
-        self.last_ns = monotonic_ns()
 
-    cdef bint take(self) noexcept:
-        cdef uint64_t now = monotonic_ns()
+    cdef bint take(self, uint64_t now) noexcept:
         self.tokens += (now - self.last_ns) * self.per_ns
         self.last_ns = now
         if self.tokens > self.size:
@@ -85,8 +83,8 @@ cdef class FunctionPool:
             account.unreserved_running += self.running
             self.requests = None
 
-    cdef int admit(self, bint needs_environment) noexcept:
-        """One of Throttle; NONE takes a slot that `release` gives back."""
+    cdef int admit(self, bint needs_environment, uint64_t now) noexcept:
+        """One of Throttle; NONE takes a slot that `release` gives back. `now` is read where rates are enforced."""
         cdef AccountPool account = self.account
         if self.reserved >= 0 and self.running >= self.reserved:
             return THROTTLE_RESERVED_CONCURRENCY
@@ -95,12 +93,12 @@ cdef class FunctionPool:
         if self.reserved < 0 and account.unreserved_running >= account.limit - account.reserved_total:
             return THROTTLE_CONCURRENCY
         if account.enforce_rates:
-            if needs_environment and not self.scaling.take():
+            if needs_environment and not self.scaling.take(now):
                 return THROTTLE_RATE
             if self.requests is not None:
-                if not self.requests.take():
+                if not self.requests.take(now):
                     return THROTTLE_RESERVED_RATE
-            elif not account.requests.take():
+            elif not account.requests.take(now):
                 return THROTTLE_RATE
         self.running += 1
         account.running += 1
