@@ -52,6 +52,8 @@ from fastlam.core.native cimport (
     process_cpu_ns,
 )
 
+from fastlam.core.plain cimport PLAIN_BYTES_MAX, read_plain_tuple, write_plain
+
 import os
 
 import msgspec
@@ -80,6 +82,8 @@ cdef enum:
     LENGTH_BYTES = 4
     SHORT_BYTES_MAX = 4096
     EXPRESS_INLINE_BYTES_MAX = 16384   # longer records go through the region beside the ring
+
+cdef uint32_t PLAIN = <uint32_t>1 << 31   # in the head of a payload: see wire/tasks.py
 
 cdef dict environment_bytes = os.environ._data
 cdef uint32_t header_bytes_max = FRAME_HEADER_BYTES_MAX
@@ -146,6 +150,11 @@ cdef class Channel:
         if self.has_slots:
             fl_slots_close(&self.slots)
         fl_express_close(&self.express)
+
+    @property
+    def has_rings(self):
+        """Whether there is an express lane."""
+        return self.has_express
 
     def fileno(self):
         """The descriptor of the connection."""
@@ -267,6 +276,106 @@ cdef class Channel:
         result.failed = failed
         write_payload(place + sizeof(fl_express_task_result), payload)
         self._publish()
+
+    def serve_tasks(self, object load, object run, object fail, object pack_result):
+        """Runs the tasks that come by rings, until a frame comes: (frame, payload), as `receive`.
+
+        `load(pickle)` is the function and whether it may be used again for the same pickle; `run(payload)` the reply of a task that is not
+        plain, `fail(exception)` the reply of one that has raised; `pack_result(value)` the reply for a value that is not plain.
+        """
+        cdef uint64_t size = 0, before, duration_ns
+        cdef const uint8_t *data
+        cdef const uint8_t *pickle
+        cdef fl_express_task_result *result
+        cdef uint8_t[PLAIN_BYTES_MAX] plain
+        cdef uint8_t *place
+        cdef uint32_t slot, function_bytes
+        cdef Py_ssize_t length, arguments_bytes
+        cdef bytes known = None, payload
+        cdef object function = None, arguments
+        cdef bint failed
+        while True:
+            data = self._next_record(&size)
+            if (<uint32_t *>data)[0] != FL_EXPRESS_TASK or size < sizeof(fl_express_task) + 8:
+                frame, payload = self._receive_express()
+                if type(frame) is not Task:
+                    return frame, payload
+                slot = frame.slot
+                if fl_slots_claim(&self.slots, slot, monotonic_ns()) != 1:
+                    continue
+                self._run_task(slot, payload, run, fail)
+                continue
+            slot = (<fl_express_task *>data).slot
+            before = monotonic_ns()
+            if fl_slots_claim(&self.slots, slot, before) != 1:
+                self._took()
+                continue
+            data += sizeof(fl_express_task)
+            size -= sizeof(fl_express_task)
+            function_bytes = (<uint32_t *>data)[0]
+            if not function_bytes & PLAIN or (function_bytes ^ PLAIN) > size - 8:
+                payload = PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>size)
+                self._took()
+                self._run_task(slot, payload, run, fail)
+                continue
+            function_bytes ^= PLAIN
+            pickle = data + 8
+            failed = False
+            try:
+                if known is None or PyBytes_GET_SIZE(known) != function_bytes or memcmp(
+                    PyBytes_AS_STRING(known), pickle, function_bytes
+                ) != 0:
+                    known = PyBytes_FromStringAndSize(<const char *>pickle, function_bytes)
+                    function, again = load(known)
+                    if not again:
+                        known = None
+                arguments = read_plain_tuple(pickle + function_bytes, <Py_ssize_t>(size - 8 - function_bytes))
+                self._took()
+                data = NULL
+                before = monotonic_ns()
+                value = function(*arguments)
+                duration_ns = monotonic_ns() - before
+                arguments = None
+                length = write_plain(value, plain, PLAIN_BYTES_MAX)
+                if length >= 0:
+                    fl_slots_finish(&self.slots, slot, NULL, 0xFFFFFFFF)
+                    place = <uint8_t *>self._reserve_in_ring(<uint32_t>(sizeof(fl_express_task_result) + 8 + length))
+                    result = <fl_express_task_result *>place
+                    result.kind = FL_EXPRESS_TASK_RESULT
+                    result.slot = slot
+                    result.duration_ns = duration_ns
+                    result.failed = 0
+                    (<uint32_t *>(place + sizeof(fl_express_task_result)))[0] = PLAIN
+                    (<uint32_t *>(place + sizeof(fl_express_task_result)))[1] = 0
+                    memcpy(place + sizeof(fl_express_task_result) + 8, plain, length)
+                    value = None
+                    self._publish()
+                    continue
+                reply = pack_result(value)
+                value = None
+            except ChannelError:
+                raise
+            except BaseException as error:
+                if data != NULL:
+                    self._took()
+                failed = True
+                duration_ns = monotonic_ns() - before
+                reply = fail(error)
+                arguments = value = None
+            self.reply_task(slot, duration_ns, failed, reply)
+            reply = None
+
+    cdef int _run_task(self, uint32_t slot, bytes payload, object run, object fail) except -1:
+        cdef uint64_t before = monotonic_ns()
+        cdef bint failed = False
+        try:
+            reply = run(payload)
+        except BaseException as error:
+            # SystemExit too goes to the caller, as with the standard library's pools: only this task asked for it.
+            failed = True
+            reply = fail(error)
+        self.reply_task(slot, monotonic_ns() - before, failed, reply)
+        return 0
 
     cdef uint8_t *_reserve(self, uint64_t total) except? NULL:
         """Room for a record, in the ring or, with a record there that says so, beside it. NULL: it must go by the socket, and a record

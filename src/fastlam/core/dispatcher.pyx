@@ -22,7 +22,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport EAGAIN, EINTR, EMSGSIZE, EPROTO, errno
@@ -30,12 +30,14 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastlam.core.native cimport *
+from fastlam.core.plain cimport *
 
 import logging
 import os
 import signal
 import threading
 from collections import deque
+from concurrent.futures import CancelledError
 
 import msgspec
 
@@ -95,6 +97,8 @@ cdef enum:
     SLOT_MIRROR_BYTES = 1024     # = limits.SLOT_MIRROR_BYTES, which must be a C constant here; checked below
 
     EXPRESS_INLINE_BYTES_MAX = 16384   # longer records go through the region beside the ring
+    PLAIN_HEAD_BYTES = 8         # of a payload (wire/tasks.py)
+    PLAIN_RECORD_BYTES_MAX = 544
     RECORDS_MAX = 256            # of one environment before others have their turn
     SPIN_RINGS_MAX = 8           # the driver looks for replies of so many environments, of more it sleeps
     LOOKS_A_CLOCK = 8            # between two readings of the clock while it looks
@@ -126,6 +130,7 @@ assert SLOT_MIRROR_BYTES == limits.SLOT_MIRROR_BYTES, "core and limits disagree 
 
 include "pools.pxi"
 include "invocation.pxi"
+include "tasks.pxi"
 include "environment.pxi"
 include "driver.pxi"
 include "connections.pxi"

@@ -132,7 +132,7 @@ cdef class Driver:
 
     # -- submitting: any thread ------------------------------------------------------------------
 
-    cpdef submit(self, Invocation invocation):
+    cpdef submit(self, Call invocation):
         """Hands one call over. Returns at once; `invocation.on_done` or `wait` tells when it is done.
 
         Raises DispatcherClosed. A full ring makes the submitter drive or wait; nothing is dropped.
@@ -142,10 +142,23 @@ cdef class Driver:
         if self.closed:
             raise DispatcherClosed("the dispatcher is closed")
         invocation.state = STATE_SUBMITTED
-        invocation.submitted_ns = self._now()
+        if not invocation.is_task:
+            invocation.submitted_ns = self._now()
         invocation.target.outstanding += 1
         self.outstanding += 1
         self.submitted += 1
+        if self.owner == 0 and not self.driving and fl_ring_size(self.ring) == 0:
+            # Nobody drives: this thread does so for a moment, so that environments get their work without a wake-up.
+            self.owner = pthread_self()
+            try:
+                self._admit(invocation)
+                if invocation.target.waiting and self.submitted & 15 == 0:
+                    self._pass(0)   # a long run of submissions: take in replies meanwhile, so that workers do not starve
+            finally:
+                self._release()
+            if self.background_sleeps:
+                self._rouse_background()
+            return
         Py_INCREF(invocation)
         while True:
             rc = fl_ring_push(self.ring, &record, sizeof(record))
@@ -153,12 +166,9 @@ cdef class Driver:
                 break
             self._make_room()
         if self.owner == 0:
-            # Nobody drives: this thread does so for a moment, so that environments get their work without a wake-up.
             self.owner = pthread_self()
             try:
-                if invocation.target.waiting and self.submitted & 15 == 0:
-                    self._pass(0)   # a long run of submissions: take in replies meanwhile, so that workers do not starve
-                elif not self.driving:
+                if not self.driving:
                     self._drain_ring()
             finally:
                 self._release()
@@ -173,7 +183,7 @@ cdef class Driver:
 
     def submit_all(self, list invocations):
         """As `submit` for each of them, in this order, with one wake-up in all."""
-        cdef Invocation invocation
+        cdef Call invocation
         cdef bint mine = False
         if self.closed:
             raise DispatcherClosed("the dispatcher is closed")
@@ -182,12 +192,13 @@ cdef class Driver:
             mine = True
         try:
             for item in invocations:
-                invocation = <Invocation>item
+                invocation = <Call>item
                 if self.owner != pthread_self() or self.driving:
                     self.submit(invocation)
                     continue
                 invocation.state = STATE_SUBMITTED
-                invocation.submitted_ns = self._now()
+                if not invocation.is_task:
+                    invocation.submitted_ns = self._now()
                 invocation.target.outstanding += 1
                 self.outstanding += 1
                 self.submitted += 1
@@ -219,7 +230,7 @@ cdef class Driver:
         if self.owner != pthread_self():
             fl_wake_signal(self.wake_fd)
 
-    def cancel(self, Invocation invocation):
+    def cancel(self, Call invocation):
         """Takes a task back that no environment has begun. True if it was in time: it is then done, as cancelled."""
         if invocation.state == STATE_DONE or self.closed:
             return False
@@ -278,7 +289,7 @@ cdef class Driver:
 
     # -- waiting: any thread ---------------------------------------------------------------------
 
-    def wait(self, Invocation invocation, timeout_seconds=None, bint pieces=False):
+    def wait(self, Call invocation, timeout_seconds=None, bint pieces=False):
         """Blocks until `invocation` is done (or, with `pieces`, there are some to take), driving meanwhile if nobody else does. False when
         the time ran out first.
 
@@ -289,7 +300,7 @@ cdef class Driver:
         cdef bint mine
         if timeout_seconds is not None:
             deadline = self._now() + <uint64_t>(max(0.0, timeout_seconds) * 1e9)
-        while invocation.state != STATE_DONE and not (pieces and invocation.pieces_bytes):
+        while invocation.state != STATE_DONE and not (pieces and (<Invocation>invocation).pieces_bytes):
             if self.closed:
                 if self.pid != os.getpid():
                     raise DispatcherClosed(
@@ -302,7 +313,7 @@ cdef class Driver:
                 mine = self.owner == 0   # or else this is a callback of a call that this thread has just cancelled
                 self.owner = me
                 try:
-                    while invocation.state != STATE_DONE and not self.closed and not (pieces and invocation.pieces_bytes):
+                    while invocation.state != STATE_DONE and not self.closed and not (pieces and (<Invocation>invocation).pieces_bytes):
                         if self._now() >= deadline:
                             return False
                         self._pass(deadline)
@@ -317,7 +328,7 @@ cdef class Driver:
                 )
         return True
 
-    cdef _wait_for_turn(self, Invocation invocation, double timeout_seconds):
+    cdef _wait_for_turn(self, Call invocation, double timeout_seconds):
         """Sleeps until the call is done, or the driver's place is offered, or the time is over."""
         lock = allocate_lock()
         lock.acquire()
@@ -592,9 +603,9 @@ cdef class Driver:
         cdef bint any = False
         while fl_ring_pop(self.ring, &record, sizeof(record)) == sizeof(record):
             any = True
-            invocation = <Invocation><object>record
+            invocation = <Call><object>record
             Py_DECREF(<object>record)
-            self._admit(<Invocation>invocation)
+            self._admit(<Call>invocation)
         return any
 
     cdef bint _drain_rechecks(self) except -1:
@@ -651,10 +662,10 @@ cdef class Driver:
 
     # -- what the classes above this one do ------------------------------------------------------
 
-    cdef int _admit(self, Invocation invocation) except -1:
+    cdef int _admit(self, Call invocation) except -1:
         raise NotImplementedError
 
-    cdef _cancel(self, Invocation invocation):
+    cdef _cancel(self, Call invocation):
         raise NotImplementedError
 
     cdef int _flush_all(self) except -1:
@@ -714,13 +725,13 @@ cdef class Driver:
     cdef int _on_init_failed(self, Environment environment, object frame, bytes payload) except -1:
         raise NotImplementedError
 
-    cdef int _finish(self, Invocation invocation, int outcome, bytes payload) except -1:
+    cdef int _finish(self, Call invocation, int outcome, bytes payload) except -1:
         raise NotImplementedError
 
-    cdef int _call_back(self, object callback, Invocation invocation) except -1:
+    cdef int _call_back(self, object callback, Call invocation) except -1:
         raise NotImplementedError
 
-    cdef int _rouse_waiter(self, Invocation invocation) except -1:
+    cdef int _rouse_waiter(self, Call invocation) except -1:
         raise NotImplementedError
 
     cdef int _stop(self, Environment environment) except -1:
@@ -735,5 +746,5 @@ cdef class Driver:
     cdef int _retire_environment(self, Environment environment) except -1:
         raise NotImplementedError
 
-    cdef bint _take_back(self, Environment environment, Invocation invocation) except -1:
+    cdef bint _take_back(self, Environment environment, Call invocation) except -1:
         raise NotImplementedError

@@ -143,7 +143,7 @@ cdef class Environment:
     cdef readonly int64_t memory_peak_kib
     cdef readonly uint64_t invocations
     cdef readonly object end_reason        # str once it was ended for a reason of its own
-    cdef Invocation init_for               # call whose second INIT attempt this is (phase: invoke), or None
+    cdef Call init_for               # call whose second INIT attempt this is (phase: invoke), or None
 
     def __cinit__(self, Dispatcher dispatcher, Target target, int id):
         self.dispatcher = dispatcher

@@ -23,6 +23,32 @@ cdef class Express(Connections):
             return Connections._send(self, environment, encode_header(Task(slot)), payload)
         return self._put(environment, slot, None, payload)
 
+    cdef int _send_call(self, Environment environment, Call call) except -1:
+        """As `_send_task` of a call that is held."""
+        cdef fl_express *express = &environment.express
+        cdef bytes function, arguments
+        cdef Py_ssize_t function_bytes, arguments_bytes
+        cdef uint8_t *place
+        if not call.is_task or (<TaskCall>call).function is None:
+            return self._send_task(environment, call.slot, call.payload)
+        function = (<TaskCall>call).function
+        arguments = <bytes>call.payload
+        if environment.has_express and environment.crowd is None:
+            function_bytes = PyBytes_GET_SIZE(function)
+            arguments_bytes = PyBytes_GET_SIZE(arguments)
+            place = NULL
+            if function_bytes <= EXPRESS_INLINE_BYTES_MAX // 2:
+                place = <uint8_t *>fl_spsc_reserve(
+                    &express.requests, <uint32_t>(sizeof(fl_express_task) + function_bytes + arguments_bytes)
+                )
+            if place != NULL:
+                (<fl_express_task *>place).kind = FL_EXPRESS_TASK
+                (<fl_express_task *>place).slot = call.slot
+                memcpy(place + sizeof(fl_express_task), PyBytes_AS_STRING(function), function_bytes)
+                memcpy(place + sizeof(fl_express_task) + function_bytes, PyBytes_AS_STRING(arguments), arguments_bytes)
+                return self._publish(environment)
+        return self._send_task(environment, call.slot, function + arguments)
+
     cdef int _put(self, Environment environment, uint32_t slot, bytes header, object payload) except -1:
         cdef bint clear = environment.crowd is None
         if clear and self._put_record(environment, slot, header, payload):
@@ -176,14 +202,47 @@ cdef class Express(Connections):
         return 0
 
     cdef int _record_of_task(self, Environment environment, const uint8_t *data, uint64_t size) except -1:
+        cdef uint8_t[PLAIN_RECORD_BYTES_MAX] plain
         cdef fl_express_task_result result
+        cdef uint32_t *head = <uint32_t *>(plain + sizeof(result))
+        cdef TaskCall call
         cdef bytes payload
+        if size <= PLAIN_RECORD_BYTES_MAX and size >= sizeof(result) + PLAIN_HEAD_BYTES:
+            # The usual case: a number, a short text, None. It is read from a copy on the stack.
+            memcpy(plain, data, size)
+            memcpy(&result, plain, sizeof(result))
+            if head[0] == PLAIN and head[1] == 0 and not result.failed:
+                self._took(environment)
+                if environment.state == ENVIRONMENT_DEAD or environment.broken:
+                    return 0
+                call = self._task_in(environment, result.slot)
+                if call is not None:
+                    try:
+                        call.value = read_plain(
+                            plain + sizeof(result) + PLAIN_HEAD_BYTES, <Py_ssize_t>(size - sizeof(result) - PLAIN_HEAD_BYTES)
+                        )
+                    except Exception as failure:
+                        call.failure = failure
+                    call.decoded = True
+                    return self._on_task_result(environment, result.slot, <double>result.duration_ns, False, EMPTY)
+                return self._on_task_result(
+                    environment, result.slot, <double>result.duration_ns, False,
+                    PyBytes_FromStringAndSize(<const char *>plain + sizeof(result), <Py_ssize_t>(size - sizeof(result))),
+                )
         memcpy(&result, data, sizeof(result))
         payload = PyBytes_FromStringAndSize(<const char *>data + sizeof(result), <Py_ssize_t>(size - sizeof(result)))
         self._took(environment)
         if environment.state == ENVIRONMENT_DEAD or environment.broken:
             return 0
         return self._on_task_result(environment, result.slot, <double>result.duration_ns, result.failed != 0, payload)
+
+    cdef TaskCall _task_in(self, Environment environment, uint32_t slot):
+        """The task that runs there, if it is one whose value may be set now; None otherwise."""
+        if slot >= <uint32_t>len(environment.held) or environment.held[slot] is None:
+            return None
+        if not (<Call>environment.held[slot]).is_task or fl_slots_state(&environment.slots, slot) != FL_SLOT_DONE:
+            return None
+        return <TaskCall>environment.held[slot]
 
     cdef int _record_of_frame(self, Environment environment, const uint8_t *data, uint64_t size) except -1:
         cdef uint32_t header_bytes

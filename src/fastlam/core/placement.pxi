@@ -5,7 +5,7 @@ cdef class Placement(Lanes):
 
     # -- admission and placement -----------------------------------------------------------------
 
-    cdef int _admit(self, Invocation invocation) except -1:
+    cdef int _admit(self, Call invocation) except -1:
         cdef Target target = invocation.target
         cdef int throttle
         if self.closed or self.closing or target.abandoned:
@@ -21,7 +21,7 @@ cdef class Placement(Lanes):
         self._place(invocation)
         return 0
 
-    cdef int _place(self, Invocation invocation) except -1:
+    cdef int _place(self, Call invocation) except -1:
         """Gives an admitted call to an environment, or to the waiting line of its target."""
         cdef Target target = invocation.target
         cdef Environment environment
@@ -98,7 +98,7 @@ cdef class Placement(Lanes):
         self._stop(oldest)
         return self.live < self.environments_max
 
-    cdef bint _start(self, Target target, Invocation init_for) except -1:
+    cdef bint _start(self, Target target, Call init_for) except -1:
         cdef Environment environment
         self.next_environment_id += 1
         environment = Environment(self, target, self.next_environment_id)
@@ -136,11 +136,12 @@ cdef class Placement(Lanes):
 
     # -- an environment at work ------------------------------------------------------------------
 
-    cdef int _post(self, Environment environment, Invocation invocation) except -1:
+    cdef int _post(self, Environment environment, Call invocation) except -1:
         """Sends one call to an environment that has a free slot."""
         cdef Target target = invocation.target
         cdef int slot = 0
         cdef uint64_t mask = environment.free_slots
+        cdef Invocation call
         cdef object frame
         while not (mask >> slot) & 1:
             slot += 1
@@ -153,21 +154,23 @@ cdef class Placement(Lanes):
         invocation.environment_id = environment.id
         invocation.slot = slot
         invocation.state = STATE_RUNNING
-        invocation.posted_ns = self._now()
+        if not invocation.is_task:
+            invocation.posted_ns = self._now()
         if target.is_function:
             target.invocations += 1
+            call = <Invocation>invocation
             if environment.init_ns >= 0:
-                invocation.init_ns = environment.init_ns
-                invocation.init_logs = environment.init_logs
+                call.init_ns = environment.init_ns
+                call.init_logs = environment.init_logs
                 environment.init_ns = -1
                 environment.init_logs = None
                 target.cold_starts += 1
-            invocation.epoch_ms = self._epoch_ms()
+            call.epoch_ms = self._epoch_ms()
             frame = Invoke(
-                slot, invocation.request_id, invocation.epoch_ms + target.timeout_ns // 1000000,
-                invocation.invoked_function_arn, invocation.trace_id, invocation.client_context, invocation.tenant_id,
+                slot, call.request_id, call.epoch_ms + target.timeout_ns // 1000000,
+                call.invoked_function_arn, call.trace_id, call.client_context, call.tenant_id,
             )
-            if invocation.streams:
+            if call.streams:
                 frame.response_stream = True
             if target.timeout_ns:
                 self._set_timer(environment, invocation.posted_ns + <uint64_t>target.timeout_ns)
@@ -178,10 +181,10 @@ cdef class Placement(Lanes):
             return 0
         if not target.is_function:
             if environment.has_express:
-                return self._send_task(environment, slot, invocation.payload)
+                return self._send_call(environment, invocation)
             # A worker with enough to do can wait for the next few, which then come in one message.
             if environment.outstanding - len(environment.outbox) > BUNDLE_AFTER:
-                environment.outbox.append((slot, invocation.payload))
+                environment.outbox.append((slot, whole_payload(invocation)))
                 if not environment.unsent:
                     environment.unsent = True
                     self.unsent.append(environment)
@@ -190,7 +193,7 @@ cdef class Placement(Lanes):
                 return 0
             if environment.outbox:
                 self._flush(environment)
-            frame = Task(slot)
+            return self._send_call(environment, invocation)
         self._send(environment, encode_header(frame), invocation.payload)
         return 0
 
@@ -211,11 +214,11 @@ cdef class Placement(Lanes):
         if environment.init_for is not None:
             invocation = environment.init_for
             environment.init_for = None
-            if (<Invocation>invocation).state == STATE_WAITING:
+            if (<Call>invocation).state == STATE_WAITING:
                 # INIT was repeated within the invocation: its time counts as the invocation's, not as Init Duration.
-                (<Invocation>invocation).duration_ns = environment.init_ns
+                (<Call>invocation).duration_ns = environment.init_ns
                 environment.init_ns = -1
-                self._post(environment, <Invocation>invocation)
+                self._post(environment, <Call>invocation)
                 return 0
         self._feed(environment)
         if environment.target.slots_per_environment > 1:
@@ -238,15 +241,16 @@ cdef class Placement(Lanes):
     cdef int _init_failed(self, Environment environment, str error_type, bytes payload) except -1:
         """INIT failed for whatever cause: once more within the invocation's time, then the waiting call gets the error."""
         cdef Target target = environment.target
-        cdef Invocation invocation = environment.init_for
+        cdef Invocation invocation = <Invocation>environment.init_for
         cdef Invocation caller
+        cdef Call call
         environment.init_for = None
         if not target.is_function:
             while target.waiting:
-                invocation = <Invocation>target.waiting.popleft()
+                call = <Call>target.waiting.popleft()
                 self.waiting -= 1
-                invocation.error = environment.end_reason
-                self._finish(invocation, C_FAILED, payload)
+                call.error = environment.end_reason
+                self._finish(call, C_FAILED, payload)
             return 0
         if target.log is not None:
             caller = invocation
@@ -362,13 +366,13 @@ cdef class Placement(Lanes):
         return 0
 
     cdef int _on_task_result(self, Environment environment, int64_t slot, double task_ns, bint failed, bytes payload) except -1:
-        cdef Invocation invocation
+        cdef Call invocation
         cdef Target target = environment.target
         if not 0 <= slot < len(environment.held) or environment.held[slot] is None or target.is_function:
             if environment.state < ENVIRONMENT_STOPPING:
                 self._bad_frame(environment, f"a reply for slot {slot}, where nothing runs")
             return 0
-        invocation = <Invocation>environment.held[slot]
+        invocation = <Call>environment.held[slot]
         if fl_slots_state(&environment.slots, <uint32_t>slot) != FL_SLOT_DONE:
             return self._bad_frame(environment, f"a reply for slot {slot}, whose task is not over")
         invocation.duration_ns = <int64_t>task_ns
@@ -385,14 +389,14 @@ cdef class Placement(Lanes):
         self._complete(environment, invocation, C_FUNCTION_ERROR if failed else C_OK, payload)
         return 0
 
-    cdef int _complete(self, Environment environment, Invocation invocation, int outcome, bytes payload) except -1:
+    cdef int _complete(self, Environment environment, Call invocation, int outcome, bytes payload) except -1:
         """The environment is free (or freer): feed it before the caller hears, so that it works meanwhile."""
         if environment.state == ENVIRONMENT_BUSY:
             self._after_release(environment)
         self._finish(invocation, outcome, payload)
         return 0
 
-    cdef int _unhold(self, Environment environment, Invocation invocation) except -1:
+    cdef int _unhold(self, Environment environment, Call invocation) except -1:
         environment.held[invocation.slot] = None
         environment.free_slots |= <uint64_t>1 << invocation.slot
         environment.outstanding -= 1
@@ -417,7 +421,7 @@ cdef class Placement(Lanes):
     cdef int _feed(self, Environment environment) except -1:
         """Gives the environment what waits for its target; idle, it goes on the stack (or away, if another target starves)."""
         cdef Target target = environment.target
-        cdef Invocation invocation
+        cdef Call invocation
         cdef int depth
         if target.retired and not target.waiting:
             if environment.outstanding == 0:
@@ -427,7 +431,7 @@ cdef class Placement(Lanes):
         while target.waiting and environment.outstanding < depth and environment.free_slots:
             if environment.used_up():
                 break
-            invocation = <Invocation>target.waiting.popleft()
+            invocation = <Call>target.waiting.popleft()
             self.waiting -= 1
             self._post(environment, invocation)
         if environment.outstanding == 0 and target.slots_per_environment > 1:
@@ -445,7 +449,7 @@ cdef class Placement(Lanes):
     cdef int _steal(self, Environment thief) except -1:
         """An environment without work takes tasks that another one holds and has not begun."""
         cdef Environment environment, victim = None
-        cdef Invocation invocation
+        cdef Call invocation
         cdef int slot, wanted
         for item in thief.target.environments:
             environment = <Environment>item
@@ -460,7 +464,7 @@ cdef class Placement(Lanes):
                 break
             if victim.held[slot] is None:
                 continue
-            invocation = <Invocation>victim.held[slot]
+            invocation = <Call>victim.held[slot]
             if self._take_back(victim, invocation):
                 self.stolen += 1
                 wanted -= 1

@@ -55,6 +55,10 @@ class TaskWorker:
             pass
 
     def _serve(self) -> None:
+        if self.channel.has_rings:
+            # Of the frames only Stop is left.
+            self.channel.serve_tasks(self._function, self._call, _exception_payload, _result_payload)
+            return
         receive, run = self.channel.receive, self._run
         while True:
             frame, payload = receive()
@@ -94,6 +98,13 @@ class TaskWorker:
             return tasks.pack([function(*each) for each in arguments], dumps=_dumps)
         return tasks.pack_result(function(*arguments, **keywords), _dumps)
 
+    def _function(self, function_pickle: bytes) -> tuple[Callable[..., Any], bool]:
+        """The function, and whether the next task with this pickle may have the same object."""
+        function = self.functions.get(function_pickle)
+        if function is None:
+            function = self._load(function_pickle)
+        return function, function_pickle in self.functions
+
     def _load(self, function_pickle: bytes) -> Callable[..., Any]:
         function: Callable[..., Any] = pickle.loads(function_pickle)
         if _is_importable(function):
@@ -101,6 +112,10 @@ class TaskWorker:
                 self.functions.clear()
             self.functions[function_pickle] = function
         return function
+
+
+def _result_payload(value: Any) -> bytes | list[Any]:
+    return tasks.pack_result(value, _dumps)
 
 
 def _dumps(value: Any, **options: Any) -> bytes:
