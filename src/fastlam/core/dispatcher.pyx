@@ -106,6 +106,7 @@ cdef enum:
     LOAD_NS = 5000000            # how long one look at the number of runnable tasks is believed
     POLL_NS = 50000              # descriptors are asked so often while replies come through rings
     SPIN_FAILURES_MAX = 8
+    CROWD_TRIES_MAX = 16
 
 cdef uint64_t NEVER = <uint64_t>-1
 

@@ -60,17 +60,26 @@ cdef class Express(Connections):
 
     cdef int _put_crowd(self, Environment environment) except -1:
         """Posts what there was no room for; the worker rings when it has made some."""
-        cdef bint any = False
+        cdef bint unpublished = False
+        cdef int tries = 0
         while environment.crowd is not None:
             slot, header, payload = environment.crowd[0]
             if self._put_record(environment, slot, header, payload):
                 environment.crowd.popleft()
-                any = True
+                unpublished = True
                 if not environment.crowd:
                     environment.crowd = None
-            elif fl_spsc_announce_crowded(&environment.express.requests):
+                continue
+            if unpublished:
+                unpublished = False
+                self._publish(environment)   # what the worker cannot see it cannot take, and make room
+            if fl_spsc_announce_crowded(&environment.express.requests):
                 break
-        if any:
+            tries += 1
+            if tries == CROWD_TRIES_MAX:
+                self._recheck(environment)   # a hostile worker can make room appear and vanish for ever
+                break
+        if unpublished:
             self._publish(environment)
         return 0
 

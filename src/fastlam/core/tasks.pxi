@@ -214,7 +214,7 @@ cdef class TaskDoor:
                 call.function = self.last_head
                 call.payload = PyBytes_FromStringAndSize(<char *>plain, size)
             else:
-                call.payload = self.pack(args, keywords, self.last_head[sizeof(head):])
+                call.payload = self.pack(args, keywords or {}, self.last_head[sizeof(head):])
         except Exception as error:
             call.state = STATE_DONE
             call.outcome = C_FAILED
