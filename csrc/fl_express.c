@@ -20,6 +20,7 @@
 
 enum { LAYOUT_VERSION = 1, LINE_BYTES = 64, PAGE = 4096, CONTROL_PART = PAGE };
 
+#define RING_BYTES_MAX (UINT32_C(1) << 30) /* fl_spsc_init takes no more */
 #define REGION_BYTES_MAX (UINT64_C(1) << 30)
 
 /* A gap this long between two looks means that another task had this CPU; a worker then rests from looking. */
@@ -52,7 +53,8 @@ static uint64_t pages(uint64_t bytes)
 /* 0 when a size is not allowed. */
 static uint64_t bytes_for(uint32_t ring_bytes, uint64_t region_bytes)
 {
-    if (ring_bytes < PAGE || (ring_bytes & (ring_bytes - 1)) != 0 || region_bytes > REGION_BYTES_MAX) {
+    if (ring_bytes < PAGE || ring_bytes > RING_BYTES_MAX || (ring_bytes & (ring_bytes - 1)) != 0 ||
+        region_bytes > REGION_BYTES_MAX) {
         return 0;
     }
     return CONTROL_PART + 2 * (uint64_t)ring_bytes + 2 * pages(region_bytes);
@@ -167,11 +169,17 @@ const uint8_t *fl_region_at(const fl_region *region, uint64_t offset, uint64_t b
 
 void fl_region_trim(fl_region *region, uint64_t keep_bytes)
 {
-    uint64_t keep = pages(keep_bytes), used = pages(region->taken_most);
-    if (used > keep) {
-        madvise(region->base + keep, used - keep, MADV_REMOVE);
+    if (region->taken_most <= keep_bytes) {
+        return;
     }
-    region->taken_most = 0;
+    /* In whole pages of this machine, which may be larger than the layout's: never more than lies between the two. */
+    uintptr_t base = (uintptr_t)region->base, page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = (base + keep_bytes + page - 1) & ~(page - 1);
+    uintptr_t end = (base + pages(region->taken_most)) & ~(page - 1);
+    if (begin < end) {
+        madvise(region->base + (begin - base), end - begin, MADV_REMOVE);
+    }
+    region->taken_most = keep_bytes;
 }
 
 /* ---- spinning ------------------------------------------------------------------------------------------------------ */

@@ -47,7 +47,7 @@ typedef struct fl_region {
     uint8_t *base;
     uint64_t bytes;
     uint64_t taken;      /* producer: bytes in use since the ring was last drained */
-    uint64_t taken_most; /* producer: the most there ever was since fl_region_trim */
+    uint64_t taken_most; /* producer: no memory of the system's is used beyond it */
 } fl_region;
 
 typedef struct fl_express {
@@ -71,11 +71,13 @@ int fl_express_open(fl_express *out, int fd);
 /* Either. Unmaps; nothing happens when not mapped. */
 void fl_express_close(fl_express *express);
 
-/* Producer. `bytes` bytes of the region (aligned to 64) for content that is told of in a record of `ring`. NULL: there
- * is no room now, or never, above the region's size. */
+/* Producer. `bytes` bytes of the region (aligned to 64) for content that is told of in a record of `ring`. That record
+ * must be reserved before the next call: until then nothing shows that the content is wanted, and a drained ring gives
+ * its place away. NULL: there is no room now, or never, above the region's size. */
 void *fl_region_take(fl_region *region, fl_spsc *ring, uint64_t bytes);
 
-/* Consumer. Where content lies; NULL when it would not lie within the region. */
+/* Consumer. Where content lies, until the record that tells of it is released; NULL when it would not lie within the
+ * region. */
 const uint8_t *fl_region_at(const fl_region *region, uint64_t offset, uint64_t bytes);
 
 /* Producer, when the ring is drained: gives back to the system what the region has used beyond `keep_bytes`. */

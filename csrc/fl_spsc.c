@@ -40,6 +40,7 @@ struct head {
 _Static_assert(sizeof(struct control) == FL_SPSC_CONTROL_BYTES, "the control part is four lines");
 _Static_assert(sizeof(struct head) == FL_SPSC_RECORD_BYTES, "a record's head is as long as its alignment");
 _Static_assert(sizeof(atomic_uint) == 4 && ATOMIC_INT_LOCK_FREE == 2, "a futex word is 32 bits without a lock");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a lock for a position would be in one process only");
 
 static struct control *control_of(const fl_spsc *ring)
 {
@@ -77,11 +78,12 @@ uint32_t fl_spsc_record_bytes_max(const fl_spsc *ring)
 /* ---- producer ---------------------------------------------------------------------------------------------------- */
 
 /* Bytes that may be written; none if the consumer claims more than it can have taken. The consumer's line is looked at
- * only when that may tell something new: what it writes there costs a transfer between two cores. */
+ * only when that may tell something new: what it writes there costs a transfer between two cores. `wanted` is at most
+ * the capacity. */
 static uint32_t room(fl_spsc *ring, uint32_t wanted)
 {
     uint64_t used = ring->position - ring->peer;
-    if (used >= REWIND_BYTES || ring->capacity - used < wanted) {
+    if (used >= REWIND_BYTES || used > ring->capacity - wanted) {
         ring->peer = atomic_load_explicit(&control_of(ring)->released, memory_order_acquire);
         used = ring->position - ring->peer;
     }
@@ -154,6 +156,7 @@ int fl_spsc_ready(const fl_spsc *ring)
 int64_t fl_spsc_peek(fl_spsc *ring, const uint8_t **data)
 {
     uint64_t there = ring->peer - ring->position;
+    ring->peeked = 0; /* a producer that changes a record between two looks must not get its old size released */
     if (there == 0) {
         ring->peer = atomic_load_explicit(&control_of(ring)->published, memory_order_acquire);
         there = ring->peer - ring->position;

@@ -51,11 +51,12 @@ void *fl_spsc_reserve(fl_spsc *ring, uint32_t bytes);
 /* Hands over all records reserved since the last call. 1: the consumer had announced sleep, wake it; 0: nothing to do. */
 int fl_spsc_publish(fl_spsc *ring);
 
-/* After fl_spsc_reserve found no room: 1: announced, the consumer's next release is told to wake this side. 0: there may
- * be room now, try again. */
+/* After fl_spsc_reserve found no room, with everything reserved before published: otherwise the room may be taken by what
+ * the consumer cannot see, and nobody will ever wake this side. 1: announced, the consumer's next release is told to wake
+ * this side. 0: there may be room now, try again; a hostile consumer can cause that any number of times. */
 int fl_spsc_announce_crowded(fl_spsc *ring);
 
-/* Whether the consumer has released everything that was published. */
+/* Whether the consumer has released everything that was reserved. */
 int fl_spsc_drained(fl_spsc *ring);
 
 /* ---- consumer ---------------------------------------------------------------------------------------------------- */
@@ -63,7 +64,8 @@ int fl_spsc_drained(fl_spsc *ring);
 /* Whether a record is there, or the producer has damaged its position: one load from shared memory. */
 int fl_spsc_ready(const fl_spsc *ring);
 
-/* The oldest record. >= 0: its bytes, at *data until fl_spsc_release. -EAGAIN: none. -EPROTO: impossible values. */
+/* The oldest record; the same one again if it was not released. >= 0: its bytes, at *data until fl_spsc_release.
+ * -EAGAIN: none. -EPROTO: impossible values; nothing is peeked. */
 int64_t fl_spsc_peek(fl_spsc *ring, const uint8_t **data);
 
 /* Takes the peeked record out. 1: the producer had announced that it waits for room, wake it; 0: nothing to do. */
@@ -77,8 +79,8 @@ void fl_spsc_announce_awake(fl_spsc *ring);
 
 /* ---- sleeping by futex: for the side that has nothing else to wait for -------------------------------------------- */
 
-/* Sleeps as long as the announcement of sleep (of crowding) stands. 0: it does not any more; -EINTR; -ETIMEDOUT.
- * `timeout_ns` < 0 waits for ever. */
+/* Sleeps as long as the announcement of sleep (of crowding) stands. 0: it does not any more, or the kernel woke for no
+ * reason; -EINTR; -ETIMEDOUT. `timeout_ns` < 0 waits for ever. */
 int fl_spsc_sleep(fl_spsc *ring, int64_t timeout_ns);
 int fl_spsc_sleep_crowded(fl_spsc *ring, int64_t timeout_ns);
 
