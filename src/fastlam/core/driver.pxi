@@ -182,7 +182,7 @@ cdef class Driver:
             fl_wake_signal(self.wake_fd)
 
     def submit_all(self, list invocations):
-        """As `submit` for each of them, in this order, with one wake-up in all."""
+        """As `submit` for each of them that is not over already, in this order, with one wake-up in all."""
         cdef Call invocation
         cdef bint mine = False
         if self.closed:
@@ -193,6 +193,8 @@ cdef class Driver:
         try:
             for item in invocations:
                 invocation = <Call>item
+                if invocation.state == STATE_DONE:
+                    continue   # it could not be made
                 if self.owner != pthread_self() or self.driving:
                     self.submit(invocation)
                     continue
