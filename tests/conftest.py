@@ -79,7 +79,7 @@ def lanes_tested() -> tuple[str, ...]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not LANE and metafunc.definition.get_closest_marker("lanes") is not None:
         lanes = lanes_tested()
-        ids = [f"lane={lane}" for lane in lanes]
+        ids = [f"lane:{lane}" for lane in lanes]
         metafunc.parametrize("lane_in_use", lanes, ids=ids, indirect=True, scope="module")
 
 

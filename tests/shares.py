@@ -9,7 +9,7 @@ from typing import Final
 
 from xdist.scheduler import LoadScopeScheduling
 
-_LANE: Final = re.compile(r"[\[-]lane=(\w+)")
+_LANE: Final = re.compile(r"[\[-]lane:(\w+)")
 
 
 class ByFileAndLane(LoadScopeScheduling):

@@ -17,7 +17,7 @@ from fastlam.wire.frames import Result
 from hostile_function import CODE, act, costs_the_environment, pid_now, resident_bytes
 from played_environments import message, zmtp
 
-pytestmark = pytest.mark.usefixtures("others_notice_nothing")
+pytestmark = [pytest.mark.lanes, pytest.mark.usefixtures("others_notice_nothing")]
 
 RESULT: Final = Result(0, 5, 5, 5, 0)
 GOOD: Final = message(RESULT, b"1")

@@ -15,6 +15,8 @@ import pytest
 
 from daemon_running import ACCOUNT, REGION, RunningDaemon
 
+pytestmark = pytest.mark.lanes
+
 PAGE = Path(__file__).parent.parent.parent / "docs/howto/streaming.md"
 GENERATOR, WRITER, BOTH, CALLER, EMBEDDED = re.findall(
     r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL
