@@ -14,6 +14,7 @@ from fastlam.control.authorize import Caller
 from fastlam.control.tags import Tags
 from fastlam.model.function import FunctionRecord
 from fastlam.model.key import RecordKey
+from fastlam.store.memory import MemoryStore
 from fastlam.store.records import TAGS, VERSION
 from memory_plane import CALLER, MemoryPlane, refused
 
