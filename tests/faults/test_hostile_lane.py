@@ -4,6 +4,7 @@ the daemon keeps nothing of it.
 
 from __future__ import annotations
 
+import re
 import struct
 from base64 import b64encode
 from typing import Final
@@ -81,7 +82,7 @@ def test_half_a_message_is_not_taken_for_one(daemon: RunningDaemon) -> None:
 )
 def test_filling_the_socket(daemon: RunningDaemon, data: bytes, request: pytest.FixtureRequest) -> None:
     """The environment ends, by the dispatcher's hand or its timeout, and the daemon has not stored what was poured."""
-    name = daemon.deploy("pouring-" + request.node.callspec.id.replace(" ", "-"), CODE, Timeout=2)
+    name = daemon.deploy(re.sub(r"\W", "-", request.node.callspec.id), CODE, Timeout=2)
     before = resident_bytes(daemon)
     invoked = daemon.invoke(name, {"act": "pour", "data": b64encode(data).decode()})
     assert invoked.json["errorType"] in ("Runtime.ExitError", "Sandbox.Timedout")
