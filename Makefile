@@ -5,6 +5,8 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
+# Processes that share all tests out; PYTEST_ARGS="-n 0" takes one, and is what a debugger needs.
+TEST_PROCESSES ?= 2
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 # Whatever may be compiled: C, Cython, and Python modules, of which setup.py names some as hot.
@@ -53,7 +55,7 @@ demo: $(VENV)/.built
 	@$(PY) tools/demo.py $(DEMO_ARGS)
 
 test: $(VENV)/.extra-test $(VENV)/.extra-lint
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(TEST_PROCESSES) $(PYTEST_ARGS)
 
 bench: $(VENV)/.extra-test $(VENV)/.extra-bench
 	@$(PY) bench/run.py $(BENCH_ARGS)
@@ -84,7 +86,7 @@ build/python3.%/venv/.built: pyproject.toml setup.py $(NATIVE) $(wildcard src/fa
 
 .PRECIOUS: build/python3.%/venv/.built
 python3.%: build/python3.%/venv/.built
-	@build/$@/venv/bin/python -m pytest $(PYTEST_ARGS)
+	@build/$@/venv/bin/python -m pytest -n $(TEST_PROCESSES) $(PYTEST_ARGS)
 
 # ---- checking builds -----------------------------------------------------------------------------
 # Each has its own environment below build/, where fastlam is installed for real: the clone's own modules stay as they are.

@@ -1,5 +1,7 @@
-"""Options, fixtures and checks for all tests: a seed that is printed, a clean environment, a daemon where one is asked for,
-and nothing left behind at the end.
+"""Options, fixtures and checks for all tests: a seed that is printed, a clean environment, the lanes, a daemon where one
+is asked for, and nothing left behind at the end.
+
+All of this is done in each process of `pytest -n`; these have their environment from the process that starts them.
 """
 
 from __future__ import annotations
@@ -12,21 +14,31 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from turns import longest_first, turn
+
 if TYPE_CHECKING:
     from daemon_running import Gate, RunningDaemon
 
-SEED = os.environ.get("FASTLAM_TEST_SEED") or secrets.token_hex(4)
+SEED = os.environ.setdefault("FASTLAM_TEST_SEED", secrets.token_hex(4))
+
+# FASTLAM_LANE=zmq has all tests run on that lane. Otherwise those marked `lanes` run on each of `lanes_tested`, and all
+# others on the one that is used unless told otherwise.
+LANE = os.environ.setdefault("FASTLAM_TEST_LANE", os.environ.get("FASTLAM_LANE", ""))
 
 # The directories of sockets that tests make lie in one of their own, which must be empty at the end. A short path: a
 # socket's may have 107 bytes.
 RUNTIME_DIRECTORY = tempfile.mkdtemp(prefix="flt-")
+
+IS_ONE_OF_SEVERAL = "PYTEST_XDIST_WORKER" in os.environ
+# In the directory of the process that has started the others.
+LOCK = Path(os.environ.setdefault("FASTLAM_TEST_LOCK", f"{RUNTIME_DIRECTORY}/lock"))
 
 # Whatever the shell says about AWS or about us must not decide what a test sees.
 for _name in list(os.environ):
@@ -51,7 +63,61 @@ settings.load_profile("fastlam")
 
 
 def pytest_report_header() -> str:
-    return f"fastlam: seed {SEED} (FASTLAM_TEST_SEED={SEED} gives the same `rng` again)"
+    lanes = ", ".join(lanes_tested())
+    return f"fastlam: seed {SEED} (FASTLAM_TEST_SEED={SEED} gives the same `rng` again); lanes {lanes}"
+
+
+# ---- lanes ---------------------------------------------------------------------------------------
+
+
+def lanes_tested() -> tuple[str, ...]:
+    from fastlam.config import LANE_KINDS  # here, since the environment must be clean before
+
+    return (LANE,) if LANE else tuple(lane for lane in LANE_KINDS if lane != "libzmq")  # which is there to compare with
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("lanes") is not None:
+        lanes = lanes_tested()
+        ids = [f"lane:{lane}" for lane in lanes]
+        metafunc.parametrize("lane_in_use", lanes, ids=ids, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lane_in_use(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The lane on which the module's daemons, runtimes and executors feed their environments."""
+    lane: str = getattr(request, "param", LANE)
+    with pytest.MonkeyPatch.context() as patch:
+        if lane:
+            patch.setenv("FASTLAM_LANE", lane)
+        yield lane or lanes_tested()[0]
+
+
+# ---- several processes ---------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if IS_ONE_OF_SEVERAL:
+        longest_first(items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if not IS_ONE_OF_SEVERAL:
+        return (yield)
+    with turn(item, LOCK):
+        return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from shares import ByFileAndLane  # here, since not everybody has pytest-xdist
+
+    config.option.loadscopereorder = False  # the order of `longest_first` holds
+    return ByFileAndLane(config, log)
+
+
+# ---- fixtures ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -61,7 +127,7 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[RunningDaemon]:
+def daemon(lane_in_use: str) -> Iterator[RunningDaemon]:
     """One daemon for all tests of a module; they tell their functions apart by name."""
     from daemon_running import running_daemon  # here, since the environment must be clean before
 

@@ -297,7 +297,11 @@ def running_daemon(
         temporary = Path(base, "t")
         temporary.mkdir()
         stderr = Path(base, "stderr")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FASTLAM_"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AWS_", "FASTLAM_")) or name == "FASTLAM_LANE"
+        }
         kept |= {"TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(temporary), "HOME": base, "PYTHONWARNINGS": "default"}
         arguments = ["serve", "--port", "0", *(["--ephemeral"] if ephemeral else []), *options]
         with stderr.open("w") as complaints:

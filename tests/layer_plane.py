@@ -1,87 +1,63 @@
-"""A control plane in memory for tests of layers: packages, requests, and a clock that stands still."""
+"""A control plane in memory for tests of layers: whose packages are small, and whose slow work waits."""
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import pytest
-
+import memory_plane
 from fastlam import limits
-from fastlam.clock import VirtualClock
 from fastlam.control.authorize import Caller
 from fastlam.control.code import S3Object
-from fastlam.control.plane import ControlPlane
-from fastlam.errors import ApiError
 from fastlam.model.function import FunctionRecord
 from fastlam.model.layer import LayerVersionRecord
 from fastlam.store.artifacts import ArtifactStore
-from fastlam.store.memory import MemoryStore
 from fastlam.store.records import RecordStore
+from memory_plane import ACCOUNT, CALLER, REGION, MemoryPlane, request
 
-ACCOUNT = "000000000000"
-OTHER = "111111111111"
-REGION = "us-east-1"
-CALLER = Caller(ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root", REGION)
-STRANGER = Caller(OTHER, f"arn:aws:iam::{OTHER}:root", REGION)
-ELSEWHERE = CALLER._replace(region="eu-west-1")
-SPLIT = 600  # bytes of the one file of a package that half fills the planes below
+OTHER: Final = "111111111111"
+STRANGER: Final = Caller(OTHER, f"arn:aws:iam::{OTHER}:root", REGION)
+ELSEWHERE: Final = CALLER._replace(region="eu-west-1")
+SPLIT: Final = 600  # bytes of the one file of a package that half fills the planes below
 
 
 def package(content: str = "pass", name: str = "python/lib.py") -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(zipfile.ZipInfo(name), content)
-    return buffer.getvalue()
+    return memory_plane.package(content, name)
 
 
 def arn(name: str, version: int = 1, account: str = ACCOUNT, region: str = REGION) -> str:
     return f"arn:aws:lambda:{region}:{account}:layer:{name}:{version}"
 
 
-class Plane:
-    """A control plane in memory; its clock stands still until told otherwise."""
+class LayerPlane(MemoryPlane):
+    """With bytes for two packages of SPLIT, and objects to read code from."""
 
     def __init__(self, directory: Path, store: RecordStore | None = None) -> None:
-        self.clock = VirtualClock()
-        self.store = store or MemoryStore()
-        self.artifacts = ArtifactStore(directory, unzipped_bytes_max=2 * SPLIT)
         self.objects: dict[tuple[str, str, str], S3Object] = {}
         self.slow: list[Callable[[], None]] = []  # what would go to another thread
-        plane = ControlPlane(
-            self.store,
-            self.artifacts,
-            self.clock.schedule,
-            clock=self.clock,
+        self.directory = directory
+        super().__init__(
+            directory,
+            store=store,
+            artifacts=ArtifactStore(directory, unzipped_bytes_max=2 * SPLIT),
             read_object=lambda region, bucket, key, version: self.objects[region, bucket, key],
             in_background=self.slow.append,
         )
-        self.layers, self.functions, self.tags = plane.layers, plane.functions, plane.tags
-        self.directory = directory
 
-    def publish(self, name: str = "common", content: bytes | None = None, **more: Any) -> LayerVersionRecord:
+    def publish_layer(self, name: str = "common", content: bytes | None = None, **more: Any) -> LayerVersionRecord:
         caller = more.pop("caller", CALLER)
-        request = {"LayerName": name, "Content": {"ZipFile": content or package(name)}, **more}
-        return self.layers.publish(caller, request)
+        wanted = {"LayerName": name, "Content": {"ZipFile": content or package(name)}, **more}
+        return self.layers.publish(caller, wanted)
 
-    def create(self, *layers: str, name: str = "hello", **more: Any) -> FunctionRecord:
-        request = {
-            "FunctionName": name,
-            "Runtime": "python3.11",
-            "Handler": "app.handler",
-            "Role": f"arn:aws:iam::{ACCOUNT}:role/r",
-            "Code": {"ZipFile": package(name="app.py")},
-            "Layers": list(layers),
-        } | more
-        record = self.functions.create(CALLER, request)
+    def create_with(self, *layers: str, name: str = "hello", **more: Any) -> FunctionRecord:
+        """What CreateFunction answers for a function with these layers; it is settled."""
+        record = self.functions.create(CALLER, request(name, **{"Layers": list(layers), **more}))
         self.settle()
         return record
 
-    def update(self, *layers: str, name: str = "hello") -> FunctionRecord:
+    def attach(self, *layers: str, name: str = "hello") -> FunctionRecord:
         record = self.functions.update_configuration(CALLER, {"FunctionName": name, "Layers": list(layers)})
         self.settle()
         return record
@@ -103,13 +79,6 @@ class Plane:
     def grace_passes(self) -> None:
         self.clock.advance(limits.CODE_GRACE_SECONDS + 1)
         self.run_slow()
-
-
-def refused(code: str, call: Callable[..., Any], *arguments: Any) -> str:
-    with pytest.raises(ApiError) as caught:
-        call(*arguments)
-    assert caught.value.code == code
-    return str(caught.value)
 
 
 def version_request(name: str = "common", version: int = 1, **more: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fastlam.control.event_source_mappings import EventSourceMappings
 from fastlam.model.event_source_mapping import EventSourceMappingRecord
-from plane_in_memory import CALLER, PlaneInMemory
+from memory_plane import CALLER, MemoryPlane
 
 QUEUE: Final = "arn:aws:sqs:us-east-1:000000000000:queue"
 STREAM: Final = "arn:aws:kinesis:us-east-1:000000000000:stream/s"
@@ -58,7 +58,7 @@ def filters(*patterns: str | None) -> Members:
     return {"FilterCriteria": {"Filters": [{} if each is None else {"Pattern": each} for each in patterns]}}
 
 
-class MappingPlane(PlaneInMemory):
+class MappingPlane(MemoryPlane):
     """With the function `hello`, its version 1 and its alias `live`."""
 
     def __init__(self, directory: Path) -> None:
@@ -69,7 +69,7 @@ class MappingPlane(PlaneInMemory):
 
     @property
     def mappings(self) -> EventSourceMappings:
-        return self.now.event_source_mappings
+        return self.event_source_mappings
 
     def add(self, source: Members, function: str = "hello", **more: Any) -> EventSourceMappingRecord:
         """A new mapping that has settled."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from fastlam.arn import LATEST
 from fastlam.clock import VirtualClock
 from fastlam.control.authorize import Caller
 from fastlam.control.plane import ControlPlane
@@ -17,22 +18,24 @@ from fastlam.errors import ApiError
 from fastlam.model.function import FunctionRecord
 from fastlam.model.key import RecordKey
 from fastlam.store.artifacts import ArtifactStore
+from fastlam.store.finding import find_version
 from fastlam.store.memory import MemoryStore
-from fastlam.store.records import FUNCTION, VERSION, RecordStore
+from fastlam.store.records import RecordStore
 from fastlam.store.vault import Vault
 
 ACCOUNT: Final = "000000000000"
 REGION: Final = "us-east-1"
 CALLER: Final = Caller(ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root", REGION)
 KEY: Final = RecordKey(ACCOUNT, REGION, "hello")
+ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/r"
 ARN: Final = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function"
 
 
-def package(content: str = "pass") -> bytes:
-    """A deployment package with one module; the same bytes for the same content."""
+def package(content: str = "pass", name: str = "app.py") -> bytes:
+    """A deployment package with one file; the same bytes for the same content."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("app.py"), content)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo(name), content)
     return buffer.getvalue()
 
 
@@ -42,33 +45,51 @@ def request(name: str = "hello", **more: Any) -> dict[str, Any]:
         "FunctionName": name,
         "Runtime": "python3.11",
         "Handler": "app.handler",
-        "Role": f"arn:aws:iam::{ACCOUNT}:role/r",
+        "Role": ROLE,
         "Code": {"ZipFile": package()},
     } | more
 
 
-def refused(code: str, call: Callable[..., Any], *arguments: Any) -> str:
+def refused(code: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> str:
     """The message of the refusal that a call must end with."""
     with pytest.raises(ApiError) as caught:
-        call(*arguments)
-    assert caught.value.code == code
+        call(*arguments, **more)
+    assert caught.value.code == code, caught.value
     return str(caught.value)
 
 
 class MemoryPlane(ControlPlane):
-    """A whole control plane over a virtual clock."""
+    """A whole control plane over a virtual clock; `options` are those of ControlPlane."""
 
-    def __init__(self, directory: Path, *, store: RecordStore | None = None, vault: Vault | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        store: RecordStore | None = None,
+        vault: Vault | None = None,
+        artifacts: ArtifactStore | None = None,
+        **options: Any,
+    ) -> None:
         self.clock = VirtualClock()
         self.store = store or MemoryStore()
-        self.artifacts = ArtifactStore(directory)
+        self.artifacts = artifacts or ArtifactStore(directory)
         self.vault = vault or Vault()
-        super().__init__(self.store, self.artifacts, self.clock.schedule, clock=self.clock, vault=self.vault)
+        self._options = options
+        self._start()
+
+    def _start(self) -> None:
+        super().__init__(
+            self.store, self.artifacts, self.clock.schedule, clock=self.clock, vault=self.vault, **self._options
+        )
+
+    def restart(self) -> None:
+        """Another control plane over the same records: what had been scheduled is lost with the process."""
+        self.clock = VirtualClock(self.clock.wall_ms())
+        self._start()
 
     def record(self, name: str = "hello", version: str = "") -> FunctionRecord:
         """`$LATEST` of a function, or one of its versions."""
-        kind = VERSION if version else FUNCTION
-        record = self.store.get(kind, KEY._replace(name=name, part=version))
+        record = find_version(self.store, KEY._replace(name=name), version or LATEST)
         assert record is not None
         return record
 
@@ -93,7 +114,13 @@ class MemoryPlane(ControlPlane):
         self.settle()
         return self.record(name)
 
-    def publish(self, name: str = "hello", **more: Any) -> FunctionRecord:
+    def publish(self, name: str = "hello", content: str | None = None, **more: Any) -> FunctionRecord:
+        """A version of the function, with new code if that is given."""
+        if content is not None:
+            self.recode(content, name)
         version = self.versions.publish(CALLER, {"FunctionName": name, **more})
         self.settle()
-        return version
+        return self.record(name, version.version)
+
+    def alias(self, name: str, version: str, function: str = "hello", **more: Any) -> None:
+        self.aliases.create(CALLER, {"FunctionName": function, "Name": name, "FunctionVersion": version, **more})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,7 +14,7 @@ from pathlib import Path
 
 
 class PackageCache:
-    """Installs each set of requirements once and keeps it in `directory`, for this interpreter, over test sessions."""
+    """Fetches each set of packages once and keeps it in `directory`, for this interpreter, over test sessions."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -21,13 +22,27 @@ class PackageCache:
 
     def install(self, *requirements: str) -> Path:
         """A directory with the packages in it, not to be changed."""
-        words = "\n".join((sys.implementation.cache_tag, *requirements))
+        return self.fetch("install", "--no-compile", "--only-binary", ":all:", *requirements, into="--target")
+
+    def download(self, requirement: str) -> Path:
+        """The archive of that package alone."""
+        (archive,) = self.fetch("download", "--no-deps", requirement, into="--dest").iterdir()
+        return archive
+
+    def fetch(self, *command: str, into: str) -> Path:
+        """The directory that this command of pip's fills, once; the option `into` names it. Raises CalledProcessError."""
+        words = "\n".join((sys.implementation.cache_tag, *command))
         target = self._directory / hashlib.sha256(words.encode()).hexdigest()[:16]
         if not target.exists():
             made = self._directory / f"{target.name}.{os.getpid()}"
-            command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-            subprocess.run([*command, "--only-binary", ":all:", "--target", str(made), *requirements], check=True)
-            made.rename(target)
+            pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+            subprocess.run([*pip, *command, into, str(made)], check=True)
+            try:
+                made.rename(target)
+            except OSError:
+                shutil.rmtree(made)
+                if not target.exists():  # but for another process, which was quicker
+                    raise
         return target
 
     def package(self, code: str | Mapping[str, str], *requirements: str) -> bytes:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
+import pytest
+
 from daemon_running import ACCOUNT, REGION, Answer, RunningDaemon, zipped
 from fastlam.runtimes.python import INTERPRETER
 from waiting import WAIT_SECONDS
@@ -390,3 +392,24 @@ def changes_nothing(daemon: RunningDaemon, before: Mapping[str, Any], row: Row) 
     """The row's answer is the recorded one, and all that can be read is as it was `before`."""
     Script(daemon).run([row])
     assert everything(daemon) == before
+
+
+def staged(prepare: Callable[[RunningDaemon], None]) -> Any:
+    """Makes the fixture `before` of a module from what prepares its daemon: all that can be read when that is done."""
+
+    @pytest.fixture(scope="module", name="before")
+    def before(daemon: RunningDaemon) -> dict[str, Any]:
+        prepare(daemon)
+        return everything(daemon)
+
+    return before
+
+
+def unchanging(rows: Sequence[Row]) -> Any:
+    """The test of a module that has `before`: each of these rows is answered so, and changes nothing."""
+
+    @pytest.mark.parametrize("row", rows, ids=names(rows))
+    def test(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
+        changes_nothing(daemon, before, row)
+
+    return test

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
 from typing import Any, Final
-
-import pytest
 
 from daemon_running import RunningDaemon
 from recorded_answers import (
@@ -23,18 +20,17 @@ from recorded_answers import (
     Row,
     Script,
     ask,
-    changes_nothing,
     conflict,
     constraint,
     creation,
-    everything,
     invalid,
     locator,
     missing,
-    names,
     ok,
     refusal,
     set_up,
+    staged,
+    unchanging,
 )
 from waiting import WAIT_SECONDS, await_that
 
@@ -304,8 +300,8 @@ MOVED: Final[list[Row]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def before(daemon: RunningDaemon) -> Iterator[dict[str, Any]]:
+@staged
+def before(daemon: RunningDaemon) -> None:
     set_up(daemon)
     for name in ("held", "pointed"):
         ask(daemon, f"POST {FUNCTIONS}", creation(name))
@@ -321,17 +317,10 @@ def before(daemon: RunningDaemon) -> Iterator[dict[str, Any]]:
         deadline = time.monotonic() + WAIT_SECONDS
         while ask(daemon, f"GET {READ}/{target}")["Status"] != "READY":
             assert time.monotonic() < deadline
-    yield everything(daemon)
 
 
-@pytest.mark.parametrize("row", REFUSED, ids=names(REFUSED))
-def test_refused(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
-
-
-@pytest.mark.parametrize("row", HARMLESS, ids=names(HARMLESS))
-def test_harmless(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
+test_refused = unchanging(REFUSED)
+test_harmless = unchanging(HARMLESS)
 
 
 def test_life(daemon: RunningDaemon) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
 from typing import Any, Final
-
-import pytest
 
 from daemon_running import RunningDaemon
 from recorded_answers import (
@@ -20,16 +17,15 @@ from recorded_answers import (
     Has,
     Row,
     ask,
-    changes_nothing,
     conflict,
     constraint,
     creation,
-    everything,
     invalid,
-    names,
     ok,
     refusal,
     set_up,
+    staged,
+    unchanging,
 )
 
 RUNTIMES_PRINTED: Final = (
@@ -307,21 +303,14 @@ HARMLESS: Final[list[Row]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def before(daemon: RunningDaemon) -> Iterator[dict[str, Any]]:
+@staged
+def before(daemon: RunningDaemon) -> None:
     set_up(daemon)
     image = "000000000000.dkr.ecr.us-east-1.amazonaws.com/app@sha256:" + "ab" * 32
     pictured = creation("pictured", Runtime=None, Handler=None, PackageType="Image", Code={"ImageUri": image})
     ask(daemon, f"POST {FUNCTIONS}", pictured | {"ImageConfig": {"Command": ["app.handler"]}})
     daemon.settle("pictured")
-    yield everything(daemon)
 
 
-@pytest.mark.parametrize("row", REFUSED, ids=names(REFUSED))
-def test_refused(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
-
-
-@pytest.mark.parametrize("row", HARMLESS, ids=names(HARMLESS))
-def test_harmless(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
+test_refused = unchanging(REFUSED)
+test_harmless = unchanging(HARMLESS)

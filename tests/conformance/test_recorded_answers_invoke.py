@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, Final
-
-import pytest
 
 from daemon_running import RunningDaemon
 from recorded_answers import (
@@ -16,14 +13,13 @@ from recorded_answers import (
     Error,
     Row,
     ask,
-    changes_nothing,
     constraint,
     creation,
-    everything,
     invalid,
     missing,
-    names,
     set_up,
+    staged,
+    unchanging,
 )
 
 PLAIN: Final = f"POST {FUNCTIONS}/plain/invocations"
@@ -153,14 +149,11 @@ ROWS: Final[list[Row]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def before(daemon: RunningDaemon) -> Iterator[dict[str, Any]]:
+@staged
+def before(daemon: RunningDaemon) -> None:
     set_up(daemon)
     ask(daemon, f"POST {FUNCTIONS}", creation("shared", TenancyConfig={"TenantIsolationMode": "PER_TENANT"}))
     daemon.settle("shared")
-    yield everything(daemon)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=names(ROWS))
-def test_invocations(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
+test_invocations = unchanging(ROWS)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator
 from typing import Any, Final
-
-import pytest
 
 from daemon_running import RunningDaemon
 from recorded_answers import (
@@ -28,17 +25,16 @@ from recorded_answers import (
     Row,
     Script,
     ask,
-    changes_nothing,
     conflict,
     constraint,
     creation,
-    everything,
     invalid,
     locator,
     missing,
-    names,
     ok,
     refusal,
+    staged,
+    unchanging,
 )
 
 LAYERS: Final = "/2018-10-31/layers"
@@ -353,23 +349,16 @@ LIFE: Final[list[Row]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def before(daemon: RunningDaemon) -> Iterator[dict[str, Any]]:
+@staged
+def before(daemon: RunningDaemon) -> None:
     first = {"CompatibleRuntimes": ["python3.11"], "CompatibleArchitectures": ["x86_64"]}
     ask(daemon, f"POST {VERSIONS}", {"Content": CONTENT, "LicenseInfo": "MIT", "Description": "größe ✓", **first})
     ask(daemon, f"POST {VERSIONS}", {"Content": CONTENT, "CompatibleRuntimes": [], "CompatibleArchitectures": []})
     ask(daemon, f"POST {VERSIONS}/1/policy", STATEMENT | {"StatementId": "there"})
-    yield everything(daemon)
 
 
-@pytest.mark.parametrize("row", REFUSED, ids=names(REFUSED))
-def test_refused(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
-
-
-@pytest.mark.parametrize("row", HARMLESS, ids=names(HARMLESS))
-def test_harmless(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
+test_refused = unchanging(REFUSED)
+test_harmless = unchanging(HARMLESS)
 
 
 def test_life(daemon: RunningDaemon) -> None:

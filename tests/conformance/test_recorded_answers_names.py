@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -19,18 +18,17 @@ from recorded_answers import (
     Keep,
     Row,
     Script,
-    changes_nothing,
     conflict,
     constraint,
     creation,
-    everything,
     invalid,
     locator,
     missing,
-    names,
     ok,
     refusal,
     set_up,
+    staged,
+    unchanging,
 )
 
 FUNCTION_NAME_PATTERN: Final = (
@@ -261,20 +259,13 @@ THROUGH_ALIAS: Final[list[Row]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def before(daemon: RunningDaemon) -> Iterator[dict[str, Any]]:
+@staged
+def before(daemon: RunningDaemon) -> None:
     set_up(daemon)
-    yield everything(daemon)
 
 
-@pytest.mark.parametrize("row", FOUND, ids=names(FOUND))
-def test_found(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
-
-
-@pytest.mark.parametrize("row", REFUSED, ids=names(REFUSED))
-def test_refused(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
+test_found = unchanging(FOUND)
+test_refused = unchanging(REFUSED)
 
 
 @pytest.mark.usefixtures("before")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any, Final
-
-import pytest
 
 from daemon_running import RunningDaemon
 from recorded_answers import (
@@ -24,18 +21,17 @@ from recorded_answers import (
     Row,
     Script,
     ask,
-    changes_nothing,
     conflict,
     constraint,
     creation,
-    everything,
     invalid,
     locator,
     missing,
-    names,
     ok,
     refusal,
     set_up,
+    staged,
+    unchanging,
 )
 
 POLICY: Final = f"{FUNCTIONS}/staged/policy"
@@ -450,17 +446,14 @@ RESOURCE_POLICIES: Final[list[Row]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def before(daemon: RunningDaemon) -> Iterator[dict[str, Any]]:
+@staged
+def before(daemon: RunningDaemon) -> None:
     set_up(daemon)
     ask(daemon, f"POST {POLICY}", _permission("held"))
     ask(daemon, f"POST {TAGS}{locator(STAGED)}", {"Tags": {"kept": "yes"}})
-    yield everything(daemon)
 
 
-@pytest.mark.parametrize("row", REFUSED, ids=names(REFUSED))
-def test_refused(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
+test_refused = unchanging(REFUSED)
 
 
 def test_life(daemon: RunningDaemon) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -22,16 +21,15 @@ from recorded_answers import (
     Row,
     Script,
     ask,
-    changes_nothing,
     conflict,
     constraint,
-    everything,
     locator,
     missing,
-    names,
     ok,
     refusal,
     set_up,
+    staged,
+    unchanging,
 )
 
 URLS: Final = "/2021-10-31/functions"
@@ -344,21 +342,14 @@ LIFE: Final[list[Row]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def before(daemon: RunningDaemon) -> Iterator[dict[str, Any]]:
+@staged
+def before(daemon: RunningDaemon) -> None:
     set_up(daemon)
     ask(daemon, f"POST {URLS}/staged/url", PUBLIC)
-    yield everything(daemon)
 
 
-@pytest.mark.parametrize("row", REFUSED, ids=names(REFUSED))
-def test_refused(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
-
-
-@pytest.mark.parametrize("row", HARMLESS, ids=names(HARMLESS))
-def test_harmless(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
+test_refused = unchanging(REFUSED)
+test_harmless = unchanging(HARMLESS)
 
 
 @pytest.mark.usefixtures("before")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, Final
-
-import pytest
 
 from daemon_running import RunningDaemon
 from recorded_answers import (
@@ -22,18 +19,17 @@ from recorded_answers import (
     Keep,
     Row,
     Script,
-    changes_nothing,
     conflict,
     constraint,
     creation,
-    everything,
     invalid,
     locator,
     missing,
-    names,
     ok,
     refusal,
     set_up,
+    staged,
+    unchanging,
 )
 
 ALIASES: Final = f"{FUNCTIONS}/staged/aliases"
@@ -353,20 +349,13 @@ LIFE: Final[list[list[Row]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def before(daemon: RunningDaemon) -> Iterator[dict[str, Any]]:
+@staged
+def before(daemon: RunningDaemon) -> None:
     set_up(daemon)
-    yield everything(daemon)
 
 
-@pytest.mark.parametrize("row", REFUSED, ids=names(REFUSED))
-def test_refused(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
-
-
-@pytest.mark.parametrize("row", HARMLESS, ids=names(HARMLESS))
-def test_harmless(daemon: RunningDaemon, before: dict[str, Any], row: Row) -> None:
-    changes_nothing(daemon, before, row)
+test_refused = unchanging(REFUSED)
+test_harmless = unchanging(HARMLESS)
 
 
 def test_life(daemon: RunningDaemon) -> None:

@@ -20,6 +20,8 @@ from daemon_running import GATE_CODE, READY, Gate, RunningDaemon, await_end, des
 from fault_makers import processes, send
 from waiting import WAIT_SECONDS, await_that
 
+pytestmark = pytest.mark.lanes
+
 HELD = GATE_CODE + "def handler(event, context):\n    wait_at(event['gate'])\n    return 'done'\n"
 
 

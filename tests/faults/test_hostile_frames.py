@@ -16,7 +16,7 @@ from hostile_function import BROKE_THE_PROTOCOL, CODE, act, bad_frames, costs_th
 from played_environments import message, zmtp
 from waiting import await_that
 
-pytestmark = pytest.mark.usefixtures("others_notice_nothing")
+pytestmark = [pytest.mark.lanes, pytest.mark.usefixtures("others_notice_nothing")]
 
 RESULT: Final = Result(0, 5, 5, 5, 0)
 FORGED: Final = zmtp(message(RESULT, b'"forged"'))

@@ -4,6 +4,7 @@ the daemon keeps nothing of it.
 
 from __future__ import annotations
 
+import re
 import struct
 from base64 import b64encode
 from typing import Final
@@ -18,7 +19,7 @@ from fastlam.wire.frames import Result
 from hostile_function import CODE, act, costs_the_environment, pid_now, resident_bytes
 from played_environments import message, zmtp
 
-pytestmark = pytest.mark.usefixtures("others_notice_nothing")
+pytestmark = [pytest.mark.lanes, pytest.mark.usefixtures("others_notice_nothing")]
 
 RESULT: Final = Result(0, 5, 5, 5, 0)
 GOOD: Final = message(RESULT, b"1")
@@ -88,7 +89,7 @@ def test_half_a_message_is_not_taken_for_one(daemon: RunningDaemon) -> None:
 )
 def test_filling_the_socket(daemon: RunningDaemon, data: bytes, request: pytest.FixtureRequest) -> None:
     """The environment ends, by the dispatcher's hand or its timeout, and the daemon has not stored what was poured."""
-    name = daemon.deploy("pouring-" + request.node.callspec.id.replace(" ", "-"), CODE, Timeout=2)
+    name = daemon.deploy(re.sub(r"\W", "-", request.node.callspec.id), CODE, Timeout=2)
     before = resident_bytes(daemon)
     invoked = daemon.invoke(name, {"act": "pour", "data": b64encode(data).decode()})
     assert invoked.json["errorType"] in ("Runtime.ExitError", "Sandbox.Timedout")

@@ -14,7 +14,7 @@ from failed_calls import exited, timed_out
 from fastlam import limits
 from hostile_function import CODE, act, pid_now, resident_bytes
 
-pytestmark = pytest.mark.usefixtures("others_notice_nothing", "little_is_held")
+pytestmark = [pytest.mark.lanes, pytest.mark.usefixtures("others_notice_nothing", "little_is_held")]
 
 MAX = limits.LOG_BYTES_PER_INVOCATION_MAX
 

@@ -9,7 +9,7 @@ from failed_calls import exited, left, suffered
 from fault_makers import processes
 from hostile_function import CODE, act, pid_now
 
-pytestmark = pytest.mark.usefixtures("others_notice_nothing")
+pytestmark = [pytest.mark.lanes, pytest.mark.usefixtures("others_notice_nothing")]
 
 
 @pytest.mark.parametrize("stay", [False, True])

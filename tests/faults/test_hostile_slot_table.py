@@ -8,7 +8,7 @@ from daemon_running import RunningDaemon
 from failed_calls import suffered
 from hostile_function import CODE, act, pid_now
 
-pytestmark = pytest.mark.usefixtures("others_notice_nothing")
+pytestmark = [pytest.mark.lanes, pytest.mark.usefixtures("others_notice_nothing")]
 
 
 @pytest.mark.parametrize("value", [0, 1, 2, 3, 4, 0x7F, 0xFF, "noise"])

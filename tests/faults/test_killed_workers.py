@@ -19,6 +19,8 @@ from fault_makers import processes, send
 from nonce_load import CALLERS, CODE, embedded, kill_some, settled, through, under_load
 from waiting import WAIT_SECONDS, await_that
 
+pytestmark = pytest.mark.lanes
+
 
 @pytest.mark.parametrize(("count", "at_once"), [(100, 1), (250, CALLERS)], ids=["one by one", "many at once"])
 def test_workers_of_a_daemon_are_killed(

@@ -10,11 +10,15 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from daemon_running import GATE_CODE, Gate, RunningDaemon, await_end, descendants
 from failed_calls import killed
 from fault_makers import children, processes, send
 from nonce_load import CALLERS, CODE, KILLED, embedded, kill_some, settled, through, under_load
 from waiting import await_that
+
+pytestmark = pytest.mark.lanes
 
 ZYGOTE = "fastlam: zygote"
 KILLS = 8

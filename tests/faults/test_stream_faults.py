@@ -28,7 +28,7 @@ from hostile_function import BROKE_THE_PROTOCOL, CODE, bad_frames, event_of, pid
 from played_environments import message, zmtp
 from waiting import WAIT_SECONDS, await_that
 
-pytestmark = pytest.mark.usefixtures("others_notice_nothing")
+pytestmark = [pytest.mark.lanes, pytest.mark.usefixtures("others_notice_nothing")]
 
 MIB: Final = 1024 * 1024
 KEPT_MAX: Final = 40 * MIB  # by kernel, connection and dispatcher together, of a stream that nobody reads

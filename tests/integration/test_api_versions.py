@@ -125,6 +125,7 @@ def test_listed(published: Any) -> None:
     assert [[item["Version"] for item in page["Versions"]] for page in pages] == [["$LATEST"], ["1"], ["2"]]
     assert "NextMarker" not in pages[-1]
     create(published, name="hello2")
+    wait(published, name="hello2")  # what two lists show must not change between them
     every = published.list_functions(FunctionVersion="ALL")["Functions"]
     assert [item["FunctionArn"].removeprefix(f"{ARN}:") for item in every] == [
         "hello:$LATEST",

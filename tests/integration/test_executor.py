@@ -17,6 +17,8 @@ import pytest
 import executor_tasks as tasks
 from fastlam import Executor
 
+pytestmark = pytest.mark.lanes
+
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Executor]:

@@ -13,6 +13,8 @@ import pytest
 import executor_tasks as tasks
 from fastlam import Executor
 
+pytestmark = pytest.mark.lanes
+
 
 def warm(executor: Executor) -> None:
     """Teaches the executor that its tasks are tiny: from now on it hands out several at a time."""

@@ -16,6 +16,8 @@ from fastlam import Executor
 from fastlam.embed.executor import WorkerDied
 from waiting import await_that
 
+pytestmark = pytest.mark.lanes
+
 THREADS = 6
 ROUNDS = 60  # of each thread
 SECONDS = 60

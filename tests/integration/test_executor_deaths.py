@@ -19,6 +19,8 @@ import executor_tasks as tasks
 from fastlam import Executor
 from fastlam.embed.executor import WorkerDied
 
+pytestmark = pytest.mark.lanes
+
 
 def warm(executor: Executor) -> None:
     """Teaches the executor that its tasks are tiny: from now on it hands out several at a time."""

@@ -22,6 +22,8 @@ import fastlam
 from fastlam import Executor
 from waiting import await_that
 
+pytestmark = pytest.mark.lanes
+
 SECONDS = 60
 SOURCES = str(Path(fastlam.__file__).parents[1])
 

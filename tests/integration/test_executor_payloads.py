@@ -16,6 +16,8 @@ import executor_tasks as tasks
 from fastlam import Executor
 from fastlam.wire import tasks as wire
 
+pytestmark = pytest.mark.lanes
+
 MEGABYTES_50 = 50 * 1024 * 1024
 
 

@@ -16,6 +16,8 @@ import pytest
 
 from daemon_running import Invoked, RunningDaemon
 
+pytestmark = pytest.mark.lanes
+
 LANGUAGE_ROOT = f"/var/lang/lib/python{sys.version_info.major}.{sys.version_info.minor}"
 
 

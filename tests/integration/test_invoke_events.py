@@ -6,8 +6,12 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from daemon_running import RunningDaemon
 from waiting import await_that
+
+pytestmark = pytest.mark.lanes
 
 WRITES = """
 import os

@@ -12,6 +12,8 @@ from botocore.exceptions import ClientError
 
 from daemon_running import GATE_CODE, Gate, Invoked, RunningDaemon, running_daemon
 
+pytestmark = pytest.mark.lanes
+
 HELD = GATE_CODE + "def handler(event, context):\n    wait_at(event['gate'])\n    return event['call']\n"
 QUICK = "def handler(event, context):\n    return 'done'\n"
 

@@ -14,6 +14,8 @@ from botocore.exceptions import ClientError
 from daemon_running import RunningDaemon, running_daemon
 from fastlam.runtimes.python import INTERPRETER
 
+pytestmark = pytest.mark.lanes
+
 # ---- output ------------------------------------------------------------------------------------------
 
 WRITERS = {

@@ -17,6 +17,8 @@ from botocore.exceptions import ClientError
 from daemon_running import ACCOUNT, REGION, RunningDaemon
 from fastlam.runtimes.python import INTERPRETER
 
+pytestmark = pytest.mark.lanes
+
 ECHO = "def handler(event, context):\n    return event\n"
 SYNC_BYTES_MAX = 6_291_456
 EVENT_BYTES_MAX = 1_048_576

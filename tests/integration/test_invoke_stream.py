@@ -18,6 +18,8 @@ from daemon_running import ACCOUNT, GATE_CODE, REGION, Answer, Gate, RunningDaem
 from fastlam import limits
 from waiting import await_that
 
+pytestmark = pytest.mark.lanes
+
 CODE = (
     GATE_CODE
     + r'''

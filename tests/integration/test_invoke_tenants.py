@@ -13,6 +13,8 @@ from botocore.exceptions import ClientError
 
 from daemon_running import Answer, RunningDaemon, running_daemon
 
+pytestmark = pytest.mark.lanes
+
 CODE = """
 import json, os
 

@@ -17,6 +17,8 @@ from botocore.exceptions import ClientError
 
 from daemon_running import ACCOUNT, GATE_CODE, REGION, Gate, RunningDaemon, zipped
 
+pytestmark = pytest.mark.lanes
+
 ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function"
 WEIGHTED_INVOKES = 10_000
 # Of 10,000 draws of 0.1 this many lie on either side of the 99.9 % interval's ends: Binomial(10000, 0.1).

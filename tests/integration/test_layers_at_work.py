@@ -19,6 +19,8 @@ from fastlam.runtimes.python import INTERPRETER
 from moto_running import running_aws
 from real_packages import PackageCache
 
+pytestmark = pytest.mark.lanes
+
 OTHER = "111111111111"
 SITE = f"python/lib/{INTERPRETER}/site-packages"
 OTHER_RUNTIME = "python3.13" if INTERPRETER != "python3.13" else "python3.12"

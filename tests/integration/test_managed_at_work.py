@@ -12,6 +12,8 @@ from daemon_running import RunningDaemon, running_daemon, sdk_client
 from test_api_capacity_providers import PUBLISHED, get, manage, provide, state
 from waiting import await_that
 
+pytestmark = pytest.mark.lanes
+
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[RunningDaemon]:

@@ -27,6 +27,8 @@ from fastlam.embed.runtime import Throttled
 from fastlam.errors import FastlamError
 from runtime_handlers import arrive_and_stand, deed, echo, fail, no_number, speak, stand, whoami
 
+pytestmark = pytest.mark.lanes
+
 SECONDS = 60
 
 

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import fastlam
+
+pytestmark = pytest.mark.lanes
 
 SECONDS = 60.0
 

@@ -17,6 +17,8 @@ from fastlam import Runtime
 from fastlam.embed.function import FunctionError, Throttled
 from waiting import WAIT_SECONDS, await_that
 
+pytestmark = pytest.mark.lanes
+
 
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[Runtime]:

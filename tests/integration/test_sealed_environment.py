@@ -24,6 +24,8 @@ from fastlam.store.directory import DataDirectory
 from fastlam.store.sqlite import FILE_NAME
 from old_database import write_old_database
 
+pytestmark = pytest.mark.lanes
+
 # Tells without telling: only how long the value is, and whether it is the one whose fingerprint the event brings.
 CODE = """
 import hashlib, os

@@ -15,6 +15,8 @@ import pytest
 
 from daemon_running import ACCOUNT, REGION, RunningDaemon
 
+pytestmark = pytest.mark.lanes
+
 PAGE = Path(__file__).parent.parent.parent / "docs/howto/streaming.md"
 GENERATOR, WRITER, BOTH, CALLER, EMBEDDED = re.findall(
     r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL
@@ -33,7 +35,7 @@ GENERATOR, WRITER, BOTH, CALLER, EMBEDDED = re.findall(
 def test_handlers(
     daemon: RunningDaemon, request: pytest.FixtureRequest, code: str, event: Any, response: bytes, content_type: str
 ) -> None:
-    name = daemon.deploy(request.node.callspec.id, code)
+    name = daemon.deploy(re.sub(r"\W", "-", request.node.callspec.id), code)
     payload = json.dumps(event).encode()
     answer = daemon.lambda_.invoke_with_response_stream(FunctionName=name, Payload=payload)
     assert answer["ResponseMetadata"]["HTTPHeaders"]["x-amzn-remapped-content-type"] == content_type

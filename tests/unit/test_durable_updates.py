@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastlam.control.durable import check_updates
-from plane_in_memory import refused
+from memory_plane import refused
 
 Updates = list[dict[str, Any]]
 

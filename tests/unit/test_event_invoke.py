@@ -11,7 +11,7 @@ import pytest
 from fastlam.control.event_invoke import EventInvokeConfigs
 from fastlam.model.event_invoke import EventInvokeRecord
 from fastlam.store.records import EVENT_INVOKE
-from plane_in_memory import ARN, CALLER, PlaneInMemory, refused
+from memory_plane import ARN, CALLER, MemoryPlane, refused
 
 HELLO = f"{ARN}:hello"
 QUEUE = "arn:aws:sqs:us-east-1:000000000000:queue"
@@ -19,7 +19,7 @@ IPV = "InvalidParameterValueException"
 RNF = "ResourceNotFoundException"
 
 
-class Plane(PlaneInMemory):
+class Plane(MemoryPlane):
     """With the function `hello`, its version 1 and its alias `live`."""
 
     def __init__(self, directory: Path) -> None:
@@ -30,7 +30,7 @@ class Plane(PlaneInMemory):
 
     @property
     def configs(self) -> EventInvokeConfigs:
-        return self.now.event_invoke
+        return self.event_invoke
 
 
 @pytest.fixture
@@ -213,11 +213,11 @@ def test_goes_with_what_it_is_for(plane: Plane) -> None:
 
     for qualifier in ("$LATEST", "1", "live"):
         plane.configs.put(CALLER, request(Qualifier=qualifier, MaximumRetryAttempts=1))
-    plane.now.aliases.delete(CALLER, request(Name="live"))
+    plane.aliases.delete(CALLER, request(Name="live"))
     assert left() == ["$LATEST", "1"]
-    plane.now.functions.delete(CALLER, request(Qualifier="1"))
+    plane.functions.delete(CALLER, request(Qualifier="1"))
     assert left() == ["$LATEST"]
-    plane.now.functions.delete(CALLER, request())
+    plane.functions.delete(CALLER, request())
     assert plane.store.all(EVENT_INVOKE) == []
 
 

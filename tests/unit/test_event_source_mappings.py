@@ -29,7 +29,7 @@ from mapping_plane import (
     MappingPlane,
     Members,
 )
-from plane_in_memory import ARN, CALLER, refused
+from memory_plane import ARN, CALLER, refused
 
 HELLO = f"{ARN}:hello"
 IPV = "InvalidParameterValueException"
@@ -125,8 +125,8 @@ def test_settled_by_the_next_start(plane: MappingPlane) -> None:
 
 def test_outlives_its_function(plane: MappingPlane) -> None:
     mapping, aliased = plane.add(SQS), plane.add(SQS, "hello:live")
-    plane.now.aliases.delete(CALLER, {"FunctionName": "hello", "Name": "live"})
-    plane.now.functions.delete(CALLER, {"FunctionName": "hello"})
+    plane.aliases.delete(CALLER, {"FunctionName": "hello", "Name": "live"})
+    plane.functions.delete(CALLER, {"FunctionName": "hello"})
     assert (plane.get(mapping).state, plane.get(aliased).state) == ("Enabled", "Enabled")
     assert plane.mappings.list(CALLER, {"FunctionName": "hello"}).items == [mapping]
     message = refused(IPV, plane.mappings.update, CALLER, {"UUID": mapping.uuid, "BatchSize": 1})
@@ -314,7 +314,7 @@ def test_a_page_has_a_hundred(plane: MappingPlane) -> None:
 
 def test_tags(plane: MappingPlane) -> None:
     mapping = plane.add(SQS, Tags={"team": "a"})
-    assert plane.now.tags.of("event-source-mapping", mapping.key) == {"team": "a"}
+    assert plane.tags.of("event-source-mapping", mapping.key) == {"team": "a"}
     plane.add(KINESIS)
     assert len(plane.store.all(TAGS)) == 1
     too_many = {f"k{number}": "v" for number in range(51)}

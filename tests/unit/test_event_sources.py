@@ -26,7 +26,7 @@ from mapping_plane import (
     filters,
     on_failure,
 )
-from plane_in_memory import ARN, CALLER, refused
+from memory_plane import ARN, CALLER, refused
 
 HELLO = f"{ARN}:hello"
 IPV = "InvalidParameterValueException"

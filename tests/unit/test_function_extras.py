@@ -8,28 +8,28 @@ from typing import Any
 import pytest
 
 from fastlam.store.records import RECURSION, RUNTIME_MANAGEMENT
-from plane_in_memory import ARN, CALLER, PlaneInMemory, refused, request
+from memory_plane import ARN, CALLER, MemoryPlane, refused, request
 
 RUNTIME_VERSION = "arn:aws:lambda:us-east-1::runtime:" + "0" * 64
 
 
 @pytest.fixture
-def plane(tmp_path: Path) -> PlaneInMemory:
-    return PlaneInMemory(tmp_path)
+def plane(tmp_path: Path) -> MemoryPlane:
+    return MemoryPlane(tmp_path)
 
 
-def manage(plane: PlaneInMemory, mode: str, arn: str | None = None, **more: Any) -> None:
-    plane.now.runtime_management.put(
+def manage(plane: MemoryPlane, mode: str, arn: str | None = None, **more: Any) -> None:
+    plane.runtime_management.put(
         CALLER, {"FunctionName": "hello", "UpdateRuntimeOn": mode, "RuntimeVersionArn": arn, **more}
     )
 
 
-def mode_of(plane: PlaneInMemory, qualifier: str | None = None) -> str:
-    _, record = plane.now.runtime_management.get(CALLER, {"FunctionName": "hello", "Qualifier": qualifier})
+def mode_of(plane: MemoryPlane, qualifier: str | None = None) -> str:
+    _, record = plane.runtime_management.get(CALLER, {"FunctionName": "hello", "Qualifier": qualifier})
     return record.update_runtime_on
 
 
-def test_runtime_management_of_each_version(plane: PlaneInMemory) -> None:
+def test_runtime_management_of_each_version(plane: MemoryPlane) -> None:
     plane.create()
     plane.publish()
     assert mode_of(plane) == mode_of(plane, "1") == "Auto"
@@ -44,15 +44,15 @@ def test_runtime_management_of_each_version(plane: PlaneInMemory) -> None:
     manage(plane, "Manual", RUNTIME_VERSION, Qualifier="1")
     assert (mode_of(plane), mode_of(plane, "1")) == ("FunctionUpdate", "Manual")
     manage(plane, "Auto", Qualifier="1")
-    version, record = plane.now.runtime_management.get(CALLER, {"FunctionName": "hello", "Qualifier": "1"})
+    version, record = plane.runtime_management.get(CALLER, {"FunctionName": "hello", "Qualifier": "1"})
     assert (version.qualified_arn, record.update_runtime_on, record.runtime_version_arn) == (
         f"{ARN}:hello:1",
         "Auto",
         None,
     )
-    plane.now.functions.delete(CALLER, {"FunctionName": "hello", "Qualifier": "1"})
+    plane.functions.delete(CALLER, {"FunctionName": "hello", "Qualifier": "1"})
     assert [record.qualifier for record in plane.store.all(RUNTIME_MANAGEMENT)] == [""]
-    plane.now.functions.delete(CALLER, {"FunctionName": "hello"})
+    plane.functions.delete(CALLER, {"FunctionName": "hello"})
     assert plane.store.all(RUNTIME_MANAGEMENT) == []
 
 
@@ -68,21 +68,21 @@ def test_runtime_management_of_each_version(plane: PlaneInMemory) -> None:
         ),
     ],
 )
-def test_refused_runtime_management(plane: PlaneInMemory, mode: str, arn: str | None, message: str) -> None:
+def test_refused_runtime_management(plane: MemoryPlane, mode: str, arn: str | None, message: str) -> None:
     plane.create()
     assert refused("InvalidParameterValueException", manage, plane, mode, arn) == message
     assert plane.store.all(RUNTIME_MANAGEMENT) == []
 
 
-def test_no_runtime_management_during_an_update(plane: PlaneInMemory) -> None:
+def test_no_runtime_management_during_an_update(plane: MemoryPlane) -> None:
     plane.create()
-    plane.now.functions.update_configuration(CALLER, {"FunctionName": "hello"})
+    plane.functions.update_configuration(CALLER, {"FunctionName": "hello"})
     assert refused("ResourceConflictException", manage, plane, "Auto") == (
         f"The operation cannot be performed at this time. An update is in progress for resource: {ARN}:hello"
     )
 
 
-def test_runtime_management_is_of_versions(plane: PlaneInMemory) -> None:
+def test_runtime_management_is_of_versions(plane: MemoryPlane) -> None:
     plane.create()
     plane.publish()
     plane.alias("live", "1")
@@ -91,22 +91,22 @@ def test_runtime_management_is_of_versions(plane: PlaneInMemory) -> None:
             f"Function not found: {ARN}:hello:{qualifier}"
         )
     image = "000000000000.dkr.ecr.us-east-1.amazonaws.com/image:1"
-    plane.now.functions.create(
+    plane.functions.create(
         CALLER,
         {"FunctionName": "image", "Role": request()["Role"], "PackageType": "Image", "Code": {"ImageUri": image}},
     )
-    refused("InvalidParameterValueException", plane.now.runtime_management.get, CALLER, {"FunctionName": "image"})
+    refused("InvalidParameterValueException", plane.runtime_management.get, CALLER, {"FunctionName": "image"})
 
 
-def test_recursion(plane: PlaneInMemory) -> None:
+def test_recursion(plane: MemoryPlane) -> None:
     plane.create()
-    recursion, hello = plane.now.recursion, {"FunctionName": "hello"}
+    recursion, hello = plane.recursion, {"FunctionName": "hello"}
     assert recursion.get(CALLER, hello) == "Terminate"
     before = plane.record()
     assert recursion.put(CALLER, hello | {"RecursiveLoop": "Allow"}) == "Allow"
     assert recursion.get(CALLER, hello) == "Allow"
     assert plane.record() == before
-    plane.now.functions.delete(CALLER, hello)
+    plane.functions.delete(CALLER, hello)
     assert plane.store.all(RECURSION) == []
     for call in (recursion.get, recursion.put):
         assert refused("ResourceNotFoundException", call, CALLER, hello | {"RecursiveLoop": "Allow"}) == (
@@ -114,38 +114,38 @@ def test_recursion(plane: PlaneInMemory) -> None:
         )
 
 
-def test_tenancy_and_snap_start(plane: PlaneInMemory) -> None:
+def test_tenancy_and_snap_start(plane: MemoryPlane) -> None:
     apart: dict[str, Any] = {"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}, "Runtime": "python3.13"}
     snapped: dict[str, Any] = {"SnapStart": {"ApplyOn": "PublishedVersions"}}
     message = "SnapStart is not supported for functions with tenancy configuration."
-    create, update = plane.now.functions.create, plane.now.functions.update_configuration
+    create, update = plane.functions.create, plane.functions.update_configuration
     assert refused("InvalidParameterValueException", create, CALLER, request(**apart, **snapped)) == message
     assert plane.create(**apart).tenant_isolation_mode == "PER_TENANT"
     assert refused("InvalidParameterValueException", update, CALLER, {"FunctionName": "hello", **snapped}) == message
     update(CALLER, {"FunctionName": "hello", "SnapStart": {"ApplyOn": "None"}})
 
 
-def test_durable_configurations(plane: PlaneInMemory) -> None:
+def test_durable_configurations(plane: MemoryPlane) -> None:
     key = "arn:aws:kms:us-east-1:000000000000:key/1"
     given = {"ExecutionTimeout": 60, "KMSKeyArn": key}
     assert plane.create(DurableConfig=given).durable_config == given | {"RetentionPeriodInDays": 14}
 
     def updated(**config: Any) -> Any:
-        plane.now.functions.update_configuration(CALLER, {"FunctionName": "hello", "DurableConfig": config})
+        plane.functions.update_configuration(CALLER, {"FunctionName": "hello", "DurableConfig": config})
         plane.clock.advance(1)
         return plane.record().durable_config
 
     assert updated(RetentionPeriodInDays=90) == given | {"RetentionPeriodInDays": 90}
     assert updated(KMSKeyArn="") == {"ExecutionTimeout": 60, "RetentionPeriodInDays": 90}
-    plane.now.functions.update_configuration(CALLER, {"FunctionName": "hello", "Timeout": 9})
+    plane.functions.update_configuration(CALLER, {"FunctionName": "hello", "Timeout": 9})
     plane.clock.advance(1)
     assert plane.record().durable_config == {"ExecutionTimeout": 60, "RetentionPeriodInDays": 90}
 
 
-def test_a_function_does_not_become_durable(plane: PlaneInMemory) -> None:
+def test_a_function_does_not_become_durable(plane: MemoryPlane) -> None:
     before = plane.create()
     update = {"FunctionName": "hello", "DurableConfig": {"ExecutionTimeout": 60}}
-    assert refused("InvalidParameterValueException", plane.now.functions.update_configuration, CALLER, update) == (
+    assert refused("InvalidParameterValueException", plane.functions.update_configuration, CALLER, update) == (
         "DurableConfig can only be set when the function is created."
     )
     assert plane.record() == before

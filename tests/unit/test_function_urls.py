@@ -2,53 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastlam.clock import VirtualClock
-from fastlam.control.authorize import Caller
-from fastlam.control.plane import ControlPlane
-from fastlam.errors import ApiError
 from fastlam.model.function_url import FunctionUrlRecord
-from fastlam.store.artifacts import ArtifactStore
-from fastlam.store.memory import MemoryStore
 from fastlam.store.records import FUNCTION, FUNCTION_URL
+from memory_plane import CALLER, MemoryPlane, refused
 
 ACCOUNT = "000000000000"
 ARN = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:hello"
-CALLER = Caller(ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root", "us-east-1")
 NOTHING = "The resource you requested does not exist."
 
 
-class Plane(ControlPlane):
+class Plane(MemoryPlane):
     """A control plane in memory with an active function `hello` and the aliases `live` and `next`."""
 
     def __init__(self, directory: Path) -> None:
-        self.clock = VirtualClock()
-        self.store = MemoryStore()
-        super().__init__(self.store, ArtifactStore(directory), self.clock.schedule, clock=self.clock)
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            archive.writestr(zipfile.ZipInfo("app.py"), "pass")
-        self.functions.create(
-            CALLER,
-            {
-                "FunctionName": "hello",
-                "Runtime": "python3.11",
-                "Handler": "app.handler",
-                "Role": f"arn:aws:iam::{ACCOUNT}:role/r",
-                "Code": {"ZipFile": buffer.getvalue()},
-            },
-        )
-        self.clock.advance(1)
+        super().__init__(directory)
+        self.create()
         for name in ("live", "next"):
-            self.aliases.create(CALLER, {"FunctionName": "hello", "Name": name, "FunctionVersion": "$LATEST"})
+            self.alias(name, "$LATEST")
 
     def url(self, name: str = "hello", **more: Any) -> FunctionUrlRecord:
         return self.urls.create(CALLER, {"FunctionName": name, "AuthType": "NONE"} | more)
@@ -60,13 +36,6 @@ class Plane(ControlPlane):
 @pytest.fixture
 def plane(tmp_path: Path) -> Plane:
     return Plane(tmp_path)
-
-
-def refused(code: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> str:
-    with pytest.raises(ApiError) as caught:
-        call(*arguments, **more)
-    assert caught.value.code == code
-    return str(caught.value)
 
 
 def test_life_of_a_url(plane: Plane) -> None:

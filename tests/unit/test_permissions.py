@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +12,28 @@ from hypothesis import strategies as st
 
 from fastlam import limits
 from fastlam.arn import FunctionAddress
-from fastlam.clock import VirtualClock
 from fastlam.control.authorize import Caller
-from fastlam.control.plane import ControlPlane
 from fastlam.control.policy_document import read_document, statement_of, text_of
 from fastlam.control.policy_evaluation import allows
 from fastlam.errors import ApiError
-from fastlam.store.artifacts import ArtifactStore
-from fastlam.store.memory import MemoryStore
 from fastlam.store.records import ALIAS, FUNCTION, POLICY, VERSION
+from memory_plane import CALLER, MemoryPlane, refused
 
 ACCOUNT, OTHER = "000000000000", "111122223333"
 ARN = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:hello"
-CALLER = Caller(ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root", "us-east-1")
 ROLE = Caller(ACCOUNT, f"arn:aws:iam::{ACCOUNT}:role/r", "us-east-1")
 STRANGER = Caller(OTHER, f"arn:aws:iam::{OTHER}:root", "us-east-1")
 INVOKE = "lambda:InvokeFunction"
 
 
-class Plane(ControlPlane):
+class Plane(MemoryPlane):
     """A control plane in memory with an active function `hello`, its version 1 and the alias `live` for that."""
 
     def __init__(self, directory: Path) -> None:
-        self.clock = VirtualClock()
-        self.store = MemoryStore()
-        super().__init__(self.store, ArtifactStore(directory), self.clock.schedule, clock=self.clock)
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            archive.writestr(zipfile.ZipInfo("app.py"), "pass")
-        self.functions.create(
-            CALLER,
-            {
-                "FunctionName": "hello",
-                "Runtime": "python3.11",
-                "Handler": "app.handler",
-                "Role": f"arn:aws:iam::{ACCOUNT}:role/r",
-                "Code": {"ZipFile": buffer.getvalue()},
-            },
-        )
-        self.clock.advance(1)
-        self.versions.publish(CALLER, {"FunctionName": "hello"})
-        self.aliases.create(CALLER, {"FunctionName": "hello", "Name": "live", "FunctionVersion": "1"})
+        super().__init__(directory)
+        self.create()
+        self.publish()
+        self.alias("live", "1")
 
     def add(self, sid: str = "s", name: str = "hello", **more: Any) -> dict[str, Any]:
         request = {"FunctionName": name, "StatementId": sid, "Action": INVOKE, "Principal": OTHER} | more
@@ -86,13 +64,6 @@ class Plane(ControlPlane):
 @pytest.fixture
 def plane(tmp_path: Path) -> Plane:
     return Plane(tmp_path)
-
-
-def refused(code: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> str:
-    with pytest.raises(ApiError) as caught:
-        call(*arguments, **more)
-    assert caught.value.code == code
-    return str(caught.value)
 
 
 def deny(**more: Any) -> dict[str, Any]:

@@ -16,16 +16,16 @@ from fastlam.model.key import RecordKey
 from fastlam.model.provisioned_concurrency import ProvisionedConcurrencyRecord
 from fastlam.store.memory import MemoryStore
 from fastlam.store.records import PROVISIONED_CONCURRENCY, RESERVED_CONCURRENCY
-from plane_in_memory import CALLER, PlaneInMemory, refused
+from memory_plane import CALLER, MemoryPlane, refused
 
 KEY = RecordKey(CALLER.account, CALLER.region, "hello", "live")
 ALREADY = "Alias can't be used for Provisioned Concurrency configuration on an already Provisioned version"
 
 
 @pytest.fixture
-def plane(tmp_path: Path) -> PlaneInMemory:
+def plane(tmp_path: Path) -> MemoryPlane:
     """With a function of two versions, the first of which is also `live`."""
-    plane = PlaneInMemory(tmp_path)
+    plane = MemoryPlane(tmp_path)
     plane.create()
     plane.publish(content="one")
     plane.publish(content="two")
@@ -38,19 +38,19 @@ def on(qualifier: str, wanted: int | None = None, name: str = "hello") -> dict[s
     return asked if wanted is None else asked | {"ProvisionedConcurrentExecutions": wanted}
 
 
-def put(plane: PlaneInMemory, qualifier: str, wanted: int, name: str = "hello") -> ProvisionedConcurrencyRecord:
-    return plane.now.provisioned_concurrency.put(CALLER, on(qualifier, wanted, name))
+def put(plane: MemoryPlane, qualifier: str, wanted: int, name: str = "hello") -> ProvisionedConcurrencyRecord:
+    return plane.provisioned_concurrency.put(CALLER, on(qualifier, wanted, name))
 
 
-def get(plane: PlaneInMemory, qualifier: str = "live") -> ProvisionedConcurrencyRecord:
-    return plane.now.provisioned_concurrency.get(CALLER, on(qualifier))
+def get(plane: MemoryPlane, qualifier: str = "live") -> ProvisionedConcurrencyRecord:
+    return plane.provisioned_concurrency.get(CALLER, on(qualifier))
 
 
 def progress(record: ProvisionedConcurrencyRecord) -> tuple[str, int, int]:
     return record.status, record.requested, record.allocated
 
 
-def test_allocation(plane: PlaneInMemory) -> None:
+def test_allocation(plane: MemoryPlane) -> None:
     made = put(plane, "live", 5)
     assert progress(made) == progress(get(plane)) == ("IN_PROGRESS", 5, 0)
     assert made.last_modified == "2026-01-01T00:00:05+0000"
@@ -59,7 +59,7 @@ def test_allocation(plane: PlaneInMemory) -> None:
     assert get(plane).last_modified == made.last_modified
 
 
-def test_what_is_allocated_goes_on_serving(plane: PlaneInMemory) -> None:
+def test_what_is_allocated_goes_on_serving(plane: MemoryPlane) -> None:
     put(plane, "live", 5)
     plane.clock.advance(1)
     assert progress(put(plane, "live", 8)) == ("IN_PROGRESS", 8, 5)
@@ -67,7 +67,7 @@ def test_what_is_allocated_goes_on_serving(plane: PlaneInMemory) -> None:
     assert progress(put(plane, "live", 2)) == ("IN_PROGRESS", 2, 2)
 
 
-def test_an_earlier_request_does_not_settle_a_later_one(plane: PlaneInMemory) -> None:
+def test_an_earlier_request_does_not_settle_a_later_one(plane: MemoryPlane) -> None:
     put(plane, "live", 5)
     plane.clock.advance(limits.STATE_CHANGE_SECONDS / 2)
     put(plane, "live", 6)
@@ -77,18 +77,18 @@ def test_an_earlier_request_does_not_settle_a_later_one(plane: PlaneInMemory) ->
     assert progress(get(plane)) == ("READY", 6, 6)
 
 
-def test_settled_by_the_next_start(plane: PlaneInMemory) -> None:
+def test_settled_by_the_next_start(plane: MemoryPlane) -> None:
     put(plane, "live", 5)
     plane.restart()
     assert progress(get(plane)) == ("READY", 5, 5)
 
 
-def test_deleted_before_it_is_ready(plane: PlaneInMemory) -> None:
+def test_deleted_before_it_is_ready(plane: MemoryPlane) -> None:
     put(plane, "live", 5)
-    plane.now.provisioned_concurrency.delete(CALLER, on("live"))
+    plane.provisioned_concurrency.delete(CALLER, on("live"))
     plane.clock.advance(1)
     assert plane.store.get(PROVISIONED_CONCURRENCY, KEY) is None
-    plane.now.provisioned_concurrency.delete(CALLER, on("live"))  # once more
+    plane.provisioned_concurrency.delete(CALLER, on("live"))  # once more
 
 
 @pytest.mark.parametrize(
@@ -99,17 +99,17 @@ def test_deleted_before_it_is_ready(plane: PlaneInMemory) -> None:
         ({"FunctionVersion": "1", "Description": "the same"}, False),
     ],
 )
-def test_moving_an_alias_allocates_again(plane: PlaneInMemory, move: dict[str, Any], again: bool) -> None:
+def test_moving_an_alias_allocates_again(plane: MemoryPlane, move: dict[str, Any], again: bool) -> None:
     put(plane, "live", 5)
     plane.clock.advance(1)
     before = get(plane)
-    plane.now.aliases.update(CALLER, {"FunctionName": "hello", "Name": "live", **move})
+    plane.aliases.update(CALLER, {"FunctionName": "hello", "Name": "live", **move})
     assert progress(get(plane)) == (("IN_PROGRESS", 5, 5) if again else ("READY", 5, 5))
     plane.clock.advance(1)
     assert get(plane) == before
 
 
-def test_one_configuration_for_a_version(plane: PlaneInMemory) -> None:
+def test_one_configuration_for_a_version(plane: MemoryPlane) -> None:
     put(plane, "live", 5)
     assert refused("ResourceConflictException", put, plane, "1", 1) == (
         "Version is pointed by a Provisioned Concurrency alias"
@@ -124,35 +124,35 @@ def test_one_configuration_for_a_version(plane: PlaneInMemory) -> None:
     assert len(plane.store.all(PROVISIONED_CONCURRENCY)) == 2
 
 
-def test_an_alias_does_not_move_onto_a_provisioned_version(plane: PlaneInMemory) -> None:
+def test_an_alias_does_not_move_onto_a_provisioned_version(plane: MemoryPlane) -> None:
     put(plane, "live", 5)
     put(plane, "2", 5)
     update = {"FunctionName": "hello", "Name": "live"}
+    assert refused("ResourceConflictException", plane.aliases.update, CALLER, update | {"FunctionVersion": "2"}) == (
+        ALREADY
+    )
     assert refused(
-        "ResourceConflictException", plane.now.aliases.update, CALLER, update | {"FunctionVersion": "2"}
-    ) == (ALREADY)
-    assert refused(
-        "InvalidParameterValueException", plane.now.aliases.update, CALLER, update | {"FunctionVersion": "$LATEST"}
+        "InvalidParameterValueException", plane.aliases.update, CALLER, update | {"FunctionVersion": "$LATEST"}
     ) == "Provisioned Concurrency Configs cannot be applied to unpublished function versions."  # fmt: skip
-    assert plane.now.aliases.get(CALLER, update).function_version == "1"
-    plane.now.provisioned_concurrency.delete(CALLER, on("live"))
-    plane.now.aliases.update(CALLER, update | {"FunctionVersion": "2"})  # an alias without a configuration may
+    assert plane.aliases.get(CALLER, update).function_version == "1"
+    plane.provisioned_concurrency.delete(CALLER, on("live"))
+    plane.aliases.update(CALLER, update | {"FunctionVersion": "2"})  # an alias without a configuration may
 
 
-def test_goes_with_what_it_was_set_on(plane: PlaneInMemory) -> None:
+def test_goes_with_what_it_was_set_on(plane: MemoryPlane) -> None:
     put(plane, "live", 5)
     put(plane, "2", 5)
-    plane.now.aliases.delete(CALLER, {"FunctionName": "hello", "Name": "live"})
+    plane.aliases.delete(CALLER, {"FunctionName": "hello", "Name": "live"})
     assert [record.qualifier for record in plane.store.all(PROVISIONED_CONCURRENCY)] == ["2"]
-    plane.now.functions.delete(CALLER, {"FunctionName": "hello", "Qualifier": "2"})
+    plane.functions.delete(CALLER, {"FunctionName": "hello", "Qualifier": "2"})
     assert plane.store.all(PROVISIONED_CONCURRENCY) == []
     put(plane, "1", 5)
-    plane.now.functions.delete(CALLER, {"FunctionName": "hello"})
+    plane.functions.delete(CALLER, {"FunctionName": "hello"})
     assert plane.store.all(PROVISIONED_CONCURRENCY) == []
 
 
-def test_within_the_reservation(plane: PlaneInMemory) -> None:
-    reserve = plane.now.reserved_concurrency.put
+def test_within_the_reservation(plane: MemoryPlane) -> None:
+    reserve = plane.reserved_concurrency.put
     reserve(CALLER, {"FunctionName": "hello", "ReservedConcurrentExecutions": 10})
     put(plane, "live", 6)
     too_many = (
@@ -165,12 +165,12 @@ def test_within_the_reservation(plane: PlaneInMemory) -> None:
     assert refused(
         "InvalidParameterValueException", reserve, CALLER, {"FunctionName": "hello", "ReservedConcurrentExecutions": 9}
     ) == " ReservedConcurrentExecutions  9 should not be lower than function's total provisioned concurrency [10]."  # fmt: skip
-    assert plane.now.account_settings.get(CALLER).unreserved_concurrency == 990
-    plane.now.reserved_concurrency.delete(CALLER, {"FunctionName": "hello"})
-    assert plane.now.account_settings.get(CALLER).unreserved_concurrency == 990
+    assert plane.account_settings.get(CALLER).unreserved_concurrency == 990
+    plane.reserved_concurrency.delete(CALLER, {"FunctionName": "hello"})
+    assert plane.account_settings.get(CALLER).unreserved_concurrency == 990
 
 
-def test_within_the_account(plane: PlaneInMemory) -> None:
+def test_within_the_account(plane: MemoryPlane) -> None:
     below = "Specified ConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below its"
     put(plane, "live", 900)
     put(plane, "live", 900)  # in the place of the first, not beside it
@@ -180,14 +180,14 @@ def test_within_the_account(plane: PlaneInMemory) -> None:
         "Specified ConcurrentExecutions for function is greater than account's unreserved concurrency [100]."
     )
     plane.create("other")
-    reserve = plane.now.reserved_concurrency.put
+    reserve = plane.reserved_concurrency.put
     assert "below its minimum value of [100]" in refused(
         "InvalidParameterValueException", reserve, CALLER, {"FunctionName": "other", "ReservedConcurrentExecutions": 1}
     )
     reserve(
         CALLER, {"FunctionName": "hello", "ReservedConcurrentExecutions": 900}
     )  # takes its own into the reservation
-    assert plane.now.account_settings.get(CALLER).unreserved_concurrency == 100
+    assert plane.account_settings.get(CALLER).unreserved_concurrency == 100
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_within_the_account(plane: PlaneInMemory) -> None:
         ),
     ],
 )
-def test_not_beside(plane: PlaneInMemory, more: dict[str, Any], message: str) -> None:
+def test_not_beside(plane: MemoryPlane, more: dict[str, Any], message: str) -> None:
     plane.create("apart", **more)
     plane.publish("apart")
     assert refused("InvalidParameterValueException", put, plane, "1", 1, "apart") == message

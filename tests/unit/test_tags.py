@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,55 +11,32 @@ from hypothesis import strategies as st
 from fastlam import limits
 from fastlam.clock import VirtualClock
 from fastlam.control.authorize import Caller
-from fastlam.control.plane import ControlPlane
 from fastlam.control.tags import Tags
-from fastlam.errors import ApiError
 from fastlam.model.function import FunctionRecord
 from fastlam.model.key import RecordKey
-from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.memory import MemoryStore
-from fastlam.store.records import FUNCTION, TAGS, VERSION
+from fastlam.store.records import TAGS, VERSION
+from memory_plane import CALLER, MemoryPlane, refused
 
 ACCOUNT, OTHER = "000000000000", "111122223333"
 PREFIX = f"arn:aws:lambda:us-east-1:{ACCOUNT}"
 ARN = f"{PREFIX}:function:hello"
-CALLER = Caller(ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root", "us-east-1")
 UUID = "6d9bce8e-836b-442c-8070-74e77903c815"
 MAPPING = f"{PREFIX}:event-source-mapping:{UUID}"
 MAPPING_KEY = RecordKey(ACCOUNT, "us-east-1", UUID)
 MANY = {f"key{number}": "v" for number in range(limits.TAGS_MAX)}
 
 
-class Plane(ControlPlane):
+class Plane(MemoryPlane):
     """A control plane in memory with an active function `hello`."""
 
     def __init__(self, directory: Path) -> None:
-        self.clock = VirtualClock()
-        self.store = MemoryStore()
-        super().__init__(self.store, ArtifactStore(directory), self.clock.schedule, clock=self.clock)
+        super().__init__(directory)
         self.create()
-        self.clock.advance(1)
-
-    def create(self, name: str = "hello") -> None:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            archive.writestr(zipfile.ZipInfo("app.py"), "pass")
-        self.functions.create(
-            CALLER,
-            {
-                "FunctionName": name,
-                "Runtime": "python3.11",
-                "Handler": "app.handler",
-                "Role": f"arn:aws:iam::{ACCOUNT}:role/r",
-                "Code": {"ZipFile": buffer.getvalue()},
-            },
-        )
 
     @property
     def function(self) -> FunctionRecord:
-        record = self.store.get(FUNCTION, RecordKey(ACCOUNT, "us-east-1", "hello"))
-        assert record is not None
-        return record
+        return self.record()
 
 
 @pytest.fixture
@@ -81,13 +54,6 @@ def remove(tags: Tags, arn: str, *keys: str) -> None:
 
 def listed(tags: Tags, arn: str) -> dict[str, str]:
     return tags.list(CALLER, {"Resource": arn})
-
-
-def refused(code: str, call: Callable[..., Any], *arguments: Any) -> str:
-    with pytest.raises(ApiError) as caught:
-        call(*arguments)
-    assert caught.value.code == code
-    return str(caught.value)
 
 
 # ---- functions ---------------------------------------------------------------------------------------

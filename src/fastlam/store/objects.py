@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 
     from botocore.exceptions import ClientError
 
-CONNECT_SECONDS: Final = 5
-SILENCE_SECONDS: Final = 15  # between two pieces of an answer
-READ_SECONDS_MAX: Final = 55  # for the whole object: SDKs wait 60 s for the answer to theirs
-ATTEMPTS_MAX: Final = 2
-_PIECE_BYTES: Final = 1024 * 1024
 _DENIED: Final = frozenset(
     {
         "AccessDenied",
@@ -82,7 +77,7 @@ class ObjectReader:
         request = {"Bucket": bucket, "Key": key}
         if version is not None:
             request["VersionId"] = version
-        deadline = time.monotonic() + READ_SECONDS_MAX
+        deadline = time.monotonic() + limits.S3_READ_SECONDS_MAX
         try:
             answer = self._client(region).get_object(**request)
             with contextlib.closing(answer["Body"]) as body:
@@ -108,7 +103,7 @@ class ObjectReader:
             raise self._too_large()
         pieces: list[bytes] = []
         left = self._bytes_max
-        while piece := body.read(_PIECE_BYTES):
+        while piece := body.read(limits.S3_PIECE_BYTES):
             left -= len(piece)
             if left < 0:
                 raise self._too_large()
@@ -134,9 +129,9 @@ class ObjectReader:
 
         session = Session()
         options: dict[str, Any] = {
-            "connect_timeout": CONNECT_SECONDS,
-            "read_timeout": SILENCE_SECONDS,
-            "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS_MAX},
+            "connect_timeout": limits.S3_CONNECT_SECONDS,
+            "read_timeout": limits.S3_SILENCE_SECONDS,
+            "retries": {"mode": "standard", "total_max_attempts": limits.S3_ATTEMPTS_MAX},
         }
         credentials: dict[str, Any] = {}
         if self._endpoint is not None and not _is_aws(self._endpoint):
