@@ -27,10 +27,13 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport EAGAIN, EINTR, EMSGSIZE, EPROTO, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.math cimport exp, log1p
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
 
 from fastlam.core.native cimport *
 
+import array
 import logging
 import os
 import signal
@@ -110,3 +113,6 @@ include "lanes.pxi"
 include "placement.pxi"
 include "ends.pxi"
 include "outside.pxi"
+include "sampling.pxi"
+include "arrivals.pxi"
+include "simulation.pxi"

@@ -98,10 +98,13 @@ cdef class Placement(Lanes):
         self._stop(oldest)
         return self.live < self.environments_max
 
+    cdef Environment _new_environment(self, Target target, int id):
+        return Environment(self, target, id)
+
     cdef bint _start(self, Target target, Invocation init_for) except -1:
         cdef Environment environment
         self.next_environment_id += 1
-        environment = Environment(self, target, self.next_environment_id)
+        environment = self._new_environment(target, self.next_environment_id)
         environment.init_for = init_for
         self.environments[environment.id] = environment
         target.environments.add(environment)
