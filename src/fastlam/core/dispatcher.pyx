@@ -27,7 +27,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport EAGAIN, EINTR, EMSGSIZE, EPROTO, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.math cimport exp, log1p
+from libc.math cimport exp
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -110,6 +110,7 @@ include "environment.pxi"
 include "driver.pxi"
 include "connections.pxi"
 include "lanes.pxi"
+include "idle.pxi"
 include "placement.pxi"
 include "ends.pxi"
 include "outside.pxi"

@@ -1,6 +1,6 @@
 # From an admitted call to an environment, and from its answer to the next call.
 
-cdef class Placement(Lanes):
+cdef class Placement(IdleEnvironments):
     """Admission, waiting lines, starting, posting, feeding and stealing."""
 
     # -- admission and placement -----------------------------------------------------------------
@@ -12,7 +12,7 @@ cdef class Placement(Lanes):
             self._finish(invocation, C_CANCELLED, EMPTY)
             return 0
         if target.is_function:
-            throttle = target.pool.admit(not target.idle, self._now() if target.pool.account.enforce_rates else 0)
+            throttle = target.pool.admit(target.idle_count == 0, self._now() if target.pool.account.enforce_rates else 0)
             if throttle != THROTTLE_NONE:
                 invocation.throttle = throttle
                 target.throttles += 1
@@ -25,11 +25,9 @@ cdef class Placement(Lanes):
         """Gives an admitted call to an environment, or to the waiting line of its target."""
         cdef Target target = invocation.target
         cdef Environment environment
-        while target.idle:
-            environment = <Environment>target.idle.pop()
-            if environment.state == ENVIRONMENT_IDLE:
-                self._post(environment, invocation)
-                return 0
+        if target.idle_count:
+            self._post(self._idle_take(target), invocation)
+            return 0
         if target.slots_per_environment > 1:
             environment = self._shared_environment(target)
             if environment is not None:
@@ -87,12 +85,9 @@ cdef class Placement(Lanes):
 
     cdef bint _evict(self, Target wanting) except -1:
         """Stops the environment of another target that has been idle longest. True if this machine's bound has room now."""
-        cdef Environment oldest = None, environment
-        for item in self.environments.values():
-            environment = <Environment>item
-            if environment.state == ENVIRONMENT_IDLE and environment.target is not wanting:
-                if oldest is None or environment.idle_since_ns < oldest.idle_since_ns:
-                    oldest = environment
+        cdef Environment oldest = self.idle_oldest
+        while oldest is not None and oldest.target is wanting:
+            oldest = oldest.idle_newer
         if oldest is None:
             return False
         self._stop(oldest)
@@ -440,7 +435,7 @@ cdef class Placement(Lanes):
                 self._stop(environment)
                 self._serve_starved()
                 return 0
-            target.idle.append(environment)
+            self._idle_add(environment)
         return 0
 
     cdef int _steal(self, Environment thief) except -1:
