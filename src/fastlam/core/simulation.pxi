@@ -34,7 +34,7 @@ cdef class SimulatedEnvironment(Environment):
 
 
 cdef class SimulatedLauncher:
-    """Makes and ends the environments of a SimulatedDispatcher: a target's `spec` is the Sampler of its starts, None for none that take time."""
+    """Makes and ends the environments of a SimulatedDispatcher. A target's `spec` is the Sampler of its starts; None: they take no time."""
 
     def launch(self, SimulatedEnvironment environment not None):
         """Its environment will be up in a while."""
