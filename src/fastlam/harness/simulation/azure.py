@@ -1,5 +1,5 @@
-"""The Azure Functions trace of 2019, as its authors publish it: one file for a day of invocations, one each for durations
-and memory.
+"""The Azure Functions trace of 2019, as its authors publish it: for each day a file of invocations, of durations and of
+memory.
 
 The columns are those of AzureFunctionsDataset2019.md in github.com/Azure/AzurePublicDataset: `HashOwner, HashApp,
 HashFunction, Trigger, 1 .. 1440`; percentiles of durations in milliseconds; memory of applications in MB.

@@ -73,7 +73,7 @@ def blocked(servers: int, offered: float, places: int) -> float:
 
 
 def cold_share(rate: float, keep_alive: float, period: float = 0.0) -> float:
-    """Share of cold starts where at most one call runs and others are turned away: the gap after a service is memoryless.
+    """Share of cold starts where at most one call runs and others are turned away: gaps after a service are memoryless.
 
     An environment is stopped by the first look, one every `period`, that finds it idle for longer than `keep_alive`.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from fastlam.core.dispatcher import (
     AccountPool,
@@ -92,7 +92,7 @@ class Simulation:
     def close(self) -> None:
         self.dispatcher.close()
 
-    def __enter__(self) -> Simulation:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,12 +5,15 @@ The figures are of Shahrad et al., "Serverless in the Wild", USENIX ATC 2020, un
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from array import array
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
 from fastlam.core.dispatcher import Sampler
+from fastlam.errors import FastlamError
 from fastlam.harness.simulation.workload import Arrivals, Function, Periodic, Poisson
 
 DAY_SECONDS: Final = 86_400
@@ -73,7 +76,7 @@ def daily_profile() -> array[float]:
 def popularity(level: float, greatest: float) -> float:
     """Invocations a day of the function at that level, straight between the points on a logarithmic scale."""
     points = [*POPULARITY, (1.0, greatest)]
-    for (low, first), (high, second) in zip(points, points[1:], strict=False):
+    for (low, first), (high, second) in itertools.pairwise(points):
         if level <= high:
             share = (level - low) / (high - low)
             return math.exp(math.log(first) + share * (math.log(second) - math.log(first)))
@@ -95,14 +98,14 @@ def greatest_popularity(mean: float) -> float:
 def _mean_popularity(greatest: float) -> float:
     points = [*POPULARITY, (1.0, greatest)]
     total = 0.0
-    for (low, first), (high, second) in zip(points, points[1:], strict=False):
+    for (low, first), (high, second) in itertools.pairwise(points):
         ratio = math.log(second / first)
         total += (high - low) * ((second - first) / ratio if ratio > 1e-9 else first)
     return total
 
 
 def share_triggers(rates: list[float]) -> list[str]:
-    """A trigger for each of the rates, which fall: whoever still needs the most calls for each of its functions is next."""
+    """A trigger for each of the rates, which fall: next is what needs the most calls for each function it lacks."""
     total = sum(rates)
     functions = {name: share.functions / 100 * len(rates) for name, share in TRIGGERS.items()}
     calls = {name: share.invocations / 100 * total for name, share in TRIGGERS.items()}
@@ -122,19 +125,26 @@ def share_triggers(rates: list[float]) -> list[str]:
 def azure_like(
     count: int, seed: int, invocations_a_day: float | None = None, start: Sampler | None = None
 ) -> list[Function]:
-    """So many functions; by default with as many calls as the published shares ask for."""
+    """So many functions; by default with as many calls as the published shares ask for. FastlamError: fewer calls than
+    the less popular functions alone have.
+    """
     rng = random.Random(seed)
     mean = INVOCATIONS_A_DAY if invocations_a_day is None else invocations_a_day / count
+    least = _mean_popularity(POPULARITY[-1][1])
+    if mean < least:
+        raise FastlamError(
+            f"{count:,} functions of which 81 % are called at most once a minute have {math.ceil(least * count):,}"
+            " calls a day or more: ask for as many, or for fewer functions."
+        )
     greatest = greatest_popularity(mean)
     # One from each of `count` equal parts of a distribution: what is rare is there as often as it should be.
     levels = [(index + rng.random()) / count for index in range(count)]
     rates = sorted((popularity(level, greatest) for level in levels), reverse=True)
-    scale = mean * count / sum(rates)
-    if scale < 1.0 or invocations_a_day is not None:
-        busy = [rate for rate in rates if rate > POPULARITY[-1][1]]
-        rest = sum(rates) - sum(busy)
-        factor = max(0.0, mean * count - rest) / sum(busy) if busy else 1.0
-        rates = [rate * factor if rate > POPULARITY[-1][1] else rate for rate in rates]
+    # Chance shows most in the few that are called most: they make the sum what it should be.
+    busy = sum(rate for rate in rates if rate > POPULARITY[-1][1])
+    rest = sum(rates) - busy
+    if busy and mean * count > rest:
+        rates = [rate * (mean * count - rest) / busy if rate > POPULARITY[-1][1] else rate for rate in rates]
     durations = [(index + rng.random()) / count for index in range(count)]
     memory = [(index + rng.random()) / count for index in range(count)]
     rng.shuffle(durations)
@@ -164,8 +174,6 @@ def _service(level: float) -> Sampler:
 
 def normal_quantile(level: float) -> float:
     """Of the standard normal distribution."""
-    from statistics import NormalDist
-
     return NormalDist().inv_cdf(min(max(level, 1e-12), 1 - 1e-12))
 
 

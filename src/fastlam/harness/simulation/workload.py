@@ -28,9 +28,7 @@ class Poisson:
     off_seconds: float = 0.0
 
     def feed(self, source: Source) -> Source:
-        return source.at_rate(
-            self.per_second, self.profile, on_seconds=self.on_seconds, off_seconds=self.off_seconds
-        )
+        return source.at_rate(self.per_second, self.profile, on_seconds=self.on_seconds, off_seconds=self.off_seconds)
 
 
 @dataclass(frozen=True, slots=True)
