@@ -208,3 +208,31 @@ def test_a_call_does_not_stick_to_the_environment_that_starts_for_it(rng: random
     assert second.posted_ns - second.submitted_ns == 2_000_000_000  # not the ten seconds of a start
     assert third.environment_id != first.environment_id
     assert third.init_ns == 10_000_000_000
+
+
+def test_a_function_that_asks_for_too_much_does_not_keep_others_from_running(rng: random.Random) -> None:
+    """On a machine that is full, a function without an environment gets one of those of a function that has many."""
+    with System(rng.getrandbits(32), environments_max=10, pending_max=1_000_000) as system:
+        greedy, modest = system.function(), system.function(start=Sampler("constant", 0.2))
+        system.poisson(greedy, 15.0, Sampler("exponential", 1.0))
+        system.dispatcher.run(10.0)
+        assert greedy.counts[3] > 10, "the machine is not full"
+        calls = []
+        for second in range(60):
+            system.dispatcher.run(10.0 + second)
+            calls.append(system.dispatcher.call(modest, 0.1))
+        system.dispatcher.run(80.0)
+        assert all(call.done for call in calls)
+        # One of ten environments is up after a second at most for an end, and 0.2 for the start; see it from afar.
+        assert max(call.done_ns - call.submitted_ns for call in calls) < 5_000_000_000
+        assert greedy.invocations > 400
+
+
+def test_functions_on_a_full_machine_take_turns(rng: random.Random) -> None:
+    """More of them than environments, and each asks for more than its share: all get about the same."""
+    with System(rng.getrandbits(32), environments_max=4, pending_max=1_000_000) as system:
+        for _ in range(12):
+            system.poisson(system.function(start=Sampler("constant", 0.1)), 1.0, Sampler("exponential", 1.0))
+        system.dispatcher.run(600.0)
+        ran = [target.invocations for target in system.targets]
+    assert min(ran) > 0.5 * sum(ran) / len(ran)

@@ -78,6 +78,7 @@ cdef enum:
     TICKS_BEFORE_SLEEP = 200     # idle ticks before it sleeps until it is woken
     LINGER_NS = 50000000         # how long it goes on driving after the last call was done
     HOUSE_NS = 250000000         # between looks at how much is printed
+    TURN_NS = 1000000000         # a target without an environment waits so much longer than others before it gets one of theirs
     BUNDLE_AFTER = 8             # tasks that a worker has in hand before further ones are sent in bundles
     BUNDLE_TASKS_MAX = 8
     PIECE_BYTES = 64             # what a piece of a stream costs besides its content

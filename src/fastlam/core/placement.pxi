@@ -419,6 +419,11 @@ cdef class Placement(IdleEnvironments):
             if environment.outstanding == 0:
                 self._stop(environment)
             return 0
+        if (self.starved and target.waiting and target.is_function and environment.outstanding == 0
+                and environment.invocations and self._gives_way(target)):
+            self._stop(environment)
+            self._serve_starved()
+            return 0
         depth = target.depth()
         while target.waiting and environment.outstanding < depth and environment.free_slots:
             if environment.used_up():
@@ -437,6 +442,18 @@ cdef class Placement(IdleEnvironments):
                 return 0
             self._idle_add(environment)
         return 0
+
+    cdef bint _gives_way(self, Target target) except -1:
+        """True if the first of the starved targets has more right to an environment than this one, whose calls wait as well: it has fewer
+        by two, or none, and a call that came a turn earlier. A busy function could otherwise keep all others from ever running."""
+        cdef Target other = <Target>self.starved[0]
+        if other is not target and other.waiting and self._may_start(other):
+            if other.live + 2 <= target.live:
+                return True
+            if other.live == 0 and (<Invocation>other.waiting[0]).submitted_ns + TURN_NS < (<Invocation>target.waiting[0]).submitted_ns:
+                return True
+        self.starved.rotate(-1)   # the next call that ends looks at the next of them
+        return False
 
     cdef int _steal(self, Environment thief) except -1:
         """An environment without work takes tasks that another one holds and has not begun."""
