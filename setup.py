@@ -68,8 +68,11 @@ def extension(name: str, *c_sources: str, suffix: str = ".pyx") -> Extension:
 EXTENSIONS = [
     extension("core.scan", "fl_json.c"),
     extension("core.jsonwriter"),
-    extension("core.channel", "fl_slots.c", "fl_zmtp.c"),
-    extension("core.dispatcher", "fl_ring.c", "fl_wake.c", "fl_timer.c", "fl_slots.c", "fl_zmtp.c", "fl_rng.c"),
+    extension("core.channel", "fl_express.c", "fl_slots.c", "fl_spsc.c", "fl_wake.c", "fl_zmtp.c"),
+    extension(
+        "core.dispatcher",
+        "fl_express.c", "fl_ring.c", "fl_rng.c", "fl_slots.c", "fl_spsc.c", "fl_timer.c", "fl_wake.c", "fl_zmtp.c",
+    ),
 ]
 # Plain Python that every invocation passes through, compiled as it stands: fewer instructions, and above all fewer
 # cache lines in each of many worker processes. Python's rules for indices hold; annotations are not C types. Not the

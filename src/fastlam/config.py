@@ -17,7 +17,7 @@ DEFAULT_PORT: Final = 4566
 DEFAULT_ACCOUNT: Final = "000000000000"
 DEFAULT_REGION: Final = "us-east-1"
 
-LANE_KINDS: Final = ("zmq", "libzmq")  # who speaks ZeroMQ's protocol to environments: sandbox.lanes
+LANE_KINDS: Final = ("ring", "zmq", "libzmq")  # sandbox.lanes tells them apart
 
 # As browsers state it: nothing behind the port. Extensions and applications have schemes of their own.
 _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")

@@ -98,7 +98,9 @@ def test_members(name: str, class_name: str) -> None:
     node = told[class_name]
     assert isinstance(node, ast.ClassDef)
     members = stated(node.body)
-    assert set(members) == attributes(cls, set(told))
+    own = attributes(cls, set(told))
+    inherited = set(dir(cls)) - own  # may be told again, with a narrower type
+    assert set(members) - inherited == own
     for member, statement in members.items():
         value = inspect.getattr_static(cls, member)
         is_method = inspect.isroutine(value)

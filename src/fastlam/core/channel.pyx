@@ -7,18 +7,39 @@ around the handler; nothing but the call itself lies between its two readings.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport EINTR
+from libc.errno cimport EAGAIN, EINTR
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from fastlam.core.native cimport (
+    FL_EXPRESS_BY_SOCKET,
+    FL_EXPRESS_DISTANT,
+    FL_EXPRESS_FRAME,
+    FL_EXPRESS_TASK,
+    FL_EXPRESS_TASK_RESULT,
     FL_ZMTP_HEADER_BYTES_MAX,
     FL_ZMTP_PARTS_MAX,
+    fl_express,
+    fl_express_close,
+    fl_express_distant,
+    fl_express_open,
+    fl_express_task,
+    fl_express_task_result,
+    fl_express_wait,
+    fl_region_take,
     fl_slots,
     fl_slots_claim,
     fl_slots_close,
     fl_slots_finish,
     fl_slots_open,
+    fl_spsc,
+    fl_spsc_announce_crowded,
+    fl_spsc_peek,
+    fl_spsc_publish,
+    fl_spsc_release,
+    fl_spsc_reserve,
+    fl_spsc_sleep_crowded,
+    fl_wake_signal,
     fl_zmtp,
     fl_zmtp_accept,
     fl_zmtp_close,
@@ -30,6 +51,8 @@ from fastlam.core.native cimport (
     monotonic_ns,
     process_cpu_ns,
 )
+
+from fastlam.core.plain cimport PLAIN_BYTES_MAX, read_plain_tuple, write_plain
 
 import os
 
@@ -52,12 +75,15 @@ cdef extern from "<stdio.h>" nogil:
     int _IOLBF
 
 from fastlam.limits import FRAME_HEADER_BYTES_MAX
-from fastlam.wire.frames import ToEnvironment
+from fastlam.wire.frames import Task, TaskResult, ToEnvironment
 
 cdef enum:
     PyBUF_READ = 0x100
     LENGTH_BYTES = 4
     SHORT_BYTES_MAX = 4096
+    EXPRESS_INLINE_BYTES_MAX = 16384   # longer records go through the region beside the ring
+
+cdef uint32_t PLAIN = <uint32_t>1 << 31   # in the head of a payload: see wire/tasks.py
 
 cdef dict environment_bytes = os.environ._data
 cdef uint32_t header_bytes_max = FRAME_HEADER_BYTES_MAX
@@ -79,9 +105,14 @@ cdef class Channel:
     """Frames in, frames out, and the measured call between them.
 
     `listen_fd` is the listening unix socket to which the dispatcher's PAIR socket connects; it stays the caller's, as does `slots_fd`,
-    the memfd of the slot table. Raises ChannelError.
+    the memfd of the slot table. With an express lane, `express_fd` is the memfd of its rings, which stays the caller's too, and `bell_fd`
+    the eventfd that wakes the dispatcher, which must stay open. Raises ChannelError.
     """
 
+    cdef fl_express express
+    cdef bint has_express
+    cdef int bell_fd
+    cdef uint64_t rest_until_ns            # no spinning before
     cdef fl_zmtp connection
     cdef bint connected
     cdef fl_slots slots
@@ -90,9 +121,15 @@ cdef class Channel:
     cdef readonly uint64_t duration_ns
     cdef readonly uint64_t cpu_ns
 
-    def __cinit__(self, int listen_fd, int slots_fd):
+    def __cinit__(self, int listen_fd, int slots_fd, int express_fd=-1, int bell_fd=-1):
         cdef int rc
-        self.has_slots = self.connected = False
+        self.has_slots = self.connected = self.has_express = False
+        self.bell_fd = bell_fd
+        if express_fd >= 0:
+            rc = fl_express_open(&self.express, express_fd)
+            if rc != 0:
+                raise ChannelError(f"the express lane cannot be opened: {os.strerror(-rc)}")
+            self.has_express = True
         rc = fl_slots_open(&self.slots, slots_fd)
         if rc != 0:
             raise ChannelError(f"the slot table cannot be opened: {os.strerror(-rc)}")
@@ -112,6 +149,12 @@ cdef class Channel:
             fl_zmtp_close(&self.connection)
         if self.has_slots:
             fl_slots_close(&self.slots)
+        fl_express_close(&self.express)
+
+    @property
+    def has_rings(self):
+        """Whether there is an express lane."""
+        return self.has_express
 
     def fileno(self):
         """The descriptor of the connection."""
@@ -119,6 +162,11 @@ cdef class Channel:
 
     def receive(self):
         """Waits for the next frame; returns (frame, payload bytes). Raises ChannelError on a broken lane or a bad frame."""
+        if self.has_express:
+            return self._receive_express()
+        return self._receive_by_socket()
+
+    cdef _receive_by_socket(self):
         cdef const uint8_t *data = NULL
         cdef int64_t size
         while True:
@@ -130,6 +178,52 @@ cdef class Channel:
                 raise ChannelError(f"the lane to the dispatcher is broken: {os.strerror(<int>-size)}")
             PyErr_CheckSignals()
 
+    cdef const uint8_t *_next_record(self, uint64_t *size) except NULL:
+        """Waits for the next record. It stands there until `_took`."""
+        cdef const uint8_t *data = NULL
+        cdef int64_t got
+        cdef int rc
+        while True:
+            got = fl_spsc_peek(&self.express.requests, &data)
+            if got >= 4:
+                size[0] = <uint64_t>got
+                return data
+            if got != -EAGAIN:
+                raise ChannelError("the ring of requests is broken")
+            with nogil:
+                rc = fl_express_wait(&self.express, &self.rest_until_ns)
+            if rc != 0:
+                PyErr_CheckSignals()
+
+    cdef int _took(self) except -1:
+        if fl_spsc_release(&self.express.requests):
+            fl_wake_signal(self.bell_fd)   # there is room again
+        return 0
+
+    cdef _receive_express(self):
+        cdef uint64_t size = 0
+        cdef const uint8_t *data = self._next_record(&size)
+        cdef fl_express_distant distant
+        cdef uint32_t kind = (<uint32_t *>data)[0]
+        if kind == FL_EXPRESS_DISTANT:
+            memcpy(&distant, data, sizeof(distant))
+            data = self.express.request_region.base + distant.offset
+            size = distant.bytes
+            kind = (<uint32_t *>data)[0]
+        if kind == FL_EXPRESS_FRAME:
+            found = parse(data + 4, size - 4)
+        elif kind == FL_EXPRESS_TASK:
+            found = (
+                Task((<fl_express_task *>data).slot),
+                PyBytes_FromStringAndSize(<const char *>data + sizeof(fl_express_task), size - sizeof(fl_express_task)),
+            )
+        elif kind == FL_EXPRESS_BY_SOCKET:
+            found = None
+        else:
+            raise ChannelError(f"a record of kind {kind} and {size} bytes")
+        self._took()
+        return self._receive_by_socket() if found is None else found
+
     def send(self, object frame, object payload not None):
         """Posts one frame; `payload` is bytes or a list of buffers that are sent one behind the other."""
         self._post(encode_header(frame), payload, -1)
@@ -140,6 +234,194 @@ cdef class Channel:
         self._post(encode_header(frame), payload, slot)
 
     cdef int _post(self, bytes header, object payload, int64_t slot) except -1:
+        cdef uint32_t header_bytes
+        cdef uint64_t head_bytes, total
+        cdef uint8_t *place
+        if not self.has_express:
+            return self._post_by_socket(header, payload, slot)
+        header_bytes = <uint32_t>PyBytes_GET_SIZE(header)
+        head_bytes = 2 * sizeof(uint32_t) + header_bytes
+        total = head_bytes + payload_bytes_of(payload)
+        if slot >= 0:
+            fl_slots_finish(&self.slots, <uint32_t>slot, NULL, 0xFFFFFFFF)   # no copy: what is published outlives this process
+        place = self._reserve(total)
+        if place == NULL:
+            self._publish()
+            return self._post_by_socket(header, payload, -1)
+        (<uint32_t *>place)[0] = FL_EXPRESS_FRAME
+        (<uint32_t *>place)[1] = header_bytes
+        memcpy(place + 2 * sizeof(uint32_t), PyBytes_AS_STRING(header), header_bytes)
+        write_payload(place + head_bytes, payload)
+        return self._publish()
+
+    def reply_task(self, uint32_t slot, uint64_t duration_ns, bint failed, object payload not None):
+        """As `reply` with a TaskResult."""
+        cdef fl_express_task_result *result
+        cdef uint64_t total
+        cdef uint8_t *place
+        if not self.has_express:
+            self._post_by_socket(encode_header(TaskResult(slot, duration_ns, failed)), payload, slot)
+            return
+        total = sizeof(fl_express_task_result) + payload_bytes_of(payload)
+        fl_slots_finish(&self.slots, slot, NULL, 0xFFFFFFFF)
+        place = self._reserve(total)
+        if place == NULL:
+            self._publish()
+            self._post_by_socket(encode_header(TaskResult(slot, duration_ns, failed)), payload, -1)
+            return
+        result = <fl_express_task_result *>place
+        result.kind = FL_EXPRESS_TASK_RESULT
+        result.slot = slot
+        result.duration_ns = duration_ns
+        result.failed = failed
+        write_payload(place + sizeof(fl_express_task_result), payload)
+        self._publish()
+
+    def serve_tasks(self, object load, object run, object fail, object pack_result):
+        """Runs the tasks that come by rings, until a frame comes: (frame, payload), as `receive`.
+
+        `load(pickle)` is the function and whether it may be used again for the same pickle; `run(payload)` the reply of a task that is not
+        plain, `fail(exception)` the reply of one that has raised; `pack_result(value)` the reply for a value that is not plain.
+        """
+        cdef uint64_t size = 0, before, duration_ns
+        cdef const uint8_t *data
+        cdef const uint8_t *pickle
+        cdef fl_express_task_result *result
+        cdef uint8_t[PLAIN_BYTES_MAX] plain
+        cdef uint8_t *place
+        cdef uint32_t slot, function_bytes
+        cdef Py_ssize_t length, arguments_bytes
+        cdef bytes known = None, payload
+        cdef object function = None, arguments
+        cdef bint failed
+        while True:
+            data = self._next_record(&size)
+            if (<uint32_t *>data)[0] != FL_EXPRESS_TASK or size < sizeof(fl_express_task) + 8:
+                frame, payload = self._receive_express()
+                if type(frame) is not Task:
+                    return frame, payload
+                slot = frame.slot
+                if fl_slots_claim(&self.slots, slot, monotonic_ns()) != 1:
+                    continue
+                self._run_task(slot, payload, run, fail)
+                continue
+            slot = (<fl_express_task *>data).slot
+            before = monotonic_ns()
+            if fl_slots_claim(&self.slots, slot, before) != 1:
+                self._took()
+                continue
+            data += sizeof(fl_express_task)
+            size -= sizeof(fl_express_task)
+            function_bytes = (<uint32_t *>data)[0]
+            if not function_bytes & PLAIN or (function_bytes ^ PLAIN) > size - 8:
+                payload = PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>size)
+                self._took()
+                self._run_task(slot, payload, run, fail)
+                continue
+            function_bytes ^= PLAIN
+            pickle = data + 8
+            failed = False
+            try:
+                if known is None or PyBytes_GET_SIZE(known) != function_bytes or memcmp(
+                    PyBytes_AS_STRING(known), pickle, function_bytes
+                ) != 0:
+                    known = PyBytes_FromStringAndSize(<const char *>pickle, function_bytes)
+                    function, again = load(known)
+                    if not again:
+                        known = None
+                arguments = read_plain_tuple(pickle + function_bytes, <Py_ssize_t>(size - 8 - function_bytes))
+                self._took()
+                data = NULL
+                before = monotonic_ns()
+                value = function(*arguments)
+                duration_ns = monotonic_ns() - before
+                arguments = None
+                length = write_plain(value, plain, PLAIN_BYTES_MAX)
+                if length >= 0:
+                    fl_slots_finish(&self.slots, slot, NULL, 0xFFFFFFFF)
+                    place = <uint8_t *>self._reserve_in_ring(<uint32_t>(sizeof(fl_express_task_result) + 8 + length))
+                    result = <fl_express_task_result *>place
+                    result.kind = FL_EXPRESS_TASK_RESULT
+                    result.slot = slot
+                    result.duration_ns = duration_ns
+                    result.failed = 0
+                    (<uint32_t *>(place + sizeof(fl_express_task_result)))[0] = PLAIN
+                    (<uint32_t *>(place + sizeof(fl_express_task_result)))[1] = 0
+                    memcpy(place + sizeof(fl_express_task_result) + 8, plain, length)
+                    value = None
+                    self._publish()
+                    continue
+                reply = pack_result(value)
+                value = None
+            except ChannelError:
+                raise
+            except BaseException as error:
+                if data != NULL:
+                    self._took()
+                failed = True
+                duration_ns = monotonic_ns() - before
+                reply = fail(error)
+                arguments = value = None
+            self.reply_task(slot, duration_ns, failed, reply)
+            reply = None
+
+    cdef int _run_task(self, uint32_t slot, bytes payload, object run, object fail) except -1:
+        cdef uint64_t before = monotonic_ns()
+        cdef bint failed = False
+        try:
+            reply = run(payload)
+        except BaseException as error:
+            # SystemExit too goes to the caller, as with the standard library's pools: only this task asked for it.
+            failed = True
+            reply = fail(error)
+        self.reply_task(slot, monotonic_ns() - before, failed, reply)
+        return 0
+
+    cdef uint8_t *_reserve(self, uint64_t total) except? NULL:
+        """Room for a record, in the ring or, with a record there that says so, beside it. NULL: it must go by the socket, and a record
+        that says so has been reserved."""
+        cdef fl_spsc *ring = &self.express.replies
+        cdef fl_express_distant *distant
+        cdef uint8_t *place
+        if total <= EXPRESS_INLINE_BYTES_MAX:
+            return <uint8_t *>self._reserve_in_ring(<uint32_t>total)
+        if total > self.express.reply_region.bytes:
+            (<uint32_t *>self._reserve_in_ring(sizeof(uint32_t)))[0] = FL_EXPRESS_BY_SOCKET
+            return NULL
+        while True:
+            place = <uint8_t *>fl_region_take(&self.express.reply_region, ring, total)
+            if place != NULL:
+                break
+            self._wait_for_room()
+        distant = <fl_express_distant *>self._reserve_in_ring(sizeof(fl_express_distant))
+        distant.kind = FL_EXPRESS_DISTANT
+        distant.offset = <uint64_t>(place - self.express.reply_region.base)
+        distant.bytes = total
+        return place
+
+    cdef void *_reserve_in_ring(self, uint32_t size) except NULL:
+        cdef void *place
+        while True:
+            place = fl_spsc_reserve(&self.express.replies, size)
+            if place != NULL:
+                return place
+            self._wait_for_room()
+
+    cdef int _wait_for_room(self) except -1:
+        cdef int rc
+        if fl_spsc_announce_crowded(&self.express.replies):
+            with nogil:
+                rc = fl_spsc_sleep_crowded(&self.express.replies, -1)
+            if rc == -EINTR:
+                PyErr_CheckSignals()
+        return 0
+
+    cdef int _publish(self) except -1:
+        if fl_spsc_publish(&self.express.replies):
+            fl_wake_signal(self.bell_fd)
+        return 0
+
+    cdef int _post_by_socket(self, bytes header, object payload, int64_t slot) except -1:
         cdef uint8_t[SHORT_BYTES_MAX] short
         cdef uint32_t header_bytes = <uint32_t>PyBytes_GET_SIZE(header)
         cdef size_t payload_bytes
@@ -227,6 +509,29 @@ cdef class Channel:
             self.started_ns = started_ns
             self.duration_ns += duration_ns
             self.cpu_ns += cpu_ns
+
+
+cdef uint64_t payload_bytes_of(object payload) except? 0:
+    cdef uint64_t total = 0
+    if type(payload) is bytes:
+        return PyBytes_GET_SIZE(payload)
+    for part in payload if type(payload) is list else (payload,):
+        total += <uint64_t>PyBytes_GET_SIZE(part) if type(part) is bytes else <uint64_t>memoryview(part).nbytes
+    return total
+
+
+cdef int write_payload(uint8_t *place, object payload) except -1:
+    cdef const uint8_t[::1] view
+    if type(payload) is bytes:
+        memcpy(place, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        return 0
+    for part in payload if type(payload) is list else (payload,):
+        item = memoryview(part).cast("B")
+        if item.nbytes:
+            view = item
+            memcpy(place, &view[0], item.nbytes)
+            place += item.nbytes
+    return 0
 
 
 cdef parse(const uint8_t *data, size_t size):

@@ -174,6 +174,14 @@ cdef class Connections(Driver):
                     self._lane_closed(environment)
                 break
             any = True
+            if environment.has_express:
+                if not environment.by_socket_due:
+                    self._bad_frame(environment, "a message that no record of its ring tells of")
+                    self._lane_closed(environment)
+                    break
+                environment.by_socket_due = False
+                self._frame(environment, data, <size_t>size)
+                break   # the ring tells what is next
             self._frame(environment, data, <size_t>size)
         return any
 

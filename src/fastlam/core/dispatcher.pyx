@@ -22,7 +22,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport EAGAIN, EINTR, EMSGSIZE, EPROTO, errno
@@ -32,6 +32,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fastlam.core.native cimport *
+from fastlam.core.plain cimport *
 
 import array
 import logging
@@ -39,6 +40,7 @@ import os
 import signal
 import threading
 from collections import deque
+from concurrent.futures import CancelledError
 
 import msgspec
 
@@ -60,6 +62,19 @@ cdef extern from "<fcntl.h>" nogil:
     int fallocate(int fd, int mode, int64_t offset, int64_t length)
 cdef extern from "<linux/falloc.h>" nogil:
     int FALLOC_FL_PUNCH_HOLE, FALLOC_FL_KEEP_SIZE
+cdef extern from *:
+    """
+    #if defined(__x86_64__) || defined(__i386__)
+    #define cpu_relax() __builtin_ia32_pause()
+    #elif defined(__aarch64__)
+    #define cpu_relax() __asm__ __volatile__("yield")
+    #else
+    #define cpu_relax() ((void)0)
+    #endif
+    """
+    void cpu_relax() nogil
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int fd, void *buffer, size_t count, int64_t offset)
 cdef extern from "<time.h>" nogil:
     int nanosleep(const timespec *wanted, timespec *left)
 cdef extern from "<pthread.h>" nogil:
@@ -85,6 +100,18 @@ cdef enum:
     LOG_PUNCH_BYTES = 1048576    # free the pages of output that has been read, so much at a time
     SLOT_MIRROR_BYTES = 1024     # = limits.SLOT_MIRROR_BYTES, which must be a C constant here; checked below
 
+    EXPRESS_INLINE_BYTES_MAX = 16384   # longer records go through the region beside the ring
+    PLAIN_HEAD_BYTES = 8         # of a payload (wire/tasks.py)
+    PLAIN_RECORD_BYTES_MAX = 544
+    RECORDS_MAX = 256            # of one environment before others have their turn
+    SPIN_RINGS_MAX = 8           # the driver looks for replies of so many environments, of more it sleeps
+    LOOKS_A_CLOCK = 8            # between two readings of the clock while it looks
+    PREEMPTED_NS = 25000         # a longer gap between them: somebody else had this CPU
+    LOAD_NS = 5000000            # how long one look at the number of runnable tasks is believed
+    POLL_NS = 50000              # descriptors are asked so often while replies come through rings
+    SPIN_FAILURES_MAX = 8
+    CROWD_TRIES_MAX = 16
+
 cdef uint64_t NEVER = <uint64_t>-1
 
 # What an epoll event is about: the low values are the dispatcher's own, others are environment ids above this.
@@ -93,6 +120,7 @@ cdef enum:
     EVENT_TIMER = 1
     EVENT_READER = 2             # + index of a registered reader
     EVENT_ENVIRONMENT = 0x10000  # + environment id
+cdef uint64_t EVENT_BELL = <uint64_t>1 << 40   # + environment id
 
 cdef object encode_header = msgspec.msgpack.Encoder().encode
 cdef object decode_header = msgspec.msgpack.Decoder(FromEnvironment).decode
@@ -107,9 +135,11 @@ assert SLOT_MIRROR_BYTES == limits.SLOT_MIRROR_BYTES, "core and limits disagree 
 
 include "pools.pxi"
 include "invocation.pxi"
+include "tasks.pxi"
 include "environment.pxi"
 include "driver.pxi"
 include "connections.pxi"
+include "express.pxi"
 include "lanes.pxi"
 include "idle.pxi"
 include "placement.pxi"

@@ -42,6 +42,15 @@ cdef class Driver:
     cdef Environment idle_oldest, idle_newest   # the ends of the line of idle ones, see idle.pxi
     cdef list rechecks
     cdef list unsent                     # environments with an outbox
+    cdef list hot                        # environments whose rings every pass looks into
+    cdef uint64_t polled_ns              # when epoll was last asked
+    # Spinning.
+    cdef readonly uint32_t spin_ns       # how long the driver, or a worker, looks before it sleeps; 0: never
+    cdef readonly int cpus
+    cdef bint woke_worker                # the worker posted to last had to be woken
+    cdef int spin_failures               # in a row
+    cdef int load_fd                     # /proc/loadavg
+    cdef uint64_t spin_rests_until_ns, load_known_until_ns
     cdef object orders                   # deque of (function, reply) that other threads want done by the driver
     cdef bint closing                    # close() has begun: nothing is started any more
     cdef object starved                  # deque of targets with waiting calls that this machine's bound holds up
@@ -52,7 +61,7 @@ cdef class Driver:
     cdef readonly uint64_t environments_started, environments_failed, log_dropped_bytes, late_replies
 
     def __cinit__(self, object launcher, object faults=None, int environments_max=limits.ENVIRONMENTS_MAX,
-                  int pending_max=limits.PENDING_INVOCATIONS_MAX):
+                  int pending_max=limits.PENDING_INVOCATIONS_MAX, uint32_t spin_ns=0):
         cdef int rc = fl_ring_create(&self.ring, limits.SUBMIT_RING_SLOTS, sizeof(PyObject *))
         if rc != 0:
             raise MemoryError("the submission ring cannot be made")
@@ -69,6 +78,10 @@ cdef class Driver:
         self.environments = {}
         self.rechecks = []
         self.unsent = []
+        self.hot = []
+        self.cpus = len(os.sched_getaffinity(0))
+        self.spin_ns = spin_ns
+        self.load_fd = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC) if spin_ns else -1
         self.orders = deque()
         self.starved = deque()
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
@@ -120,7 +133,7 @@ cdef class Driver:
 
     # -- submitting: any thread ------------------------------------------------------------------
 
-    cpdef submit(self, Invocation invocation):
+    cpdef submit(self, Call invocation):
         """Hands one call over. Returns at once; `invocation.on_done` or `wait` tells when it is done.
 
         Raises DispatcherClosed. A full ring makes the submitter drive or wait; nothing is dropped.
@@ -130,10 +143,23 @@ cdef class Driver:
         if self.closed:
             raise DispatcherClosed("the dispatcher is closed")
         invocation.state = STATE_SUBMITTED
-        invocation.submitted_ns = self._now()
+        if not invocation.is_task:
+            invocation.submitted_ns = self._now()
         invocation.target.outstanding += 1
         self.outstanding += 1
         self.submitted += 1
+        if self.owner == 0 and not self.driving and fl_ring_size(self.ring) == 0:
+            # Nobody drives: this thread does so for a moment, so that environments get their work without a wake-up.
+            self.owner = pthread_self()
+            try:
+                self._admit(invocation)
+                if invocation.target.waiting and self.submitted & 15 == 0:
+                    self._pass(0)   # a long run of submissions: take in replies meanwhile, so that workers do not starve
+            finally:
+                self._release()
+            if self.background_sleeps:
+                self._rouse_background()
+            return
         Py_INCREF(invocation)
         while True:
             rc = fl_ring_push(self.ring, &record, sizeof(record))
@@ -141,12 +167,9 @@ cdef class Driver:
                 break
             self._make_room()
         if self.owner == 0:
-            # Nobody drives: this thread does so for a moment, so that environments get their work without a wake-up.
             self.owner = pthread_self()
             try:
-                if invocation.target.waiting and self.submitted & 15 == 0:
-                    self._pass(0)   # a long run of submissions: take in replies meanwhile, so that workers do not starve
-                elif not self.driving:
+                if not self.driving:
                     self._drain_ring()
             finally:
                 self._release()
@@ -161,7 +184,7 @@ cdef class Driver:
 
     def submit_all(self, list invocations):
         """As `submit` for each of them, in this order, with one wake-up in all."""
-        cdef Invocation invocation
+        cdef Call invocation
         cdef bint mine = False
         if self.closed:
             raise DispatcherClosed("the dispatcher is closed")
@@ -170,12 +193,13 @@ cdef class Driver:
             mine = True
         try:
             for item in invocations:
-                invocation = <Invocation>item
+                invocation = <Call>item
                 if self.owner != pthread_self() or self.driving:
                     self.submit(invocation)
                     continue
                 invocation.state = STATE_SUBMITTED
-                invocation.submitted_ns = self._now()
+                if not invocation.is_task:
+                    invocation.submitted_ns = self._now()
                 invocation.target.outstanding += 1
                 self.outstanding += 1
                 self.submitted += 1
@@ -207,7 +231,7 @@ cdef class Driver:
         if self.owner != pthread_self():
             fl_wake_signal(self.wake_fd)
 
-    def cancel(self, Invocation invocation):
+    def cancel(self, Call invocation):
         """Takes a task back that no environment has begun. True if it was in time: it is then done, as cancelled."""
         if invocation.state == STATE_DONE or self.closed:
             return False
@@ -266,7 +290,7 @@ cdef class Driver:
 
     # -- waiting: any thread ---------------------------------------------------------------------
 
-    def wait(self, Invocation invocation, timeout_seconds=None, bint pieces=False):
+    def wait(self, Call invocation, timeout_seconds=None, bint pieces=False):
         """Blocks until `invocation` is done (or, with `pieces`, there are some to take), driving meanwhile if nobody else does. False when
         the time ran out first.
 
@@ -277,7 +301,7 @@ cdef class Driver:
         cdef bint mine
         if timeout_seconds is not None:
             deadline = self._now() + <uint64_t>(max(0.0, timeout_seconds) * 1e9)
-        while invocation.state != STATE_DONE and not (pieces and invocation.pieces_bytes):
+        while invocation.state != STATE_DONE and not (pieces and (<Invocation>invocation).pieces_bytes):
             if self.closed:
                 if self.pid != os.getpid():
                     raise DispatcherClosed(
@@ -290,7 +314,7 @@ cdef class Driver:
                 mine = self.owner == 0   # or else this is a callback of a call that this thread has just cancelled
                 self.owner = me
                 try:
-                    while invocation.state != STATE_DONE and not self.closed and not (pieces and invocation.pieces_bytes):
+                    while invocation.state != STATE_DONE and not self.closed and not (pieces and (<Invocation>invocation).pieces_bytes):
                         if self._now() >= deadline:
                             return False
                         self._pass(deadline)
@@ -305,7 +329,7 @@ cdef class Driver:
                 )
         return True
 
-    cdef _wait_for_turn(self, Invocation invocation, double timeout_seconds):
+    cdef _wait_for_turn(self, Call invocation, double timeout_seconds):
         """Sleeps until the call is done, or the driver's place is offered, or the time is over."""
         lock = allocate_lock()
         lock.acquire()
@@ -441,6 +465,8 @@ cdef class Driver:
                 self._flush_all()
             if self.rechecks and self._drain_rechecks():
                 may_sleep = False
+            if self.hot and self._poll_hot():
+                may_sleep = False
             if self.orders:
                 self._run_orders()
                 may_sleep = False
@@ -450,6 +476,14 @@ cdef class Driver:
                 self._fire_timers(now)
                 may_sleep = False
             timeout_ms = 0
+            if not may_sleep and self.hot and now - self.polled_ns < POLL_NS and not self.adopted:
+                whole = True
+                return 0   # rings bring work: descriptors are asked when they do not, or now and then
+            if may_sleep and until_ns > now and self.hot and (self._spin(until_ns) or not self._cool()):
+                if now - self.polled_ns < POLL_NS:
+                    whole = True
+                    return 0
+                may_sleep = False
             if may_sleep and until_ns > now and fl_ring_announce_sleep(self.ring):
                 next_ns = fl_timers_next(&self.timers)
                 if until_ns < next_ns:
@@ -466,6 +500,7 @@ cdef class Driver:
                 fl_ring_announce_awake(self.ring)
             else:
                 count = epoll_wait(self.epoll_fd, events, EVENTS_MAX, 0)
+            self.polled_ns = now
             if count < 0:
                 if errno != EINTR:
                     raise OSError(errno, "epoll_wait")
@@ -503,7 +538,11 @@ cdef class Driver:
     cdef int _event(self, uint64_t tag, uint32_t events) except -1:
         cdef Environment environment
         cdef uint64_t expirations
-        if tag >= EVENT_ENVIRONMENT:
+        if tag >= EVENT_BELL:
+            environment = self.environments.get(<int>(tag - EVENT_BELL))
+            if environment is not None:
+                self._bell(environment)
+        elif tag >= EVENT_ENVIRONMENT:
             environment = self.environments.get(<int>(tag - EVENT_ENVIRONMENT))
             if environment is not None:
                 if events & EPOLLOUT:
@@ -565,9 +604,9 @@ cdef class Driver:
         cdef bint any = False
         while fl_ring_pop(self.ring, &record, sizeof(record)) == sizeof(record):
             any = True
-            invocation = <Invocation><object>record
+            invocation = <Call><object>record
             Py_DECREF(<object>record)
-            self._admit(<Invocation>invocation)
+            self._admit(<Call>invocation)
         return any
 
     cdef bint _drain_rechecks(self) except -1:
@@ -624,10 +663,10 @@ cdef class Driver:
 
     # -- what the classes above this one do ------------------------------------------------------
 
-    cdef int _admit(self, Invocation invocation) except -1:
+    cdef int _admit(self, Call invocation) except -1:
         raise NotImplementedError
 
-    cdef _cancel(self, Invocation invocation):
+    cdef _cancel(self, Call invocation):
         raise NotImplementedError
 
     cdef int _flush_all(self) except -1:
@@ -637,6 +676,21 @@ cdef class Driver:
         raise NotImplementedError
 
     cdef int _write_backlog(self, Environment environment) except -1:
+        raise NotImplementedError
+
+    cdef int _watch_bell(self, Environment environment) except -1:
+        raise NotImplementedError
+
+    cdef int _bell(self, Environment environment) except -1:
+        raise NotImplementedError
+
+    cdef bint _poll_hot(self) except -1:
+        raise NotImplementedError
+
+    cdef bint _spin(self, uint64_t until_ns) except -1:
+        raise NotImplementedError
+
+    cdef bint _cool(self) except -1:
         raise NotImplementedError
 
     cdef int _go_on(self, Environment environment) except -1:
@@ -657,7 +711,10 @@ cdef class Driver:
     cdef int _on_result(self, Environment environment, object frame, bytes payload) except -1:
         raise NotImplementedError
 
-    cdef int _on_task_result(self, Environment environment, object frame, bytes payload) except -1:
+    cdef int _parts(self, Environment environment, object header, bytes payload) except -1:
+        raise NotImplementedError
+
+    cdef int _on_task_result(self, Environment environment, int64_t slot, double task_ns, bint failed, bytes payload) except -1:
         raise NotImplementedError
 
     cdef int _on_chunk(self, Environment environment, object frame, bytes payload) except -1:
@@ -669,13 +726,13 @@ cdef class Driver:
     cdef int _on_init_failed(self, Environment environment, object frame, bytes payload) except -1:
         raise NotImplementedError
 
-    cdef int _finish(self, Invocation invocation, int outcome, bytes payload) except -1:
+    cdef int _finish(self, Call invocation, int outcome, bytes payload) except -1:
         raise NotImplementedError
 
-    cdef int _call_back(self, object callback, Invocation invocation) except -1:
+    cdef int _call_back(self, object callback, Call invocation) except -1:
         raise NotImplementedError
 
-    cdef int _rouse_waiter(self, Invocation invocation) except -1:
+    cdef int _rouse_waiter(self, Call invocation) except -1:
         raise NotImplementedError
 
     cdef int _stop(self, Environment environment) except -1:
@@ -690,5 +747,5 @@ cdef class Driver:
     cdef int _retire_environment(self, Environment environment) except -1:
         raise NotImplementedError
 
-    cdef bint _take_back(self, Environment environment, Invocation invocation) except -1:
+    cdef bint _take_back(self, Environment environment, Call invocation) except -1:
         raise NotImplementedError

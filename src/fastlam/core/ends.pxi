@@ -113,12 +113,12 @@ cdef class Ends(Placement):
     cdef int _start_ended(self, Environment environment) except -1:
         """The process ended during INIT without a word of its own."""
         cdef Target target = environment.target
-        cdef Invocation invocation = environment.init_for
+        cdef Call invocation = environment.init_for
         self.environments_failed += 1
         environment.init_ns = self._now() - environment.born_ns
         self._read_rest(environment, True)
         if invocation is None and target.waiting:
-            invocation = <Invocation>target.waiting[0]
+            invocation = <Call>target.waiting[0]
         if environment.wait_status == -1:
             self._init_failed(environment, "Sandbox.Unavailable", EMPTY)
         elif (not target.is_function and environment.end_reason is None and 0 < environment.wait_status < 128
@@ -135,7 +135,7 @@ cdef class Ends(Placement):
 
     cdef int _bury(self, Environment environment, bint grace_over) except -1:
         """Ends the calls of an exited environment and forgets it; waits a moment for replies that are known to have been sent."""
-        cdef Invocation invocation
+        cdef Call invocation
         cdef uint32_t state
         cdef int slot
         cdef bint unarrived = False
@@ -145,12 +145,12 @@ cdef class Ends(Placement):
             for slot in range(len(environment.held) - 1, -1, -1):   # of those that go back into the line, the first is its head
                 if environment.held[slot] is None:
                     continue
-                invocation = <Invocation>environment.held[slot]
+                invocation = <Call>environment.held[slot]
                 state = fl_slots_state(&environment.slots, slot)
                 if state == FL_SLOT_DONE and not environment.broken:
                     if self._take_mirrored(environment, slot):
                         continue
-                    if not grace_over:
+                    if not grace_over and (environment.by_socket_due or not environment.has_express):
                         unarrived = True
                         continue
                 elif (state == FL_SLOT_QUEUED and invocation.attempts < RETRY_LOST_START_MAX
@@ -166,7 +166,7 @@ cdef class Ends(Placement):
         self._refill(environment.target)
         return 0
 
-    cdef int _again(self, Invocation invocation) except -1:
+    cdef int _again(self, Call invocation) except -1:
         """It never began: another environment takes it, first in line, and nobody notices."""
         cdef Target target = invocation.target
         if target.abandoned or self.closing:
@@ -200,10 +200,11 @@ cdef class Ends(Placement):
         self._frame(environment, copy, <size_t>size)
         return environment.held[slot] is None
 
-    cdef int _lost(self, Environment environment, Invocation invocation) except -1:
+    cdef int _lost(self, Environment environment, Call invocation) except -1:
         cdef uint64_t started_ns = fl_slots_started_ns(&environment.slots, invocation.slot)
         cdef uint64_t now = self._now()
         cdef Target target = environment.target
+        cdef Invocation call
         self._unhold(environment, invocation)
         if not target.is_function:
             invocation.error = environment.end_reason or ""
@@ -213,14 +214,15 @@ cdef class Ends(Placement):
             return 0
         if started_ns == 0 or started_ns > now or started_ns < invocation.submitted_ns:
             started_ns = invocation.posted_ns
-        invocation.duration_ns += <int64_t>(now - started_ns)
-        invocation.memory_peak_kib = environment.memory_peak_kib
-        invocation.logs = self._read_rest(environment, False)
-        invocation.logs_dropped_bytes = environment.logs_dropped_bytes
+        call = <Invocation>invocation
+        call.duration_ns += <int64_t>(now - started_ns)
+        call.memory_peak_kib = environment.memory_peak_kib
+        call.logs = self._read_rest(environment, False)
+        call.logs_dropped_bytes = environment.logs_dropped_bytes
         environment.logs_dropped_bytes = 0
         target.errors += 1
         error_type, payload = self.faults.exited(invocation, environment.wait_status)
-        invocation.error_type = error_type
+        call.error_type = error_type
         invocation.error = environment.end_reason
         target.pool.release()
         self._finish(invocation, C_FUNCTION_ERROR, payload)
@@ -236,6 +238,12 @@ cdef class Ends(Placement):
             environment.lane_fd = -1
         fl_zmtp_close(&environment.connection)
         environment.backlog.clear()
+        if environment.bell_fd >= 0:
+            os.close(environment.bell_fd)   # and with it epoll forgets it: the worker's own is gone
+            environment.bell_fd = -1
+        environment.has_express = False
+        environment.crowd = None
+        fl_express_close(&environment.express)
         socket = environment.socket
         environment.socket = None
         if environment.log_fd >= 0:
@@ -248,20 +256,23 @@ cdef class Ends(Placement):
         target.pool.release()
         return 0
 
-    cdef int _finish(self, Invocation invocation, int outcome, bytes payload) except -1:
+    cdef int _finish(self, Call invocation, int outcome, bytes payload) except -1:
         cdef Target target = invocation.target
         cdef object callback = invocation.on_done
         invocation.payload = EMPTY
-        invocation.result = payload
+        invocation.answer = payload
         invocation.outcome = outcome
-        invocation.done_ns = self._now()
+        if not invocation.is_task:
+            invocation.done_ns = self._now()
         invocation.state = STATE_DONE
         self.outstanding -= 1
         target.outstanding -= 1
         self.completed += 1
         try:
             if target.log is not None and outcome <= C_FUNCTION_ERROR:
-                self._log(invocation)
+                self._log(<Invocation>invocation)
+            if invocation.is_task:
+                self._settle(<TaskCall>invocation)
         finally:
             if invocation.waiter is not None:
                 self._rouse_waiter(invocation)
@@ -270,7 +281,23 @@ cdef class Ends(Placement):
                 self._call_back(callback, invocation)
         return 0
 
-    cdef int _rouse_waiter(self, Invocation invocation) except -1:
+    cdef int _settle(self, TaskCall call) except -1:
+        """As `_call_back`, for a task: a KeyboardInterrupt is for the thread that happens to drive, not for the task."""
+        cdef int tries = 0
+        try:
+            call._settle()
+        except KeyboardInterrupt:
+            while tries < CALLBACK_TRIES_MAX:
+                tries += 1
+                try:
+                    call._settle()
+                    break
+                except KeyboardInterrupt:
+                    continue
+            raise
+        return 0
+
+    cdef int _rouse_waiter(self, Call invocation) except -1:
         waiter = invocation.waiter
         invocation.waiter = None
         try:
@@ -281,7 +308,7 @@ cdef class Ends(Placement):
             waiter.release()
         return 0
 
-    cdef int _call_back(self, object callback, Invocation invocation) except -1:
+    cdef int _call_back(self, object callback, Call invocation) except -1:
         """A KeyboardInterrupt belongs to the thread that happens to drive, not to this call: its owner hears all the same."""
         cdef int tries = 0
         try:
@@ -311,7 +338,7 @@ cdef class Ends(Placement):
             <int64_t>(invocation.posted_ns - invocation.submitted_ns),
             invocation.memory_peak_kib,
             invocation.error_type,
-            invocation.result if invocation.error_type in PLATFORM_ERRORS else None,
+            invocation.answer if invocation.error_type in PLATFORM_ERRORS else None,
             invocation.init_logs,
             invocation.logs,
             invocation.logs_dropped_bytes,

@@ -110,6 +110,14 @@ cdef class Environment:
     cdef uint64_t lane_closed_ns           # when its other end was found closed, and nothing more is sent; 0: it was not
     cdef bint lane_at_end                  # nothing more comes either
     cdef readonly object socket            # pyzmq PAIR socket in place of the connection, or None
+    cdef fl_express express                # its shared memory, with has_express: what frames pass through; the connection then only
+    cdef int64_t frame_bytes_max           # -1: no bound
+    cdef bint has_express                  # carries what is too long for it, and tells by its end that the worker has gone
+    cdef int bell_fd                       # eventfd that the worker rings; -1: none
+    cdef bint bell_set                     # the worker has been asked to ring it
+    cdef bint hot                          # in Driver.hot
+    cdef bint by_socket_due                # the next frame comes by the connection
+    cdef object crowd                      # deque of (kind, header, payload) for which there is no room yet, or None
     cdef readonly int log_fd
     cdef readonly int64_t log_offset
     cdef object init_logs
@@ -138,7 +146,7 @@ cdef class Environment:
     cdef readonly int64_t memory_peak_kib
     cdef readonly uint64_t invocations
     cdef readonly object end_reason        # str once it was ended for a reason of its own
-    cdef Invocation init_for               # call whose second INIT attempt this is (phase: invoke), or None
+    cdef Call init_for               # call whose second INIT attempt this is (phase: invoke), or None
 
     def __cinit__(self, Dispatcher dispatcher, Target target, int id):
         self.dispatcher = dispatcher
@@ -153,10 +161,11 @@ cdef class Environment:
         self.init_ns = -1
         self.outbox = []
         self.backlog = deque()
-        self.connection.fd = -1
+        self.connection.fd = self.bell_fd = -1
 
     def __dealloc__(self):
         fl_zmtp_close(&self.connection)
+        fl_express_close(&self.express)
         if self.has_slots:
             fl_slots_close(&self.slots)
 
@@ -177,11 +186,23 @@ cdef class Environment:
             raise OSError(-rc, f"the slot table cannot be made: {os.strerror(-rc)}")
         self.has_slots = True
 
+    def attach_express(self, int fd, int bell_fd, uint32_t ring_bytes, uint64_t region_bytes):
+        """Makes the express lane's memory in the memfd `fd`, which stays the caller's; the eventfd `bell_fd`, which the worker rings, is
+        this object's from now on. Raises OSError."""
+        cdef int rc
+        self.bell_fd = bell_fd
+        rc = fl_express_create(&self.express, fd, ring_bytes, region_bytes)
+        if rc != 0:
+            raise OSError(-rc, f"the express lane's memory cannot be made: {os.strerror(-rc)}")
+        self.has_express = True
+        self.dispatcher._watch_bell(self)
+
     def attach_lane(self, int fd, int64_t frame_bytes_max, int log_fd):
         """Hands over the connected, non-blocking unix socket and the memfd of the output (-1: output is not captured). A frame over
         `frame_bytes_max` ends the environment; -1: no bound. Raises OSError; the descriptors belong to this object either way."""
         cdef int rc
         self.log_fd = log_fd
+        self.frame_bytes_max = frame_bytes_max
         rc = fl_zmtp_open(&self.connection, fd, <uint64_t>frame_bytes_max)
         if rc != 0:
             raise OSError(-rc, f"the lane cannot be opened: {os.strerror(-rc)}")

@@ -90,53 +90,77 @@ def request_id():
     return new_request_id()
 
 
-cdef class Invocation:
-    """One call: what is asked (set by the caller), and what came of it (set by the driver).
+cdef class Call:
+    """What the dispatcher runs, of whichever kind: an Invocation of a function, or a task of an executor.
 
-    Times are CLOCK_MONOTONIC nanoseconds; `init_ns` is -1 unless this call met a cold start.
+    Times are CLOCK_MONOTONIC nanoseconds.
     """
 
     cdef readonly Target target
     cdef readonly object payload          # bytes, or a list of buffers; dropped when done
     cdef public object on_done            # called with this object, in the driving thread; must not raise. Once, but for
                                           # a KeyboardInterrupt, after which it is called again
+    cdef public object tag                # the caller's own
+    cdef bint is_task                     # it is a TaskCall
+    cdef int state
+    cdef readonly int outcome
+    cdef object answer                    # bytes
+    cdef readonly str error
+    cdef readonly int throttle
+    cdef readonly int attempts            # INIT attempts that failed for this call, and starts that it lost
+    cdef readonly uint64_t submitted_ns
+    cdef readonly uint64_t posted_ns
+    cdef readonly uint64_t done_ns
+    cdef readonly int64_t duration_ns
+    cdef readonly int64_t cpu_ns
+    cdef readonly int environment_id
+    cdef int slot
+    cdef Environment environment
+    cdef object waiter                    # lock that a waiting thread sleeps on
+    cdef object watcher                   # see `watch`
+
+    def watch(self, object candidate not None):
+        """The one watcher of this call's end: the first candidate, whoever asks. None once `unwatched` has found that there was none.
+
+        One step for other threads, as `unwatched` is: neither lets go of the interpreter.
+        """
+        if self.watcher is None:
+            self.watcher = candidate
+        return None if self.watcher is Ellipsis else self.watcher
+
+    def unwatched(self):
+        """None: nobody watches, and nobody will. Otherwise the watcher."""
+        if self.watcher is None:
+            self.watcher = Ellipsis
+        return None if self.watcher is Ellipsis else self.watcher
+
+
+cdef class Invocation(Call):
+    """One invocation of a function: what is asked (set by the caller), and what came of it (set by the driver).
+
+    `init_ns` is -1 unless this call met a cold start.
+    """
+
     cdef public bint streams              # set before it is submitted: the answer is taken in pieces, by Dispatcher.take_pieces
     cdef public object on_chunk           # called as on_done is when pieces have come, or the answer has begun; None: nobody is told
-    cdef public object tag                # the caller's own
     cdef readonly str request_id
     cdef public str invoked_function_arn
     cdef public str trace_id
     cdef public str client_context
     cdef public str tenant_id
 
-    cdef int state
-    cdef readonly int outcome
-    cdef readonly object result           # bytes
     cdef readonly str error_type
     cdef readonly str content_type
-    cdef readonly str error
-    cdef readonly int throttle
-    cdef readonly uint64_t submitted_ns
-    cdef readonly uint64_t posted_ns
-    cdef readonly uint64_t done_ns
-    cdef readonly int64_t duration_ns
-    cdef readonly int64_t cpu_ns
     cdef readonly int64_t init_ns
     cdef readonly int64_t memory_peak_kib
     cdef readonly int64_t epoch_ms        # when it was posted, for log lines
     cdef readonly object init_logs        # bytes printed during INIT by this call's environment, None otherwise
     cdef readonly object logs             # bytes printed, None when nothing was
     cdef readonly int64_t logs_dropped_bytes
-    cdef readonly int environment_id
     cdef readonly bint streamed           # its answer has begun to come in pieces: `result` is no part of it
     cdef readonly int64_t streamed_bytes  # so much of it has come
     cdef list pieces                      # what nobody has taken yet
     cdef int64_t pieces_bytes
-    cdef readonly int attempts            # INIT attempts that failed for this call, and starts that it lost
-    cdef Environment environment
-    cdef int slot
-    cdef object waiter                    # lock that a waiting thread sleeps on
-    cdef object watcher                   # see `watch`
 
     def __cinit__(self, Target target not None, object payload not None, str request_id=None):
         self.target = target
@@ -160,24 +184,14 @@ cdef class Invocation:
         return self.state == STATE_RUNNING
 
     @property
+    def result(self):
+        """The answer: bytes, None before it is there."""
+        return self.answer
+
+    @property
     def throttle_reason(self):
         """Lambda's Reason of a throttled call, an empty string otherwise."""
         return THROTTLE_REASONS[self.throttle]
-
-    def watch(self, object candidate not None):
-        """The one watcher of this call's end: the first candidate, whoever asks. None once `unwatched` has found that there was none.
-
-        One step for other threads, as `unwatched` is: neither lets go of the interpreter.
-        """
-        if self.watcher is None:
-            self.watcher = candidate
-        return None if self.watcher is Ellipsis else self.watcher
-
-    def unwatched(self):
-        """None: nobody watches, and nobody will. Otherwise the watcher."""
-        if self.watcher is None:
-            self.watcher = Ellipsis
-        return None if self.watcher is Ellipsis else self.watcher
 
     @property
     def queue_ns(self):

@@ -1,6 +1,6 @@
 # Frames to and from environments, and what environments print.
 
-cdef class Lanes(Connections):
+cdef class Lanes(Express):
     """Bundles, checks and hands on frames; reads output. Knows nothing of limits."""
 
     cdef int _flush_all(self) except -1:
@@ -20,7 +20,7 @@ cdef class Lanes(Connections):
         environment.outbox = []
         if len(outbox) == 1:
             slot, payload = outbox[0]
-            self._send(environment, encode_header(Task(slot)), payload)
+            self._send_task(environment, slot, payload)
         else:
             slots, sizes, parts = [], [], []
             for slot, payload in outbox:
@@ -36,7 +36,6 @@ cdef class Lanes(Connections):
 
     cdef int _frame(self, Environment environment, const uint8_t *data, size_t size) except -1:
         cdef uint32_t header_bytes
-        cdef object frame, payload, kind
         if environment.state == ENVIRONMENT_DEAD or environment.broken:
             return 0
         if size < LENGTH_BYTES:
@@ -44,18 +43,26 @@ cdef class Lanes(Connections):
         memcpy(&header_bytes, data, LENGTH_BYTES)
         if header_bytes > header_bytes_max or header_bytes > size - LENGTH_BYTES:
             return self._bad_frame(environment, f"a frame of {size} bytes says that its header has {header_bytes}")
+        return self._parts(
+            environment,
+            PyMemoryView_FromMemory(<char *>data + LENGTH_BYTES, header_bytes, PyBUF_READ),
+            PyBytes_FromStringAndSize(<const char *>data + LENGTH_BYTES + header_bytes, size - LENGTH_BYTES - header_bytes),
+        )
+
+    cdef int _parts(self, Environment environment, object header, bytes payload) except -1:
+        """A frame whose parts are this process's own."""
+        cdef object frame, kind
+        if environment.state == ENVIRONMENT_DEAD or environment.broken:
+            return 0
         try:
-            frame = decode_header(PyMemoryView_FromMemory(<char *>data + LENGTH_BYTES, header_bytes, PyBUF_READ))
+            frame = decode_header(header)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:   # ValueError: a text that is no UTF-8
             return self._bad_frame(environment, f"a frame header does not parse: {error}")
-        payload = PyBytes_FromStringAndSize(
-            <const char *>data + LENGTH_BYTES + header_bytes, size - LENGTH_BYTES - header_bytes
-        )
         kind = type(frame)
         if kind is Result:
             return self._on_result(environment, frame, payload)
         if kind is TaskResult:
-            return self._on_task_result(environment, frame, payload)
+            return self._on_task_result(environment, frame.slot, <double>frame.duration_ns, frame.failed, payload)
         if kind is Chunk:
             return self._on_chunk(environment, frame, payload)
         if frame.protocol_version != PROTOCOL_VERSION:

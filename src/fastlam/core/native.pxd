@@ -26,7 +26,7 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_create1(int flags)
     int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
     int epoll_wait(int epfd, epoll_event *events, int max_events, int timeout_ms)
-    int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC
+    int EPOLLIN, EPOLLOUT, EPOLLET, EPOLLERR, EPOLLHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC
 
 cdef extern from "<sys/resource.h>" nogil:
     cdef struct rusage:
@@ -93,6 +93,65 @@ cdef extern from "fl_timer.h" nogil:
     void fl_timers_cancel(fl_timers *timers, fl_timer *timer)
     uint64_t fl_timers_next(const fl_timers *timers)
     fl_timer *fl_timers_pop_due(fl_timers *timers, uint64_t now_ns)
+
+cdef extern from "fl_spsc.h" nogil:
+    ctypedef struct fl_spsc:
+        uint64_t position
+    int fl_spsc_init(fl_spsc *ring, void *control, void *data, uint32_t capacity)
+    uint32_t fl_spsc_record_bytes_max(const fl_spsc *ring)
+    void *fl_spsc_reserve(fl_spsc *ring, uint32_t bytes)
+    int fl_spsc_publish(fl_spsc *ring)
+    int fl_spsc_announce_crowded(fl_spsc *ring)
+    int fl_spsc_drained(fl_spsc *ring)
+    int fl_spsc_ready(const fl_spsc *ring)
+    int64_t fl_spsc_peek(fl_spsc *ring, const uint8_t **data)
+    int fl_spsc_release(fl_spsc *ring)
+    int fl_spsc_announce_sleep(fl_spsc *ring)
+    void fl_spsc_announce_awake(fl_spsc *ring)
+    int fl_spsc_sleep_crowded(fl_spsc *ring, int64_t timeout_ns)
+    void fl_spsc_rouse(fl_spsc *ring)
+    void fl_spsc_rouse_crowded(fl_spsc *ring)
+
+cdef extern from "fl_express.h" nogil:
+    enum:
+        FL_EXPRESS_FRAME
+        FL_EXPRESS_TASK
+        FL_EXPRESS_TASK_RESULT
+        FL_EXPRESS_DISTANT
+        FL_EXPRESS_BY_SOCKET
+    ctypedef struct fl_express_task:
+        uint32_t kind
+        uint32_t slot
+    ctypedef struct fl_express_task_result:
+        uint32_t kind
+        uint32_t slot
+        uint64_t duration_ns
+        uint32_t failed
+        uint32_t unused
+    ctypedef struct fl_express_distant:
+        uint32_t kind
+        uint32_t unused
+        uint64_t offset
+        uint64_t bytes
+    ctypedef struct fl_region:
+        uint8_t *base
+        uint64_t bytes
+        uint64_t taken
+        uint64_t taken_most
+    ctypedef struct fl_express:
+        void *base
+        fl_spsc requests
+        fl_spsc replies
+        fl_region request_region
+        fl_region reply_region
+    int fl_express_create(fl_express *out, int fd, uint32_t ring_bytes, uint64_t region_bytes)
+    int fl_express_open(fl_express *out, int fd)
+    void fl_express_close(fl_express *express)
+    void *fl_region_take(fl_region *region, fl_spsc *ring, uint64_t bytes)
+    const uint8_t *fl_region_at(const fl_region *region, uint64_t offset, uint64_t bytes)
+    void fl_region_trim(fl_region *region, uint64_t keep_bytes)
+    void fl_express_allow_spin(fl_express *express, uint32_t spin_ns)
+    int fl_express_wait(fl_express *express, uint64_t *rest_until_ns)
 
 cdef extern from "fl_slots.h" nogil:
     ctypedef struct fl_slots:

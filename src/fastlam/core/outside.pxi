@@ -4,7 +4,7 @@ cdef class Dispatcher(Ends):
     """See the module's docstring. `launcher` makes environments (sandbox.launcher), `faults` words the error payloads
     (dispatch.faults): `timeout(invocation)`, `exited(invocation, wait_status)` return JSON bytes and (error type, JSON bytes)."""
 
-    cdef _cancel(self, Invocation invocation):
+    cdef _cancel(self, Call invocation):
         cdef Environment environment
         cdef Target target = invocation.target
         self._drain_ring()
@@ -27,7 +27,7 @@ cdef class Dispatcher(Ends):
         self._finish(invocation, C_CANCELLED, EMPTY)
         return True
 
-    cdef bint _take_back(self, Environment environment, Invocation invocation) except -1:
+    cdef bint _take_back(self, Environment environment, Call invocation) except -1:
         """Takes a posted call out of an environment's hands, if its worker has not begun it."""
         if fl_slots_revoke(&environment.slots, invocation.slot) != 1:
             return False
@@ -78,7 +78,7 @@ cdef class Dispatcher(Ends):
     def dismiss(self, Target target, bint kill):
         """Ends all environments of a target: politely (they finish what they hold and leave), or by force."""
         cdef Environment environment
-        cdef Invocation invocation
+        cdef Call invocation
         target.retired = True
         if kill:
             target.abandoned = True
@@ -104,7 +104,7 @@ cdef class Dispatcher(Ends):
         """Cancels what no environment has begun; returns how many calls that were."""
         cdef int count = 0
         cdef Environment environment
-        cdef Invocation invocation
+        cdef Call invocation
         cdef list taken = []
         self._drain_ring()
         while target.waiting:
@@ -115,12 +115,12 @@ cdef class Dispatcher(Ends):
             if environment.state != ENVIRONMENT_BUSY:
                 continue
             for held in list(environment.held):
-                if held is not None and self._take_back(environment, <Invocation>held):
+                if held is not None and self._take_back(environment, <Call>held):
                     taken.append(held)
             if environment.outstanding == 0:
                 self._after_release(environment)
         for item in taken:
-            invocation = <Invocation>item
+            invocation = <Call>item
             count += 1
             if target.is_function:
                 target.pool.release()
@@ -199,11 +199,14 @@ cdef class Dispatcher(Ends):
         os.close(self.epoll_fd)
         os.close(self.wake_fd)
         os.close(self.timer_fd)
+        if self.load_fd >= 0:
+            os.close(self.load_fd)
+            self.load_fd = -1
 
     def _begin_close(self):
         """From now on nothing is started. Returns the targets that may have calls waiting."""
         cdef Environment environment
-        cdef Invocation invocation
+        cdef Call invocation
         targets = set(self.starved)
         self.closing = True
         for item in list(self.environments.values()):
@@ -220,8 +223,8 @@ cdef class Dispatcher(Ends):
     cdef int _abandon(self, Environment environment) except -1:
         for item in environment.held:
             if item is not None:
-                self._unhold(environment, <Invocation>item)
-                self._finish(<Invocation>item, C_CANCELLED, EMPTY)
+                self._unhold(environment, <Call>item)
+                self._finish(<Call>item, C_CANCELLED, EMPTY)
         self._forget(environment)
         return 0
 

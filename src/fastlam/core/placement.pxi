@@ -5,7 +5,7 @@ cdef class Placement(IdleEnvironments):
 
     # -- admission and placement -----------------------------------------------------------------
 
-    cdef int _admit(self, Invocation invocation) except -1:
+    cdef int _admit(self, Call invocation) except -1:
         cdef Target target = invocation.target
         cdef int throttle
         if self.closed or self.closing or target.abandoned:
@@ -21,7 +21,7 @@ cdef class Placement(IdleEnvironments):
         self._place(invocation)
         return 0
 
-    cdef int _place(self, Invocation invocation) except -1:
+    cdef int _place(self, Call invocation) except -1:
         """Gives an admitted call to an environment, or to the waiting line of its target."""
         cdef Target target = invocation.target
         cdef Environment environment
@@ -96,7 +96,7 @@ cdef class Placement(IdleEnvironments):
     cdef Environment _new_environment(self, Target target, int id):
         return Environment(self, target, id)
 
-    cdef bint _start(self, Target target, Invocation init_for) except -1:
+    cdef bint _start(self, Target target, Call init_for) except -1:
         cdef Environment environment
         self.next_environment_id += 1
         environment = self._new_environment(target, self.next_environment_id)
@@ -134,11 +134,12 @@ cdef class Placement(IdleEnvironments):
 
     # -- an environment at work ------------------------------------------------------------------
 
-    cdef int _post(self, Environment environment, Invocation invocation) except -1:
+    cdef int _post(self, Environment environment, Call invocation) except -1:
         """Sends one call to an environment that has a free slot."""
         cdef Target target = invocation.target
         cdef int slot = 0
         cdef uint64_t mask = environment.free_slots
+        cdef Invocation call
         cdef object frame
         while not (mask >> slot) & 1:
             slot += 1
@@ -151,21 +152,23 @@ cdef class Placement(IdleEnvironments):
         invocation.environment_id = environment.id
         invocation.slot = slot
         invocation.state = STATE_RUNNING
-        invocation.posted_ns = self._now()
+        if not invocation.is_task:
+            invocation.posted_ns = self._now()
         if target.is_function:
             target.invocations += 1
+            call = <Invocation>invocation
             if environment.init_ns >= 0:
-                invocation.init_ns = environment.init_ns
-                invocation.init_logs = environment.init_logs
+                call.init_ns = environment.init_ns
+                call.init_logs = environment.init_logs
                 environment.init_ns = -1
                 environment.init_logs = None
                 target.cold_starts += 1
-            invocation.epoch_ms = self._epoch_ms()
+            call.epoch_ms = self._epoch_ms()
             frame = Invoke(
-                slot, invocation.request_id, invocation.epoch_ms + target.timeout_ns // 1000000,
-                invocation.invoked_function_arn, invocation.trace_id, invocation.client_context, invocation.tenant_id,
+                slot, call.request_id, call.epoch_ms + target.timeout_ns // 1000000,
+                call.invoked_function_arn, call.trace_id, call.client_context, call.tenant_id,
             )
-            if invocation.streams:
+            if call.streams:
                 frame.response_stream = True
             if target.timeout_ns:
                 self._set_timer(environment, invocation.posted_ns + <uint64_t>target.timeout_ns)
@@ -175,9 +178,11 @@ cdef class Placement(IdleEnvironments):
             self._bad_frame(environment, "the slot table was damaged")
             return 0
         if not target.is_function:
+            if environment.has_express:
+                return self._send_call(environment, invocation)
             # A worker with enough to do can wait for the next few, which then come in one message.
             if environment.outstanding - len(environment.outbox) > BUNDLE_AFTER:
-                environment.outbox.append((slot, invocation.payload))
+                environment.outbox.append((slot, whole_payload(invocation)))
                 if not environment.unsent:
                     environment.unsent = True
                     self.unsent.append(environment)
@@ -186,7 +191,7 @@ cdef class Placement(IdleEnvironments):
                 return 0
             if environment.outbox:
                 self._flush(environment)
-            frame = Task(slot)
+            return self._send_call(environment, invocation)
         self._send(environment, encode_header(frame), invocation.payload)
         return 0
 
@@ -207,11 +212,11 @@ cdef class Placement(IdleEnvironments):
         if environment.init_for is not None:
             invocation = environment.init_for
             environment.init_for = None
-            if (<Invocation>invocation).state == STATE_WAITING:
+            if (<Call>invocation).state == STATE_WAITING:
                 # INIT was repeated within the invocation: its time counts as the invocation's, not as Init Duration.
-                (<Invocation>invocation).duration_ns = environment.init_ns
+                (<Call>invocation).duration_ns = environment.init_ns
                 environment.init_ns = -1
-                self._post(environment, <Invocation>invocation)
+                self._post(environment, <Call>invocation)
                 return 0
         self._feed(environment)
         if environment.target.slots_per_environment > 1:
@@ -234,15 +239,16 @@ cdef class Placement(IdleEnvironments):
     cdef int _init_failed(self, Environment environment, str error_type, bytes payload) except -1:
         """INIT failed for whatever cause: once more within the invocation's time, then the waiting call gets the error."""
         cdef Target target = environment.target
-        cdef Invocation invocation = environment.init_for
+        cdef Invocation invocation = <Invocation>environment.init_for
         cdef Invocation caller
+        cdef Call call
         environment.init_for = None
         if not target.is_function:
             while target.waiting:
-                invocation = <Invocation>target.waiting.popleft()
+                call = <Call>target.waiting.popleft()
                 self.waiting -= 1
-                invocation.error = environment.end_reason
-                self._finish(invocation, C_FAILED, payload)
+                call.error = environment.end_reason
+                self._finish(call, C_FAILED, payload)
             return 0
         if target.log is not None:
             caller = invocation
@@ -357,20 +363,17 @@ cdef class Placement(IdleEnvironments):
             self._pause(environment)
         return 0
 
-    cdef int _on_task_result(self, Environment environment, object frame, bytes payload) except -1:
-        cdef int64_t slot = frame.slot
-        cdef Invocation invocation
+    cdef int _on_task_result(self, Environment environment, int64_t slot, double task_ns, bint failed, bytes payload) except -1:
+        cdef Call invocation
         cdef Target target = environment.target
-        cdef double task_ns
         if not 0 <= slot < len(environment.held) or environment.held[slot] is None or target.is_function:
             if environment.state < ENVIRONMENT_STOPPING:
                 self._bad_frame(environment, f"a reply for slot {slot}, where nothing runs")
             return 0
-        invocation = <Invocation>environment.held[slot]
+        invocation = <Call>environment.held[slot]
         if fl_slots_state(&environment.slots, <uint32_t>slot) != FL_SLOT_DONE:
             return self._bad_frame(environment, f"a reply for slot {slot}, whose task is not over")
-        task_ns = <double>frame.duration_ns
-        invocation.duration_ns = frame.duration_ns
+        invocation.duration_ns = <int64_t>task_ns
         if target.task_ns < 0:
             target.task_ns = task_ns
         elif task_ns > target.task_ns:
@@ -381,17 +384,17 @@ cdef class Placement(IdleEnvironments):
         self._unhold(environment, invocation)
         if environment.outbox and environment.outstanding - len(environment.outbox) <= BUNDLE_AFTER // 2:
             self._flush(environment)
-        self._complete(environment, invocation, C_FUNCTION_ERROR if frame.failed else C_OK, payload)
+        self._complete(environment, invocation, C_FUNCTION_ERROR if failed else C_OK, payload)
         return 0
 
-    cdef int _complete(self, Environment environment, Invocation invocation, int outcome, bytes payload) except -1:
+    cdef int _complete(self, Environment environment, Call invocation, int outcome, bytes payload) except -1:
         """The environment is free (or freer): feed it before the caller hears, so that it works meanwhile."""
         if environment.state == ENVIRONMENT_BUSY:
             self._after_release(environment)
         self._finish(invocation, outcome, payload)
         return 0
 
-    cdef int _unhold(self, Environment environment, Invocation invocation) except -1:
+    cdef int _unhold(self, Environment environment, Call invocation) except -1:
         environment.held[invocation.slot] = None
         environment.free_slots |= <uint64_t>1 << invocation.slot
         environment.outstanding -= 1
@@ -406,6 +409,9 @@ cdef class Placement(IdleEnvironments):
             return 0
         if environment.outstanding == 0:
             environment.state = ENVIRONMENT_IDLE
+            if environment.lane_closed_ns:   # its last answer came through a ring: nothing tells of its end any more
+                self._stop(environment)
+                return self._grow(target)
         if environment.state == ENVIRONMENT_IDLE or environment.state == ENVIRONMENT_BUSY:
             self._feed(environment)
         return 0
@@ -413,7 +419,7 @@ cdef class Placement(IdleEnvironments):
     cdef int _feed(self, Environment environment) except -1:
         """Gives the environment what waits for its target; idle, it goes on the stack (or away, if another target starves)."""
         cdef Target target = environment.target
-        cdef Invocation invocation
+        cdef Call invocation
         cdef int depth
         if target.retired and not target.waiting:
             if environment.outstanding == 0:
@@ -428,7 +434,7 @@ cdef class Placement(IdleEnvironments):
         while target.waiting and environment.outstanding < depth and environment.free_slots:
             if environment.used_up():
                 break
-            invocation = <Invocation>target.waiting.popleft()
+            invocation = <Call>target.waiting.popleft()
             self.waiting -= 1
             self._post(environment, invocation)
         if environment.outstanding == 0 and target.slots_per_environment > 1:
@@ -450,7 +456,7 @@ cdef class Placement(IdleEnvironments):
         if other is not target and other.waiting and self._may_start(other):
             if other.live + 2 <= target.live:
                 return True
-            if other.live == 0 and (<Invocation>other.waiting[0]).submitted_ns + TURN_NS < (<Invocation>target.waiting[0]).submitted_ns:
+            if other.live == 0 and (<Call>other.waiting[0]).submitted_ns + TURN_NS < (<Call>target.waiting[0]).submitted_ns:
                 return True
         self.starved.rotate(-1)   # the next call that ends looks at the next of them
         return False
@@ -458,7 +464,7 @@ cdef class Placement(IdleEnvironments):
     cdef int _steal(self, Environment thief) except -1:
         """An environment without work takes tasks that another one holds and has not begun."""
         cdef Environment environment, victim = None
-        cdef Invocation invocation
+        cdef Call invocation
         cdef int slot, wanted
         for item in thief.target.environments:
             environment = <Environment>item
@@ -473,7 +479,7 @@ cdef class Placement(IdleEnvironments):
                 break
             if victim.held[slot] is None:
                 continue
-            invocation = <Invocation>victim.held[slot]
+            invocation = <Call>victim.held[slot]
             if self._take_back(victim, invocation):
                 self.stolen += 1
                 wanted -= 1

@@ -337,7 +337,8 @@ cdef class SimulatedDispatcher(Dispatcher):
 
     # -- what came of it -------------------------------------------------------------------------
 
-    cdef int _finish(self, Invocation invocation, int outcome, bytes payload) except -1:
+    cdef int _finish(self, Call finished, int outcome, bytes payload) except -1:
+        cdef Invocation invocation = <Invocation>finished   # there are no tasks here
         cdef uint64_t wait_ns
         Ends._finish(self, invocation, outcome, payload)
         self.outcomes[outcome] += 1

@@ -10,6 +10,7 @@ from fastlam.config import lane_kind
 from fastlam.core.dispatcher import Dispatcher, forget_randomness
 from fastlam.dispatch.faults import Faults
 from fastlam.sandbox.launcher import Launcher
+from fastlam.sandbox.spinning import spin_ns
 
 _lock = threading.Lock()
 _current: Engine | None = None
@@ -27,6 +28,7 @@ class Engine:
             self.launcher,
             Faults(),
             environments_max=limits.ENVIRONMENTS_MAX,
+            spin_ns=spin_ns(),
         )
         self.launcher.dispatcher = self.dispatcher
         try:

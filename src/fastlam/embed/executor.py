@@ -23,24 +23,24 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import Future
+from concurrent.futures._base import LOGGER
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastlam import limits
 from fastlam.abc import LaunchSpec
 from fastlam.core.dispatcher import (
-    OUTCOME_CANCELLED,
     OUTCOME_FAILED,
     OUTCOME_FUNCTION_ERROR,
     OUTCOME_LOST,
-    OUTCOME_OK,
     DispatcherClosed,
-    Invocation,
     Target,
+    TaskCall,
+    TaskDoor,
 )
 from fastlam.dispatch.faults import describe_exit
 from fastlam.embed import engine
-from fastlam.embed.future import OVER, TaskFuture
+from fastlam.embed.future import TaskFuture
 from fastlam.embed.pickling import CallablePickler, preparation
 from fastlam.wire import tasks
 from fastlam.wire.control import WorkerSpec
@@ -66,7 +66,7 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
-class Executor(StandardExecutor):
+class Executor(TaskDoor, StandardExecutor):  # type: ignore[misc]  # TaskDoor's submit is the standard one's
     """Runs calls in `max_workers` processes (default: one a CPU), started as they are needed.
 
     `initializer(*initargs)` runs in each worker first; if it raises, the pool is broken. `max_tasks_per_child` replaces
@@ -113,6 +113,7 @@ class Executor(StandardExecutor):
             environments_max=max_workers,
             tasks_per_environment_max=max_tasks_per_child or 0,
         )
+        self.open_door(self._dispatcher, self._target, TaskFuture, self._pickle, self._pack, tasks.unpack)
         self._shutdown = False
         self._broken: str | None = None
         self._closed = threading.Event()
@@ -122,21 +123,9 @@ class Executor(StandardExecutor):
 
     # -- submitting -------------------------------------------------------------------------------
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        if self._shutdown or _exiting or self._broken is not None or self._engine.foreign:
-            self._check_usable()
-        future: TaskFuture[T] = TaskFuture(self._dispatcher)
-        try:
-            payload = tasks.pack_call(args, kwargs, self._pickle(fn), self._pickle.dumps)
-        except Exception as error:
-            future.complete(None, error)
-            return future
-        invocation = Invocation(self._target, payload)
-        invocation.tag = future
-        invocation.on_done = self._on_done
-        future._invocation = invocation
-        self._dispatcher.submit(invocation)
-        return future
+    if TYPE_CHECKING:
+
+        def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]: ...
 
     def map(
         self,
@@ -156,93 +145,58 @@ class Executor(StandardExecutor):
         self._check_usable()
         end = None if timeout is None else time.monotonic() + timeout
         arguments = zip(*iterables, strict=False)
-        payloads = self._payloads(fn, arguments, chunksize)
-        started: deque[Invocation | Exception] = deque()
-        first = payloads if buffersize is None else itertools.islice(payloads, buffersize)
-        batch: list[Invocation] = []
-        for payload in first:
-            if isinstance(payload, Exception):
-                started.append(payload)
-                continue
-            invocation = Invocation(self._target, payload)
-            started.append(invocation)
-            batch.append(invocation)
-            if len(batch) == _SUBMIT_BATCH:
-                self._dispatcher.submit_all(batch)
-                batch = []
-        if batch:
+        calls = self._calls(fn, arguments, chunksize)
+        started: deque[TaskCall] = deque()
+        first = calls if buffersize is None else itertools.islice(calls, buffersize)
+        while batch := list(itertools.islice(first, _SUBMIT_BATCH)):
+            started.extend(batch)
             self._dispatcher.submit_all(batch)
-        return self._results(started, payloads if buffersize is not None else None, end, chunksize)
+        return self._results(started, calls if buffersize is not None else None, end, chunksize)
 
-    def _payloads(self, fn: Callable[..., Any], arguments: Iterator[Any], chunksize: int) -> Iterator[Any]:
-        """Task payloads; a pickling error takes the place of its task."""
-        try:
-            function = self._pickle(fn)
-        except Exception as error:
-            for _ in arguments:
-                yield error
+    def _calls(self, fn: Callable[..., Any], arguments: Iterator[Any], chunksize: int) -> Iterator[TaskCall]:
+        """Tasks not submitted yet; those that cannot be pickled are over already."""
+        if chunksize == 1:
+            task = self.task
+            for each in arguments:
+                yield task(fn, each)
             return
-        dumps = self._pickle.dumps
-        while True:
-            if chunksize == 1:
-                values = next(arguments, None)
-                if values is None:
-                    return
-                value: Any = values
-            else:
-                value = list(itertools.islice(arguments, chunksize))
-                if not value:
-                    return
+        while chunk := list(itertools.islice(arguments, chunksize)):
             try:
-                if chunksize == 1:
-                    yield tasks.pack_call(value, {}, function, dumps)
-                else:
-                    yield tasks.pack(value, function, dumps)
+                call = self.packed_task(tasks.pack(chunk, self._pickle(fn), self._pickle.dumps))
             except Exception as error:
-                yield error
+                call = self.failed_task(error)
+            yield call
 
     def _results(
-        self, started: deque[Invocation | Exception], more: Iterator[Any] | None, end: float | None, chunksize: int
+        self, started: deque[TaskCall], more: Iterator[TaskCall] | None, end: float | None, chunksize: int
     ) -> Iterator[Any]:
-        wait = self._dispatcher.wait
         try:
             while started:
                 head = started[0]
-                if isinstance(head, Exception):
-                    raise head
-                if not head.done:
-                    remaining = None if end is None else end - time.monotonic()
-                    if not wait(head, remaining):
-                        raise TimeoutError()
+                value = head.result(None if end is None else end - time.monotonic())
                 started.popleft()
-                payload = None if more is None else next(more, None)
-                if payload is not None:
+                following = None if more is None else next(more, None)
+                if following is not None:
                     self._check_usable()
-                    if isinstance(payload, Exception):
-                        started.append(payload)
-                    else:
-                        invocation = Invocation(self._target, payload)
-                        started.append(invocation)
-                        self._dispatcher.submit(invocation)
-                value, error = self._outcome(head)
+                    started.append(following)
+                    self._dispatcher.submit_all([following])
                 head = None  # type: ignore[assignment]
-                if error is not None:
-                    try:
-                        raise error
-                    finally:
-                        del error
                 # This frame keeps no reference to what it has handed out.
-                results = [value] if chunksize == 1 else value
-                value = None
-                if chunksize != 1:
+                if chunksize == 1:
+                    results = [value]
+                else:
+                    results = value
                     results.reverse()
+                value = None
                 while results:
                     yield results.pop()
         finally:
             for left in started:
-                if isinstance(left, Invocation) and not left.done:
-                    with contextlib.suppress(RuntimeError):
-                        self._dispatcher.cancel(left)
+                with contextlib.suppress(RuntimeError):
+                    left.cancel()
+
+    def _pack(self, args: tuple[Any, ...], keywords: dict[str, Any], function: bytes) -> bytes | list[Any]:
+        return tasks.pack_call(args, keywords, function, self._pickle.dumps)
 
     def _check_usable(self) -> None:
         if self._engine.foreign:
@@ -259,41 +213,27 @@ class Executor(StandardExecutor):
 
     # -- outcomes: in the driver ------------------------------------------------------------------
 
-    def _on_done(self, invocation: Invocation) -> None:
-        future: TaskFuture[Any] = invocation.tag
-        if future._state in OVER:
-            future._invoke_callbacks()  # an interrupt came between them
-        elif invocation.outcome == OUTCOME_OK:
+    def _outcome(self, call: TaskCall, answer: bytes) -> BaseException:
+        """The exception of a task that has no value."""
+        outcome = call.outcome
+        if outcome == OUTCOME_FUNCTION_ERROR:
             try:
-                value = tasks.unpack(invocation.result)
-            except (Exception, SystemExit) as failure:
-                future.complete(None, failure)
-            else:
-                future.complete(value, None)
-        elif invocation.outcome == OUTCOME_CANCELLED:
-            future.complete_cancelled()
-        else:
-            future.complete(*self._outcome(invocation))
-
-    def _outcome(self, invocation: Invocation) -> tuple[Any, BaseException | None]:
-        """(value, exception) of a task that is done."""
-        outcome = invocation.outcome
-        try:
-            if outcome == OUTCOME_OK:
-                return tasks.unpack(invocation.result), None
-            if outcome == OUTCOME_FUNCTION_ERROR:
-                error, text = tasks.unpack(invocation.result)
+                error, text = tasks.unpack(answer)
                 error.__cause__ = RemoteTraceback(text)
-                return None, error
-        except (Exception, SystemExit) as failure:
-            return None, failure
+                return error  # type: ignore[no-any-return]
+            except (Exception, SystemExit) as failure:
+                return failure
         if outcome == OUTCOME_LOST:
-            return None, WorkerDied(_death(invocation))
+            return WorkerDied(_death(call))
         if outcome == OUTCOME_FAILED:
-            reason = invocation.result.decode("utf-8", "replace") or invocation.error or "a worker could not be started"
+            reason = answer.decode("utf-8", "replace") or call.error or "a worker could not be started"
             self._broken = f"A worker could not be initialised; the executor is not usable any more: {reason}"
-            return None, BrokenProcessPool(self._broken)
-        return None, RuntimeError("the executor was closed before this task ran")
+            self.refuses = True
+            return BrokenProcessPool(self._broken)
+        return RuntimeError("the executor was closed before this task ran")
+
+    def _callback_failed(self, call: TaskCall) -> None:
+        LOGGER.exception("exception calling callback for %r", call)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -304,7 +244,7 @@ class Executor(StandardExecutor):
             return
         if wait and self._dispatcher.driving_here:
             raise RuntimeError("a completion callback must not wait for the end of the executor: shutdown(wait=False)")
-        self._shutdown = True
+        self._shutdown = self.refuses = True
         if cancel_futures and not self._closed.is_set():
             with contextlib.suppress(DispatcherClosed):
                 self._dispatcher.run_as_driver(lambda: self._dispatcher.take_waiting(self._target))
@@ -366,6 +306,8 @@ def _python_exit() -> None:
     global _exiting
     _exiting = True
     for executor in list(_executors):
+        executor.refuses = True
+    for executor in list(_executors):
         executor.shutdown(wait=True)
     for thread in list(_closing):
         thread.join()
@@ -375,7 +317,7 @@ def _python_exit() -> None:
 threading._register_atexit(_python_exit)  # type: ignore[attr-defined]
 
 
-def _death(invocation: Invocation) -> str:
+def _death(invocation: TaskCall) -> str:
     status = invocation.cpu_ns  # the wait status, for tasks that were lost
     how = describe_exit(status).removeprefix("Runtime exited with error: ").removeprefix("Runtime ")
     reason = f" ({invocation.error})" if invocation.error else ""

@@ -1,16 +1,20 @@
-"""The owner's end of an environment's lane, connected to the socket on which the worker listens.
+"""The owner's end of an environment's lane.
 
-Both kinds speak ZeroMQ's wire protocol, and a worker cannot tell one from the other. ``zmq`` is the dispatcher's own
-end (csrc/fl_zmtp.h): no other thread, and nothing is kept of a message that is refused. ``libzmq`` is a PAIR socket of
-pyzmq, to compare with. It costs about twice the time, and a hostile function
-can fill memory with the parts of one endless message, for which libzmq has no bound.
+``ring`` is the express lane: a pair of rings in shared memory (csrc/fl_express.h), beside a connection that carries
+what is too long for them and tells by its end that the worker is gone. The others speak ZeroMQ's wire protocol on that
+connection alone, and a worker cannot tell one from the other: ``zmq`` is the dispatcher's own end (csrc/fl_zmtp.h: no
+other thread, and nothing is kept of a message that is refused), ``libzmq`` a PAIR socket of pyzmq, to compare with. It
+costs about twice the time, and a hostile function can fill memory with the parts of one endless message, for which
+libzmq has no bound.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from fastlam import limits
 from fastlam.config import LANE_KINDS
 from fastlam.errors import FastlamError
 
@@ -22,6 +26,13 @@ if TYPE_CHECKING:
 
 class Lanes(Protocol):
     """Makes lanes of one kind."""
+
+    mirror_bytes: int  # of a reply that the slot table keeps a copy of: where a worker's death would lose what it has sent
+
+    def memory(self, environment: Environment) -> list[int]:
+        """Makes what the environment and its worker share; returns the descriptors that the worker is to be given, which
+        are the caller's. Raises OSError.
+        """
 
     def open(self, environment: Environment, path: str, frame_bytes_max: int, log_fd: int) -> None:
         """Connects to the socket at `path` and hands the lane over with `log_fd`, which is the environment's from then
@@ -38,6 +49,11 @@ class Lanes(Protocol):
 class ZmtpLanes:
     """Connections that the dispatcher serves itself, and closes itself."""
 
+    mirror_bytes = limits.SLOT_MIRROR_BYTES
+
+    def memory(self, environment: Environment) -> list[int]:
+        return []
+
     def open(self, environment: Environment, path: str, frame_bytes_max: int, log_fd: int) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lane:
             lane.setblocking(False)
@@ -51,6 +67,24 @@ class ZmtpLanes:
         pass
 
 
+class RingLanes(ZmtpLanes):
+    """Shared memory beside the connection. What has been published in a ring outlives the worker: nothing is copied."""
+
+    mirror_bytes = 0
+
+    def memory(self, environment: Environment) -> list[int]:
+        bell_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        given = [os.dup(bell_fd)]
+        try:
+            given.insert(0, os.memfd_create("fastlam-express", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+            environment.attach_express(given[0], bell_fd, limits.EXPRESS_RING_BYTES, limits.EXPRESS_REGION_BYTES)
+        except BaseException:
+            for descriptor in given:
+                os.close(descriptor)
+            raise
+        return given
+
+
 # Of a stream whose reader is slow: libzmq reads no further, and the worker waits.
 _UNREAD_MESSAGES_MAX: Final = 64
 
@@ -58,12 +92,17 @@ _UNREAD_MESSAGES_MAX: Final = 64
 class LibzmqLanes:
     """PAIR sockets of one ZeroMQ context."""
 
+    mirror_bytes = limits.SLOT_MIRROR_BYTES
+
     def __init__(self) -> None:
         import zmq
 
         self._zmq = zmq
         self._context = zmq.Context(io_threads=1)
         self._context.set(zmq.MAX_SOCKETS, 65_000)
+
+    def memory(self, environment: Environment) -> list[int]:
+        return []
 
     def open(self, environment: Environment, path: str, frame_bytes_max: int, log_fd: int) -> None:
         zmq = self._zmq
@@ -91,4 +130,11 @@ def lanes_of_kind(kind: str) -> Lanes:
     """The maker of lanes of that kind. Raises FastlamError for a word that is none of `config.LANE_KINDS`."""
     if kind not in LANE_KINDS:
         raise FastlamError(f"There is no lane {kind!r}: --lane and FASTLAM_LANE take {' or '.join(LANE_KINDS)}.")
-    return ZmtpLanes() if kind == "zmq" else LibzmqLanes()
+    return _KINDS[kind]()
+
+
+_KINDS: Final[dict[str, type[RingLanes | ZmtpLanes | LibzmqLanes]]] = {
+    "ring": RingLanes,
+    "zmq": ZmtpLanes,
+    "libzmq": LibzmqLanes,
+}

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fastlam import limits
 from fastlam.sandbox.keeper import Keeper
 from fastlam.sandbox.lanes import lanes_of_kind
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
@@ -69,7 +68,7 @@ class Launcher:
                 listening.listen(1)
             slots_fd = os.memfd_create("fastlam-slots", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             descriptors.append(slots_fd)
-            environment.attach_slots(slots_fd, limits.SLOT_MIRROR_BYTES)
+            environment.attach_slots(slots_fd, self.lanes.mirror_bytes)
             if spec.captures_output:
                 log_fd = os.memfd_create("fastlam-output", os.MFD_CLOEXEC)
                 fcntl.fcntl(log_fd, fcntl.F_SETFL, os.O_APPEND)
@@ -77,6 +76,7 @@ class Launcher:
             else:
                 descriptors += [_dup_or_null(1), _dup_or_null(2)]
             descriptors.insert(0, self._spec_memfd(spec.worker))
+            descriptors += self.lanes.memory(environment)
             zygote = self.zygote(spec.zygote_kind)
             given_log_fd, log_fd = log_fd, -1
             self.lanes.open(environment, path, spec.frame_bytes_max, given_log_fd)

@@ -27,7 +27,9 @@ class Up(Message, tag=1):
 
 
 class Fork(Message, tag=2):
-    """Owner: make a worker. Descriptors: spec memfd, listening socket, slot table memfd, then stdout and stderr."""
+    """Owner: make a worker. Descriptors: spec memfd, listening socket, slot table memfd, stdout and stderr; with an
+    express lane then the memfd of its rings and the eventfd of its bell.
+    """
 
     environment_id: int
 

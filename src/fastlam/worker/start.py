@@ -67,7 +67,7 @@ def rehearse_tasks() -> None:
 
 def start_worker(descriptors: list[int]) -> int:
     """Runs a worker to its end; returns its exit status. `descriptors` are those of wire.control.Fork."""
-    spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd = descriptors
+    spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd, *express = descriptors
     started_ns = time.monotonic_ns()
     spec = _read_spec(spec_fd)
     os.dup2(stdout_fd, 1)
@@ -93,9 +93,11 @@ def start_worker(descriptors: list[int]) -> int:
     title = Title(spec.title)
     title.show("starting")
 
-    channel = Channel(listen_fd, slots_fd)
+    channel = Channel(listen_fd, slots_fd, *express)
     os.close(listen_fd)
     os.close(slots_fd)
+    if express:
+        os.close(express[0])
 
     if is_function:
         sys.stdout, sys.stderr = logs.open_streams()

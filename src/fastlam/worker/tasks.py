@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastlam.core.channel import Channel, now_ns, peak_memory_kib
 from fastlam.wire import tasks
 from fastlam.wire.control import WorkerSpec
-from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Stop, Task, TaskResult, Tasks
+from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed, Ready, Stop, Task, Tasks
 from fastlam.worker.preparation import prepare
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class TaskWorker:
             pass
 
     def _serve(self) -> None:
+        if self.channel.has_rings:
+            # Of the frames only Stop is left.
+            self.channel.serve_tasks(self._function, self._call, _exception_payload, _result_payload)
+            return
         receive, run = self.channel.receive, self._run
         while True:
             frame, payload = receive()
@@ -82,7 +86,7 @@ class TaskWorker:
             # SystemExit too goes to the caller, as with the standard library's pools: only this task asked for it.
             failed = True
             reply = _exception_payload(error)
-        self.channel.reply(slot, TaskResult(slot, now_ns() - before_ns, failed), reply)
+        self.channel.reply_task(slot, now_ns() - before_ns, failed, reply)
 
     def _call(self, payload: bytes) -> bytes | list[Any]:
         function_pickle, arguments, keywords = tasks.unpack_call(payload)
@@ -94,6 +98,13 @@ class TaskWorker:
             return tasks.pack([function(*each) for each in arguments], dumps=_dumps)
         return tasks.pack_result(function(*arguments, **keywords), _dumps)
 
+    def _function(self, function_pickle: bytes) -> tuple[Callable[..., Any], bool]:
+        """The function, and whether the next task with this pickle may have the same object."""
+        function = self.functions.get(function_pickle)
+        if function is None:
+            function = self._load(function_pickle)
+        return function, function_pickle in self.functions
+
     def _load(self, function_pickle: bytes) -> Callable[..., Any]:
         function: Callable[..., Any] = pickle.loads(function_pickle)
         if _is_importable(function):
@@ -101,6 +112,10 @@ class TaskWorker:
                 self.functions.clear()
             self.functions[function_pickle] = function
         return function
+
+
+def _result_payload(value: Any) -> bytes | list[Any]:
+    return tasks.pack_result(value, _dumps)
 
 
 def _dumps(value: Any, **options: Any) -> bytes:
