@@ -22,6 +22,7 @@ cdef class Source:
     cdef uint64_t end_ns                 # no arrival from then on
     cdef double per_ns                   # PATTERN_RATE, at a profile of 1
     cdef double[::1] profile             # factors of the rate, a step each, again and again
+    cdef Py_ssize_t steps                # of the profile; 0: there is none
     cdef uint64_t step_ns
     cdef double on_ns, off_ns            # mean lengths of bursts and of the pauses between them; 0: always on
     cdef bint on
@@ -53,6 +54,7 @@ cdef class Source:
             self.profile = profile if isinstance(profile, array.array) and profile.typecode == "d" else array.array("d", profile)
             if not len(self.profile) or max(self.profile) <= 0.0 or min(self.profile) < 0.0:
                 raise ValueError("a profile has factors, none below 0 and one above")
+            self.steps = self.profile.shape[0]
         self.step_ns = <uint64_t>(step_seconds * 1e9)
         self.on_ns = on_seconds * 1e9
         self.off_ns = off_seconds * 1e9
@@ -117,7 +119,6 @@ cdef class Source:
         cdef double wanted = fl_rng_exponential(rng)
         cdef double rate, room
         cdef uint64_t border, step
-        cdef Py_ssize_t steps = self.profile.shape[0] if self.profile is not None else 0
         while now < self.end_ns:
             if now >= self.switch_ns:
                 if self.switch_ns == 0:   # the beginning finds it in a burst as often as any other time does
@@ -128,9 +129,9 @@ cdef class Source:
                 continue
             border = self.switch_ns
             rate = self.per_ns if self.on else 0.0
-            if steps:
+            if self.steps:
                 step = now // self.step_ns
-                rate *= self.profile[<Py_ssize_t>(step % <uint64_t>steps)]
+                rate *= self.profile[<Py_ssize_t>(step % <uint64_t>self.steps)]
                 if (step + 1) * self.step_ns < border:
                     border = (step + 1) * self.step_ns
             if border == NEVER:
