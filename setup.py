@@ -44,7 +44,7 @@ parts = [
 build_base = f"build/{'-'.join(parts) or 'release'}"
 compile_args = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-unreachable-code"]
 compile_args += ["-O0", "-g3", "-DFL_DEBUG=1"] if debug else ["-O1" if sanitize else "-O2", "-g0"]
-link_args = ["-pthread"]
+link_args = ["-pthread", "-lm"]
 if sanitize:
     compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g3"]
     link_args += [f"-fsanitize={sanitize}"]
@@ -70,7 +70,8 @@ EXTENSIONS = [
     extension("core.jsonwriter"),
     extension("core.channel", "fl_express.c", "fl_slots.c", "fl_spsc.c", "fl_wake.c", "fl_zmtp.c"),
     extension(
-        "core.dispatcher", "fl_express.c", "fl_ring.c", "fl_slots.c", "fl_spsc.c", "fl_timer.c", "fl_wake.c", "fl_zmtp.c"
+        "core.dispatcher",
+        "fl_express.c", "fl_ring.c", "fl_rng.c", "fl_slots.c", "fl_spsc.c", "fl_timer.c", "fl_wake.c", "fl_zmtp.c",
     ),
 ]
 # Plain Python that every invocation passes through, compiled as it stands: fewer instructions, and above all fewer

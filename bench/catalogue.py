@@ -31,6 +31,7 @@ TOPICS: Final = {
     "meter": Entry("bench.meter", "Duration against the handler's own clock", True, 1800),
     "concurrency": Entry("bench.concurrency", "200 functions that sleep for a second at the same time", True, 600),
     "control": Entry("bench.control", "Control-plane reads, and start with a thousand functions", True, 900),
+    "simulate": Entry("bench.simulation", "The dispatcher on a virtual clock", True, 1800),
     "micro": Entry("bench.micro_suite", "Parts of the hot path alone (pytest-benchmark)", True, 900),
     "soak": Entry("bench.soak", "A million invocations in a row over HTTP", False, 6 * 3600),
     "kills": Entry("bench.kills", "A thousand workers killed at random under load", False, 3 * 3600),

@@ -95,6 +95,21 @@ static int map(fl_slots *out, int fd, size_t bytes)
     return 0;
 }
 
+/* Writes the header; the slots are zero as they are: FREE, nothing stale. */
+static void begin(fl_slots *out, uint32_t slot_count, uint32_t mirror_bytes)
+{
+    out->slot_count = slot_count;
+    out->mirror_bytes = mirror_bytes;
+    const struct header header = {
+        .magic = MAGIC,
+        .version = LAYOUT_VERSION,
+        .slot_count = slot_count,
+        .mirror_bytes = mirror_bytes,
+        .slot_bytes = (uint32_t)slot_bytes_for(mirror_bytes),
+    };
+    memcpy(out->base, &header, sizeof header);
+}
+
 int fl_slots_create(fl_slots *out, int fd, uint32_t slot_count, uint32_t mirror_bytes)
 {
     memset(out, 0, sizeof *out);
@@ -110,16 +125,20 @@ int fl_slots_create(fl_slots *out, int fd, uint32_t slot_count, uint32_t mirror_
     if (result != 0) {
         return result;
     }
-    out->slot_count = slot_count;
-    out->mirror_bytes = mirror_bytes;
-    const struct header header = {
-        .magic = MAGIC,
-        .version = LAYOUT_VERSION,
-        .slot_count = slot_count,
-        .mirror_bytes = mirror_bytes,
-        .slot_bytes = (uint32_t)slot_bytes_for(mirror_bytes),
-    };
-    memcpy(out->base, &header, sizeof header); /* the slots are zero as they are: FREE, nothing stale */
+    begin(out, slot_count, mirror_bytes);
+    return 0;
+}
+
+int fl_slots_place(fl_slots *out, void *memory, uint32_t slot_count, uint32_t mirror_bytes)
+{
+    memset(out, 0, sizeof *out);
+    size_t bytes = fl_slots_bytes(slot_count, mirror_bytes);
+    if (bytes == 0) {
+        return -EINVAL;
+    }
+    out->base = memory;
+    out->bytes = bytes;
+    begin(out, slot_count, mirror_bytes);
     return 0;
 }
 

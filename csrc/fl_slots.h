@@ -52,6 +52,11 @@ size_t fl_slots_bytes(uint32_t slot_count, uint32_t mirror_bytes);
  * zeroed. */
 int fl_slots_create(fl_slots *out, int fd, uint32_t slot_count, uint32_t mirror_bytes);
 
+/* Both sides in one process (a simulation). Writes the table into `memory`: zeroed, aligned to 64 bytes, of the size
+ * that fl_slots_bytes says, the caller's for as long as the table is used. 0, or -EINVAL with *out zeroed. Such a
+ * table is never given to fl_slots_close. */
+int fl_slots_place(fl_slots *out, void *memory, uint32_t slot_count, uint32_t mirror_bytes);
+
 /* Worker. Maps the table in `fd` (which may be closed afterwards). 0; -EPROTO when it is not a table of this version
  * and of the descriptor's size; or -errno. *out is zeroed on failure. */
 int fl_slots_open(fl_slots *out, int fd);

@@ -15,6 +15,7 @@ PROGRAMS = {
     "test_ring": ("fl_ring.c",),
     "test_wake": ("fl_wake.c",),
     "test_timer": ("fl_timer.c",),
+    "test_rng": ("fl_rng.c",),
     "test_slots": ("fl_slots.c",),
     "test_json": ("fl_json.c",),
     "test_zmtp": ("fl_zmtp.c",),

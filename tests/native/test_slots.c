@@ -68,6 +68,24 @@ static void sizes_are_bounded_and_sealed(void)
     close(fd);
 }
 
+static void a_table_of_both_sides_lies_anywhere(void)
+{
+    static _Alignas(64) unsigned char memory[4096];
+    fl_slots slots;
+    CHECK(fl_slots_bytes(2, 0) <= sizeof memory);
+    CHECK_EQUAL(fl_slots_place(&slots, memory, 0, 0), -EINVAL);
+    CHECK(slots.base == NULL);
+    CHECK_EQUAL(fl_slots_place(&slots, memory, 2, 0), 0);
+    CHECK_EQUAL(fl_slots_queue(&slots, 1), 0);
+    CHECK_EQUAL(fl_slots_claim(&slots, 1, 7), 1);
+    CHECK_EQUAL(fl_slots_started_ns(&slots, 1), 7);
+    CHECK_EQUAL(fl_slots_finish(&slots, 1, NULL, 0), 1);
+    CHECK_EQUAL(fl_slots_state(&slots, 1), FL_SLOT_DONE);
+    CHECK_EQUAL(fl_slots_state(&slots, 0), FL_SLOT_FREE);
+    fl_slots_free(&slots, 1);
+    CHECK_EQUAL(fl_slots_state(&slots, 1), FL_SLOT_FREE);
+}
+
 static int open_with_header(size_t bytes, const void *header, size_t header_bytes)
 {
     fl_slots slots;
@@ -337,6 +355,7 @@ int main(void)
 {
     fl_test_start();
     RUN(sizes_are_bounded_and_sealed);
+    RUN(a_table_of_both_sides_lies_anywhere);
     RUN(only_this_version_opens);
     RUN(one_task_goes_its_way);
     RUN(replies_are_mirrored_if_they_fit);

@@ -50,7 +50,7 @@ def compile_program(
         _call([*command, *FLAGS, *options, *defines, "-c", str(source.path), "-o", str(target)])
         objects.append(str(target))
     for_linking = [option for option in options if not option.startswith("-D")]
-    _call([*command, "-pthread", *for_linking, *link, *objects, "-o", str(output)])
+    _call([*command, "-pthread", *for_linking, *link, *objects, "-lm", "-o", str(output)])
 
 
 def _call(command: Sequence[str]) -> None:

@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "rm": Entry("Functions", "rm", "Delete functions."),
     "env": Entry("Tools", "env", "Print the variables that point AWS SDKs and tools at the daemon."),
     "aws": Entry("Tools", "aws", "Run the aws command line against the daemon."),
+    "simulate": Entry("Tools", "simulate", "Simulate the dispatcher under load past the size of this machine."),
     "doctor": Entry("Tools", "doctor", "Show what this machine permits and which paths are active."),
 }
 

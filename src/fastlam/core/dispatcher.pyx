@@ -27,11 +27,14 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport EAGAIN, EINTR, EMSGSIZE, EPROTO, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.math cimport exp
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
 
 from fastlam.core.native cimport *
 from fastlam.core.plain cimport *
 
+import array
 import logging
 import os
 import signal
@@ -90,6 +93,7 @@ cdef enum:
     TICKS_BEFORE_SLEEP = 200     # idle ticks before it sleeps until it is woken
     LINGER_NS = 50000000         # how long it goes on driving after the last call was done
     HOUSE_NS = 250000000         # between looks at how much is printed
+    TURN_NS = 1000000000         # a target without an environment waits so much longer than others before it gets one of theirs
     BUNDLE_AFTER = 8             # tasks that a worker has in hand before further ones are sent in bundles
     BUNDLE_TASKS_MAX = 8
     PIECE_BYTES = 64             # what a piece of a stream costs besides its content
@@ -137,6 +141,10 @@ include "driver.pxi"
 include "connections.pxi"
 include "express.pxi"
 include "lanes.pxi"
+include "idle.pxi"
 include "placement.pxi"
 include "ends.pxi"
 include "outside.pxi"
+include "sampling.pxi"
+include "arrivals.pxi"
+include "simulation.pxi"

@@ -7,8 +7,8 @@ class DispatcherClosed(RuntimeError):
 
 cdef class Driver:
     """Who drives, and what one pass is; the module's docstring tells it. Below it the classes build on one another, each in its file:
-    Lanes (frames), Placement (which environment), Ends (deadlines and exits), Dispatcher (what the doors see). They are one object, and
-    all its fields stand here."""
+    Lanes (frames), IdleEnvironments, Placement (which environment), Ends (deadlines and exits), Dispatcher (what the doors see). They
+    are one object, and all its fields stand here."""
 
     cdef readonly object launcher
     cdef readonly object faults
@@ -39,6 +39,7 @@ cdef class Driver:
     cdef dict environments
     cdef int next_environment_id
     cdef int live
+    cdef Environment idle_oldest, idle_newest   # the ends of the line of idle ones, see idle.pxi
     cdef list rechecks
     cdef list unsent                     # environments with an outbox
     cdef list hot                        # environments whose rings every pass looks into

@@ -29,8 +29,7 @@ cdef class Ends(Placement):
         cdef bint was_starting = environment.state == ENVIRONMENT_STARTING
         if environment.state >= ENVIRONMENT_STOPPING:
             return 0
-        if environment.state == ENVIRONMENT_IDLE and environment in target.idle:
-            target.idle.remove(environment)
+        self._idle_remove(environment)
         environment.state = ENVIRONMENT_STOPPING
         self._leave_counts(environment, was_starting)
         environment._signal()
@@ -99,8 +98,7 @@ cdef class Ends(Placement):
     cdef int _after_exit(self, Environment environment) except -1:
         cdef bint was_starting = environment.state == ENVIRONMENT_STARTING
         if environment.state < ENVIRONMENT_STOPPING:
-            if environment.state == ENVIRONMENT_IDLE and environment in environment.target.idle:
-                environment.target.idle.remove(environment)
+            self._idle_remove(environment)
             environment.state = ENVIRONMENT_STOPPING
             self._leave_counts(environment, was_starting)
         fl_timers_cancel(&self.timers, &environment.timer)
@@ -183,11 +181,8 @@ cdef class Ends(Placement):
 
     cdef int _refill(self, Target target) except -1:
         """After a loss: idle environments take what waits, new ones are started for the rest."""
-        cdef Environment environment
-        while target.waiting and target.idle:
-            environment = <Environment>target.idle.pop()
-            if environment.state == ENVIRONMENT_IDLE:
-                self._feed(environment)
+        while target.waiting and target.idle_count:
+            self._feed(self._idle_take(target))
         if target.waiting:
             self._grow(target)
         elif target.slots_per_environment > 1:

@@ -35,7 +35,8 @@ cdef class Target:
     cdef object log_append                 # the methods of it that each invocation calls
     cdef object log_sequence
     cdef readonly bint retired
-    cdef list idle                         # environments, most recently used last
+    cdef Environment idle_top              # of the idle ones the one used last, see idle.pxi
+    cdef int idle_count
     cdef set environments
     cdef object waiting                    # deque of invocations
     cdef int starting
@@ -66,7 +67,6 @@ cdef class Target:
         if log is not None:
             self.log_append = log.records.append
             self.log_sequence = log.next_sequence
-        self.idle = []
         self.environments = set()
         self.waiting = deque()
         self.task_ns = -1.0
@@ -74,7 +74,7 @@ cdef class Target:
     @property
     def counts(self):
         """(starting, idle, busy, waiting calls)."""
-        return self.starting, len(self.idle), self.live - self.starting - len(self.idle), len(self.waiting)
+        return self.starting, self.idle_count, self.live - self.starting - self.idle_count, len(self.waiting)
 
     cdef int depth(self) noexcept:
         """How many tasks one environment may hold: one, unless tasks are so short that fetching the next would dominate."""
@@ -125,6 +125,9 @@ cdef class Environment:
     cdef fl_slots slots
     cdef bint has_slots
     cdef uint64_t free_slots               # bit mask
+    cdef Environment idle_above, idle_below   # neighbours among the idle ones of its target; written by idle.pxi only
+    cdef Environment idle_newer, idle_older   # and among all idle ones
+    cdef bint lined_up                     # among them
     cdef list held                         # slot -> Invocation or None
     cdef int outstanding
     cdef list outbox                       # tasks posted and not yet sent: (slot, payload)

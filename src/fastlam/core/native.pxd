@@ -84,6 +84,7 @@ cdef extern from "fl_timer.h" nogil:
         uint32_t index
         void *owner
     ctypedef struct fl_timers:
+        fl_timer **heap
         uint32_t size
     void fl_timer_init(fl_timer *timer, void *owner)
     int fl_timers_init(fl_timers *timers)
@@ -159,6 +160,7 @@ cdef extern from "fl_slots.h" nogil:
     int FL_SLOT_FREE, FL_SLOT_QUEUED, FL_SLOT_STARTED, FL_SLOT_DONE, FL_SLOT_REVOKED
     size_t fl_slots_bytes(uint32_t slot_count, uint32_t mirror_bytes)
     int fl_slots_create(fl_slots *out, int fd, uint32_t slot_count, uint32_t mirror_bytes)
+    int fl_slots_place(fl_slots *out, void *memory, uint32_t slot_count, uint32_t mirror_bytes)
     int fl_slots_open(fl_slots *out, int fd)
     void fl_slots_close(fl_slots *slots)
     int fl_slots_queue(fl_slots *slots, uint32_t slot)
@@ -170,6 +172,15 @@ cdef extern from "fl_slots.h" nogil:
     int fl_slots_claim(fl_slots *slots, uint32_t slot, uint64_t now_ns)
     int fl_slots_finish(fl_slots *slots, uint32_t slot, const void *reply, uint32_t reply_bytes)
     int fl_slots_wait_free(fl_slots *slots, uint32_t slot, int64_t timeout_ns)
+
+cdef extern from "fl_rng.h" nogil:
+    ctypedef struct fl_rng:
+        pass
+    void fl_rng_seed(fl_rng *rng, uint64_t seed)
+    uint64_t fl_rng_next(fl_rng *rng)
+    double fl_rng_uniform(fl_rng *rng)
+    double fl_rng_exponential(fl_rng *rng)
+    double fl_rng_normal(fl_rng *rng)
 
 
 cdef inline uint64_t monotonic_ns() noexcept nogil:

@@ -60,8 +60,8 @@ cdef class Dispatcher(Ends):
     def retire(self, Target target):
         """The target takes no new calls (its handle has been replaced): idle environments stop, busy ones after their call."""
         target.retired = True
-        for environment in list(target.idle):
-            self._stop(<Environment>environment)
+        while target.idle_count:
+            self._stop(target.idle_top)
         for item in list(target.environments):
             if (<Environment>item).state == ENVIRONMENT_STARTING and not target.waiting and (<Environment>item).init_for is None:
                 self._stop(<Environment>item)
@@ -69,13 +69,10 @@ cdef class Dispatcher(Ends):
     def stop_idle(self, double idle_seconds):
         """Stops environments that have been idle for longer; returns how many."""
         cdef uint64_t before = self._now() - <uint64_t>(idle_seconds * 1e9)
-        cdef Environment environment
         cdef int stopped = 0
-        for item in list(self.environments.values()):
-            environment = <Environment>item
-            if environment.state == ENVIRONMENT_IDLE and environment.idle_since_ns < before:
-                self._stop(environment)
-                stopped += 1
+        while self.idle_oldest is not None and self.idle_oldest.idle_since_ns < before:
+            self._stop(self.idle_oldest)
+            stopped += 1
         return stopped
 
     def dismiss(self, Target target, bint kill):
@@ -100,8 +97,7 @@ cdef class Dispatcher(Ends):
             elif kill or environment.state == ENVIRONMENT_STARTING:
                 self._stop(environment)
             elif environment.outstanding == 0:
-                if environment in target.idle:
-                    target.idle.remove(environment)
+                self._idle_remove(environment)
                 self._retire_environment(environment)
 
     def take_waiting(self, Target target):

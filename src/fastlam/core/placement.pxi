@@ -1,6 +1,6 @@
 # From an admitted call to an environment, and from its answer to the next call.
 
-cdef class Placement(Lanes):
+cdef class Placement(IdleEnvironments):
     """Admission, waiting lines, starting, posting, feeding and stealing."""
 
     # -- admission and placement -----------------------------------------------------------------
@@ -12,7 +12,7 @@ cdef class Placement(Lanes):
             self._finish(invocation, C_CANCELLED, EMPTY)
             return 0
         if target.is_function:
-            throttle = target.pool.admit(not target.idle, self._now() if target.pool.account.enforce_rates else 0)
+            throttle = target.pool.admit(target.idle_count == 0, self._now() if target.pool.account.enforce_rates else 0)
             if throttle != THROTTLE_NONE:
                 invocation.throttle = throttle
                 target.throttles += 1
@@ -25,11 +25,9 @@ cdef class Placement(Lanes):
         """Gives an admitted call to an environment, or to the waiting line of its target."""
         cdef Target target = invocation.target
         cdef Environment environment
-        while target.idle:
-            environment = <Environment>target.idle.pop()
-            if environment.state == ENVIRONMENT_IDLE:
-                self._post(environment, invocation)
-                return 0
+        if target.idle_count:
+            self._post(self._idle_take(target), invocation)
+            return 0
         if target.slots_per_environment > 1:
             environment = self._shared_environment(target)
             if environment is not None:
@@ -87,21 +85,21 @@ cdef class Placement(Lanes):
 
     cdef bint _evict(self, Target wanting) except -1:
         """Stops the environment of another target that has been idle longest. True if this machine's bound has room now."""
-        cdef Environment oldest = None, environment
-        for item in self.environments.values():
-            environment = <Environment>item
-            if environment.state == ENVIRONMENT_IDLE and environment.target is not wanting:
-                if oldest is None or environment.idle_since_ns < oldest.idle_since_ns:
-                    oldest = environment
+        cdef Environment oldest = self.idle_oldest
+        while oldest is not None and oldest.target is wanting:
+            oldest = oldest.idle_newer
         if oldest is None:
             return False
         self._stop(oldest)
         return self.live < self.environments_max
 
+    cdef Environment _new_environment(self, Target target, int id):
+        return Environment(self, target, id)
+
     cdef bint _start(self, Target target, Call init_for) except -1:
         cdef Environment environment
         self.next_environment_id += 1
-        environment = Environment(self, target, self.next_environment_id)
+        environment = self._new_environment(target, self.next_environment_id)
         environment.init_for = init_for
         self.environments[environment.id] = environment
         target.environments.add(environment)
@@ -427,6 +425,11 @@ cdef class Placement(Lanes):
             if environment.outstanding == 0:
                 self._stop(environment)
             return 0
+        if (self.starved and target.waiting and target.is_function and environment.outstanding == 0
+                and environment.invocations and self._gives_way(target)):
+            self._stop(environment)
+            self._serve_starved()
+            return 0
         depth = target.depth()
         while target.waiting and environment.outstanding < depth and environment.free_slots:
             if environment.used_up():
@@ -443,8 +446,20 @@ cdef class Placement(Lanes):
                 self._stop(environment)
                 self._serve_starved()
                 return 0
-            target.idle.append(environment)
+            self._idle_add(environment)
         return 0
+
+    cdef bint _gives_way(self, Target target) except -1:
+        """True if the first of the starved targets has more right to an environment than this one, whose calls wait as well: it has fewer
+        by two, or none, and a call that came a turn earlier. A busy function could otherwise keep all others from ever running."""
+        cdef Target other = <Target>self.starved[0]
+        if other is not target and other.waiting and self._may_start(other):
+            if other.live + 2 <= target.live:
+                return True
+            if other.live == 0 and (<Call>other.waiting[0]).submitted_ns + TURN_NS < (<Call>target.waiting[0]).submitted_ns:
+                return True
+        self.starved.rotate(-1)   # the next call that ends looks at the next of them
+        return False
 
     cdef int _steal(self, Environment thief) except -1:
         """An environment without work takes tasks that another one holds and has not begun."""

@@ -1,0 +1,1 @@
+"""Load for people who measure. `simulation` runs the dispatcher on a virtual clock."""
