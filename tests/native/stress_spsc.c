@@ -13,7 +13,7 @@
 
 #include "fl_wake.h"
 
-enum { LOST_WAKE_MS = 20000, TIME_MAX_S = 100, RECORDS = 100000, BATCH_MAX = 5 };
+enum { LOST_WAKE_MS = 20000, TIME_MAX_S = 100, RECORDS = 70000, BATCH_MAX = 5 };
 
 struct course {
     guarded_ring ring;
