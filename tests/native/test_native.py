@@ -19,15 +19,18 @@ PROGRAMS = {
     "test_slots": ("fl_slots.c",),
     "test_json": ("fl_json.c",),
     "test_zmtp": ("fl_zmtp.c",),
+    "test_spsc": ("fl_spsc.c",),
+    "test_express": ("fl_express.c", "fl_spsc.c"),
     "stress_ring": ("fl_ring.c", "fl_wake.c"),
     "stress_slots": ("fl_slots.c",),
+    "stress_spsc": ("fl_spsc.c", "fl_wake.c"),
 }
 WAYS = {
     "plain": ("-O2",),
     "memory": ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DFL_SANITIZED"),
     "thread": ("-O1", "-fsanitize=thread", "-DFL_SANITIZED"),
 }
-THREADED = ("test_ring", "test_zmtp", "test_slots", "stress_ring", "stress_slots")
+THREADED = ("test_ring", "test_zmtp", "test_slots", "test_spsc", "test_express", "stress_ring", "stress_slots", "stress_spsc")
 SLOWED = {"plain": "1", "memory": "4", "thread": "10"}
 CASES = [(program, way) for program in PROGRAMS for way in WAYS if way != "thread" or program in THREADED]
 FUZZ_RUNS = 200_000
