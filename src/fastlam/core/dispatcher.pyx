@@ -73,6 +73,7 @@ cdef extern from *:
     #endif
     """
     void cpu_relax() nogil
+    int __builtin_ctzll(uint64_t mask) nogil
 cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void *buffer, size_t count, int64_t offset)
 cdef extern from "<time.h>" nogil:
@@ -111,6 +112,8 @@ cdef enum:
     POLL_NS = 50000              # descriptors are asked so often while replies come through rings
     SPIN_FAILURES_MAX = 8
     CROWD_TRIES_MAX = 16
+    WAKE_WORTH_NS = 20000        # of tasks in hand; below that another worker is not woken
+    REBALANCE_NS = 1000000
 
 cdef uint64_t NEVER = <uint64_t>-1
 

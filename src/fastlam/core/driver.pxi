@@ -44,6 +44,8 @@ cdef class Driver:
     cdef list unsent                     # environments with an outbox
     cdef list hot                        # environments whose rings every pass looks into
     cdef uint64_t polled_ns              # when epoll was last asked
+    cdef bint unbalanced                 # tasks have been put behind others although environments were idle
+    cdef uint64_t rebalance_ns           # when that is next looked at
     # Spinning.
     cdef readonly uint32_t spin_ns       # how long the driver, or a worker, looks before it sleeps; 0: never
     cdef readonly int cpus
@@ -477,6 +479,12 @@ cdef class Driver:
             if next_ns <= now:
                 self._fire_timers(now)
                 may_sleep = False
+            if self.unbalanced:
+                if self.rebalance_ns + REBALANCE_NS < now:
+                    self.rebalance_ns = now + REBALANCE_NS   # the first for a while: it is given its time
+                elif self.rebalance_ns <= now:
+                    self._rebalance(now)
+                    may_sleep = False
             timeout_ms = 0
             if not may_sleep and self.hot and now - self.polled_ns < POLL_NS and not self.adopted:
                 whole = True
@@ -490,6 +498,8 @@ cdef class Driver:
                 next_ns = fl_timers_next(&self.timers)
                 if until_ns < next_ns:
                     next_ns = until_ns
+                if self.unbalanced and self.rebalance_ns < next_ns:
+                    next_ns = max(now, self.rebalance_ns)
                 if next_ns == NEVER:
                     timeout_ms = -1
                 else:
@@ -705,6 +715,9 @@ cdef class Driver:
         raise NotImplementedError
 
     cdef int _keep_house(self) except -1:
+        raise NotImplementedError
+
+    cdef int _rebalance(self, uint64_t now) except -1:
         raise NotImplementedError
 
     cdef int _deadline(self, Environment environment) except -1:

@@ -26,7 +26,13 @@ cdef class Placement(IdleEnvironments):
         cdef Target target = invocation.target
         cdef Environment environment
         if target.idle_count:
-            self._post(self._idle_take(target), invocation)
+            environment = target.filling
+            if environment is not None and self._not_worth_a_wake(environment):
+                self.unbalanced = True
+            else:
+                environment = self._idle_take(target)
+                target.filling = environment if environment.has_express and target.slots_per_environment > 1 else None
+            self._post(environment, invocation)
             return 0
         if target.slots_per_environment > 1:
             environment = self._shared_environment(target)
@@ -42,6 +48,28 @@ cdef class Placement(IdleEnvironments):
         target.queued += 1
         self.waiting += 1
         self._grow(target)
+        return 0
+
+    cdef bint _not_worth_a_wake(self, Environment environment) noexcept:
+        """Whether a busy worker has so little in hand that another one would hardly be awake before it is done with one more."""
+        return (environment.state == ENVIRONMENT_BUSY and environment.free_slots != 0 and environment.target.task_ns >= 0
+                and environment.outstanding * (environment.target.task_ns + 1000.0) < WAKE_WORTH_NS and not environment.used_up())
+
+    cdef int _rebalance(self, uint64_t now) except -1:
+        """Tasks lie behind others, which were short as a rule, while environments idle: where one has not moved on for a while, they take
+        of them."""
+        cdef Environment environment
+        self.unbalanced = False
+        for item in list(self.environments.values()):
+            environment = <Environment>item
+            if environment.outstanding < 2 or environment.target.idle_count == 0:
+                continue
+            if environment.done_count == environment.done_count_seen:
+                self._feed(self._idle_take(environment.target))
+            else:
+                self.unbalanced = True
+            environment.done_count_seen = environment.done_count
+        self.rebalance_ns = now + REBALANCE_NS
         return 0
 
     cdef Environment _shared_environment(self, Target target):
@@ -141,8 +169,7 @@ cdef class Placement(IdleEnvironments):
         cdef uint64_t mask = environment.free_slots
         cdef Invocation call
         cdef object frame
-        while not (mask >> slot) & 1:
-            slot += 1
+        slot = __builtin_ctzll(mask)
         environment.free_slots &= ~(<uint64_t>1 << slot)
         environment.held[slot] = invocation
         environment.outstanding += 1
@@ -395,6 +422,7 @@ cdef class Placement(IdleEnvironments):
         return 0
 
     cdef int _unhold(self, Environment environment, Call invocation) except -1:
+        environment.done_count += 1
         environment.held[invocation.slot] = None
         environment.free_slots |= <uint64_t>1 << invocation.slot
         environment.outstanding -= 1

@@ -171,7 +171,7 @@ cdef class TaskDoor:
     cdef readonly Target target
     cdef public bint refuses              # nothing is taken any more: `_check_usable` says why
     cdef object future_type
-    cdef object pickle                    # pickle(function) -> bytes
+    cdef object pickle                    # pickle(function) -> bytes; pickle.remembers(function): it may be kept with its pickle
     cdef object pack                      # pack(args, keywords, function pickle) -> bytes or a list of buffers
     cdef object unpack                    # unpack(payload) -> value
     cdef object last_function             # the function submitted last, with what stands before its arguments
@@ -195,6 +195,7 @@ cdef class TaskDoor:
         cdef uint8_t[PLAIN_BYTES_MAX] plain
         cdef uint32_t[2] head
         cdef Py_ssize_t size = PLAIN_UNKNOWN
+        cdef bytes whole
         cdef TaskCall call = <TaskCall>(<PyTypeObject *>type).tp_new(type, <PyObject *>NO_ARGUMENTS, NULL)
         call.target = self.target
         call.door = self
@@ -202,19 +203,23 @@ cdef class TaskDoor:
         call.environment_id = -1
         call.is_task = True
         try:
-            if function is not self.last_function or self.last_head is None:
+            if function is self.last_function and self.last_head is not None:
+                whole = self.last_head
+            else:
                 pickled = self.pickle(function)
                 head[0] = <uint32_t>len(pickled) | PLAIN
                 head[1] = 0
-                self.last_head = PyBytes_FromStringAndSize(<char *>head, sizeof(head)) + pickled
-                self.last_function = function
+                whole = PyBytes_FromStringAndSize(<char *>head, sizeof(head)) + pickled
+                if self.pickle.remembers(function):
+                    self.last_head = whole
+                    self.last_function = function
             if not keywords:
                 size = write_plain_tuple(args, plain, PLAIN_BYTES_MAX)
             if size >= 0:
-                call.function = self.last_head
+                call.function = whole
                 call.payload = PyBytes_FromStringAndSize(<char *>plain, size)
             else:
-                call.payload = self.pack(args, keywords or {}, self.last_head[sizeof(head):])
+                call.payload = self.pack(args, keywords or {}, whole[sizeof(head):])
         except Exception as error:
             call.state = STATE_DONE
             call.outcome = C_FAILED

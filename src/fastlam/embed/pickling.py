@@ -59,6 +59,10 @@ class CallablePickler:
                 return pickled
         return self.dumps(function)
 
+    def remembers(self, function: Callable[..., Any]) -> bool:
+        """Whether the function goes by reference: its pickle will be the same again, and keeping it keeps nothing alive."""
+        return self._last[0] is function
+
     def _by_reference(self, function: Any) -> bytes:
         """The pickle of an importable function; empty for lambdas, closures and what a worker could not import."""
         module = getattr(function, "__module__", None)
