@@ -70,6 +70,7 @@ EXTENSIONS = [
     extension("core.jsonwriter"),
     extension("core.channel", "fl_slots.c", "fl_zmtp.c"),
     extension("core.dispatcher", "fl_ring.c", "fl_wake.c", "fl_timer.c", "fl_slots.c", "fl_zmtp.c"),
+    extension("http.front", "fl_http.c"),
 ]
 # Plain Python that every invocation passes through, compiled as it stands: fewer instructions, and above all fewer
 # cache lines in each of many worker processes. Python's rules for indices hold; annotations are not C types. Not the
@@ -83,7 +84,6 @@ HOT_MODULES = [] if pure or debug or coverage or sanitize else [
         "embed.future",
         "embed.pickling",
         "http.connection",
-        "http.request",
         "wire.tasks",
         "worker.context",
         "worker.functions",

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from fastlam.http.request import Request
+from fastlam.http.front import Request
 from fastlam.http.responses import CONTINUE, JSON_HEADERS, message_body
 from fastlam.http.streaming import ResponseBody
 from fastlam.limits import HTTP_HEADERS_MAX, HTTP_LINGER_SECONDS, HTTP_PIPELINE_MAX
@@ -34,6 +35,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answering",
+        "_arriving",
         "_attention",
         "_body",
         "_body_bytes",
@@ -58,6 +60,8 @@ class Connection(asyncio.Protocol):
         "_target",
         "_transport",
         "_unfruitful_bytes",
+        "_unread",
+        "_unsent",
         "_waiting",
         "_write_paused",
         "bytes_received",
@@ -108,12 +112,51 @@ class Connection(asyncio.Protocol):
         self.requests = 0
         self.bytes_received = 0
         self.bytes_sent = 0
+        self._arriving = False  # taken over from the front, and what was taken over has still to wait for the transport
+        self._unread = self._unsent = b""
+
+    # --- the front -------------------------------------------------------------------------------
+
+    def take_over(self, requests: Iterable[Request], unread: bytes, unsent: bytes, quiet_ticks: int) -> None:
+        """Goes on where the front has stopped, from `arrive` on. `requests` are in work."""
+        self._arriving = self._attention = True
+        self._reading = False
+        self._answering.extend(requests)
+        self._unread, self._unsent = unread, unsent
+        self._quiet_ticks = quiet_ticks
+
+    def send_behind(self, data: bytes) -> None:
+        """More of the answer that the front has begun to send."""
+        self._unsent += data
+        self.bytes_sent += len(data)
+
+    def arrive(self) -> None:
+        """The transport is there, and reads."""
+        if not self._arriving:
+            return
+        self._arriving = False
+        if self.closed:  # aborted, or lost, meanwhile
+            self._transport.abort()
+            return
+        self._reading = True
+        if self._unsent:
+            self._transport.write(self._unsent)
+            self._unsent = b""
+        unread, self._unread = self._unread, b""
+        if self._answering and self._answering[0].answered:
+            self.flush(self._answering[0])
+        if unread and not self._transport.is_closing():
+            self.data_received(unread)
+        if self._eof and not self._transport.is_closing() and not self.eof_received():
+            self._transport.close()
+        self._settle()
 
     # --- asyncio ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # a stream transport, as create_server makes
-        self._server.attach(self)
+        self._transport = transport  # type: ignore[assignment]  # a stream transport
+        if not self._arriving:
+            self._server.attach(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -131,6 +174,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._reading:
+            if self._arriving:
+                self._unread += data
             return
         size = len(data)
         self.bytes_received += size
@@ -153,6 +198,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._eof = True
+        if self._arriving:
+            return True
         self._reading = False
         self._target = None  # a request cut off in the middle is not run
         if self._lingering or not (self._waiting or self._answering):
@@ -260,6 +307,7 @@ class Connection(asyncio.Protocol):
             and not self._waiting
             and self._target is None
             and self._refusal is None
+            and not self._unread
         )
 
     @property
@@ -276,7 +324,7 @@ class Connection(asyncio.Protocol):
     def flush(self, request: Request) -> None:
         """Writes the answer of `request`, and those that waited for it, if it is the oldest in work."""
         answering = self._answering
-        if not answering or answering[0] is not request:
+        if not answering or answering[0] is not request or self._arriving:
             return
         transport = self._transport
         unfinished: ResponseBody | None = None
@@ -312,6 +360,8 @@ class Connection(asyncio.Protocol):
 
     def _settle(self) -> None:
         """Goes on with what had to wait: requests, a refusal, `100 Continue`, the end."""
+        if self._arriving:
+            return
         if self._waiting:
             self._dispatch()
         if not self._waiting and not self._answering and not self._transport.is_closing():
@@ -437,7 +487,10 @@ class Connection(asyncio.Protocol):
         return len(self._waiting) + len(self._answering)
 
     def abort(self) -> None:
-        self._transport.abort()
+        if self._arriving:
+            self.closed = True  # `arrive` sees to the rest
+        else:
+            self._transport.abort()
 
     def drain(self) -> None:
         """Ends the connection: at once if it is idle, else behind the requests that have begun to arrive."""
@@ -461,4 +514,4 @@ class Connection(asyncio.Protocol):
             if quiet_seconds > self._server.request_seconds:
                 self.refuse(408, "The request did not arrive in time.")
         elif quiet_seconds > self._server.idle_seconds:
-            self._transport.abort()  # nothing is in work, or the client takes no answers
+            self.abort()  # nothing is in work, or the client takes no answers
