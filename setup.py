@@ -71,6 +71,7 @@ EXTENSIONS = [
     extension("core.channel", "fl_slots.c", "fl_zmtp.c"),
     extension("core.dispatcher", "fl_ring.c", "fl_wake.c", "fl_timer.c", "fl_slots.c", "fl_zmtp.c"),
     extension("http.front", "fl_http.c"),
+    extension("api.repeated"),
 ]
 # Plain Python that every invocation passes through, compiled as it stands: fewer instructions, and above all fewer
 # cache lines in each of many worker processes. Python's rules for indices hold; annotations are not C types. Not the

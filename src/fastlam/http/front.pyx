@@ -71,6 +71,7 @@ cdef class Peer:
     cdef int parts                 # reads that have brought it
     cdef int quiet_ticks
     cdef uint64_t progress_seen, requests, bytes_received, bytes_sent
+    cdef bint paused               # not read: too many of its requests are in work
     cdef bint gone                 # closed or handed over
     cdef object successor          # the connection that it was handed over to
 
@@ -128,7 +129,7 @@ cdef class Front:
 
     def listen(self, int fd):
         """Takes connections from a listening socket, non-blocking, which stays its owner's."""
-        self._watch(fd)
+        self._watch(fd, EPOLL_CTL_ADD, EPOLLIN)
         self.listeners.append(fd)
 
     def ignore(self, int fd):
@@ -204,11 +205,11 @@ cdef class Front:
 
     # -- sockets -----------------------------------------------------------------------------------
 
-    cdef int _watch(self, int fd) except -1:
+    cdef int _watch(self, int fd, int operation, uint32_t what) except -1:
         cdef epoll_event event
-        event.events = EPOLLIN
+        event.events = what
         event.data.u64 = <uint64_t>fd
-        if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0:
+        if epoll_ctl(self.epoll_fd, operation, fd, &event) != 0:
             raise OSError(errno, os.strerror(errno))
         return 0
 
@@ -227,7 +228,7 @@ cdef class Front:
             if not self.server.accepts(fd):
                 continue
             try:
-                self._watch(fd)
+                self._watch(fd, EPOLL_CTL_ADD, EPOLLIN)
             except OSError:
                 close(fd)
                 raise
@@ -300,6 +301,9 @@ cdef class Front:
     cdef int _read(self, Peer peer) except -1:
         cdef size_t held = 0
         cdef ssize_t count
+        if peer.paused:                      # the socket is broken: whoever goes on with it will find out how
+            self.hand_over(peer, EMPTY, EMPTY)
+            return 0
         if peer.partial is not None:
             held = PyBytes_GET_SIZE(peer.partial)
             memcpy(self.buffer, PyBytes_AS_STRING(peer.partial), held)
@@ -316,6 +320,9 @@ cdef class Front:
                     self._keep_rest(peer)
                 if not peer.gone and self.out_bytes:
                     self._send(peer, False)
+                if peer.in_work >= pipeline_max and not peer.gone:
+                    self._watch(peer.fd, EPOLL_CTL_MOD, 0)
+                    peer.paused = True
             finally:
                 self.current = None
         elif count == 0:
@@ -347,9 +354,10 @@ cdef class Front:
                     self.hand_over(peer, EMPTY, EMPTY)
                     return 0
                 head = head_of(data, &parsed)
-                peer.head = head
                 if head.raw_bytes <= HEAD_KEPT_BYTES_MAX:
-                    self.head = head
+                    peer.head = self.head = head
+            else:
+                head.repeated = True
             if size - head.raw_bytes < head.body_bytes:
                 return 0
             if peer.in_work >= pipeline_max:
@@ -391,7 +399,7 @@ cdef class Front:
         if self.unread:
             peer.parts = 0
         peer.parts += 1
-        if size > PARTIAL_BYTES_MAX or peer.parts > PARTS_MAX:
+        if size > PARTIAL_BYTES_MAX or peer.parts > PARTS_MAX or peer.in_work >= pipeline_max:
             self.hand_over(peer, EMPTY, EMPTY)
         else:
             peer.partial = PyBytes_FromStringAndSize(<const char *>self.buffer + self.unread, size)
@@ -459,6 +467,9 @@ cdef class Front:
                     peer.successor.send_behind(body)
         if peer.first is not None and not peer.gone:
             self._emit_waiting(peer)
+        if peer.paused and not peer.gone:
+            peer.paused = False
+            self._watch(peer.fd, EPOLL_CTL_MOD, EPOLLIN)
         return ANSWERED
 
     cdef int _emit_waiting(self, Peer peer) except -1:

@@ -7,6 +7,7 @@ cdef class Head:
     cdef bytes raw                # as it was sent, of the front's requests
     cdef size_t raw_bytes, headers_start, body_bytes
     cdef bint is_head             # of the method HEAD
+    cdef bint repeated            # has come more than once
     cdef bytes method, target, path, query
     cdef list headers             # None until somebody wants them
     cdef object handler           # instead of the server's: what `Request.remember` was given
@@ -135,15 +136,21 @@ cdef class Request:
     def answered(self):
         return self.rendered is not None
 
-    def remember(self, object handler):
-        """Later requests with the same head, to the byte, go to `handler` and past the server's own, until it calls
-        `forget`. For one who knows that whatever stands before him says the same of them."""
-        if self.head.raw is not None and self.head.raw_bytes <= HEAD_KEPT_BYTES_MAX:
+    @property
+    def repeated(self):
+        """Whether the one before it on the same connection had the very same head: there may be many more."""
+        return self.head.repeated
+
+    def remember(self, object handler not None):
+        """Later requests with the same head, to the byte, go to `handler` and past the server's own. For one who knows that whatever
+        stands before him judges by the head alone."""
+        if self.head.raw is not None:
             self.head.handler = handler
 
-    def forget(self):
-        """Later requests with the same head go to the server's handler again."""
+    def reconsider(self):
+        """This request, and later ones with the same head, go to the server's handler again."""
         self.head.handler = None
+        self.peer.front.handler(self)
 
     cpdef respond(self, int status, bytes headers, bytes body):
         """Answers, exactly once, now or later.
