@@ -1,4 +1,4 @@
-"""Invoke over HTTP. The one file of the API that is on the hot path, with `repeated`, which takes the requests of callers
+"""Invoke over HTTP. The one file of the API that is on the hot path, with `repeated`, which takes the requests of those
 who send one head over and over: it resolves an address once and then only looks it up.
 
 The order of checks is the service's: input, address, permission, size, JSON; then the dispatcher admits or throttles.

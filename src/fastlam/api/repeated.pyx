@@ -1,7 +1,7 @@
 """Invoke again: request and response for callers who send one head over and over, as load generators do.
 
-`RepeatedInvoke` stands for one head that InvokeRoute has understood once, and in which nothing asks for more than the function's answer. Only
-the body differs. Whatever is not as expected goes back to InvokeRoute, which knows the whole of it.
+`RepeatedInvoke` stands for one head that InvokeRoute has understood once, and in which nothing asks for more than the function's answer.
+Only the body differs. Whatever is not as expected goes back to InvokeRoute, which knows the whole of it.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

@@ -214,9 +214,9 @@ cdef class Front:
         return 0
 
     cdef int _accept(self, int listener) except -1:
-        cdef int fd, i
+        cdef int fd, _
         cdef Peer peer
-        for i in range(ACCEPTS_MAX):
+        for _ in range(ACCEPTS_MAX):
             fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
                 if errno == EAGAIN:
@@ -350,7 +350,8 @@ cdef class Front:
                 outcome = fl_http_parse(data, size, self.head_bytes_max, HEADERS_MAX, &parsed)
                 if outcome == FL_HTTP_INCOMPLETE:
                     return 0
-                if outcome == FL_HTTP_OTHER or parsed.body_bytes > self.body_bytes_max or parsed.head_bytes + parsed.body_bytes > READ_BYTES:
+                if (outcome == FL_HTTP_OTHER or parsed.body_bytes > self.body_bytes_max
+                        or parsed.head_bytes + parsed.body_bytes > READ_BYTES):
                     self.hand_over(peer, EMPTY, EMPTY)
                     return 0
                 head = head_of(data, &parsed)
@@ -368,7 +369,10 @@ cdef class Front:
             request.peer = peer
             request.keep_alive = True
             request.extra_headers = EMPTY
-            request.body = EMPTY if head.body_bytes == 0 else PyBytes_FromStringAndSize(<const char *>data + head.raw_bytes, head.body_bytes)
+            if head.body_bytes == 0:
+                request.body = EMPTY
+            else:
+                request.body = PyBytes_FromStringAndSize(<const char *>data + head.raw_bytes, head.body_bytes)
             self.unread += head.raw_bytes + head.body_bytes
             peer.requests += 1
             peer.in_work += 1
@@ -411,7 +415,6 @@ cdef class Front:
         """Sends the answer if it is the request's turn, and those that waited for it. Returns what has to be kept."""
         cdef Peer peer = request.peer
         cdef bytes head, length
-        cdef bint alone
         if peer.gone:
             return ANSWERED
         head = self.keep_alive_heads.get(status) or self.heads.head(status, True)
