@@ -76,6 +76,7 @@ class HttpServer:
         self._front: Front | None = None  # from `start` on, until nothing is left in it
         self._connections: set[Connection] = set()
         self._arrivals: set[asyncio.Task[None]] = set()
+        self._closing = False  # no more connections
         self._drained: asyncio.Future[None] | None = None
         # of connections that are gone, and of the server
         self._connections_total = 0
@@ -112,6 +113,7 @@ class HttpServer:
 
     async def drain(self, timeout_seconds: float) -> None:
         """Stops listening, closes idle connections, lets requests that have begun finish, then cuts what is left."""
+        self._closing = True
         self._stop_listening()
         if self._front is not None:
             self._front.drain()
@@ -249,7 +251,7 @@ class HttpServer:
                 connection.abort()
             else:
                 connection.refuse(503, "Too many connections.")
-        elif self._front is None:  # accepted while the server was closing
+        elif self._closing:  # accepted while the server was closing
             connection.drain()
 
     def detach(self, connection: Connection) -> None:
