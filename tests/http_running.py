@@ -87,6 +87,6 @@ class RunningWithoutFront(Running):
         port: int = self.listener.sockets[0].getsockname()[1]
         return port
 
-    def __exit__(self, *about: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.call(self.listener.close)
-        super().__exit__(*about)
+        super().__exit__(kind, error, at)

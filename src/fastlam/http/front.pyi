@@ -12,6 +12,7 @@ class Peer: ...
 class Request:
     extra_headers: bytes
     keep_alive: bool
+    http_1_0: bool
     rendered: bytes | tuple[bytes, bytes] | ResponseBody | None
     @property
     def body(self) -> bytes: ...

@@ -72,6 +72,7 @@ cdef class Peer:
     cdef int quiet_ticks
     cdef uint64_t progress_seen, requests, bytes_received, bytes_sent
     cdef bint paused               # not read: too many of its requests are in work
+    cdef bint ended                # the client has ended its sending side
     cdef bint gone                 # closed or handed over
     cdef object successor          # the connection that it was handed over to
 
@@ -279,7 +280,7 @@ cdef class Front:
             requests.append(request)
             request = request.next
         connection = self.server.take_over(
-            peer.fd, requests, unread, unsent, peer.requests, peer.bytes_received, peer.bytes_sent, peer.quiet_ticks
+            peer.fd, requests, unread, unsent, peer.ended, peer.requests, peer.bytes_received, peer.bytes_sent, peer.quiet_ticks
         )
         peer.successor = connection
         for item in requests:
@@ -288,6 +289,8 @@ cdef class Front:
             request.next = None
             request.connection = connection
         peer.first = peer.last = None
+        if self.current is not peer:         # else as soon as the handler has returned
+            connection.go_on()
         return connection
 
     cdef connection_of(self, Peer peer):
@@ -320,6 +323,8 @@ cdef class Front:
                     self._keep_rest(peer)
                 if not peer.gone and self.out_bytes:
                     self._send(peer, False)
+                if peer.successor is not None:
+                    peer.successor.go_on()
                 if peer.in_work >= pipeline_max and not peer.gone:
                     self._watch(peer.fd, EPOLL_CTL_MOD, 0)
                     peer.paused = True
@@ -329,6 +334,7 @@ cdef class Front:
             if peer.first is None and peer.partial is None:
                 self._close(peer)
             else:
+                peer.ended = True
                 self.hand_over(peer, EMPTY if peer.partial is None else peer.partial, EMPTY)
         elif errno != EAGAIN and errno != EINTR:
             self._close(peer)
@@ -458,7 +464,7 @@ cdef class Front:
                 if not peer.gone:
                     self._send_bytes(peer, PyBytes_AS_STRING(body), body_bytes, False)
                 elif peer.successor is not None:
-                    peer.successor.send_behind(body)
+                    peer.successor.send(body)
             elif size > OUT_BYTES:
                 self._send(peer, False)
         else:
@@ -467,7 +473,7 @@ cdef class Front:
                 if not peer.gone:
                     self._send_bytes(peer, PyBytes_AS_STRING(body), body_bytes, False)
                 elif peer.successor is not None:
-                    peer.successor.send_behind(body)
+                    peer.successor.send(body)
         if peer.first is not None and not peer.gone:
             self._emit_waiting(peer)
         if peer.paused and not peer.gone:
@@ -492,7 +498,7 @@ cdef class Front:
                 self._send(peer, False)
                 if peer.gone:
                     if peer.successor is not None:
-                        peer.successor.send_behind(answer)
+                        peer.successor.send(answer)
                     return 0
             self._send_bytes(peer, PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer), False)
         return 0

@@ -79,6 +79,7 @@ cdef class Request:
     cdef readonly bytes body
     cdef public bytes extra_headers   # a block of header lines that goes with whatever answer is given
     cdef public bint keep_alive
+    cdef public bint http_1_0         # the client does not know chunks
     cdef public object rendered       # the answer: bytes; its head and a long body; or a ResponseBody
 
     def __init__(self, object connection, bytes method not None, bytes target not None, list headers not None,
@@ -193,11 +194,11 @@ cdef class Request:
             self.connection = self.peer.front.connection_of(self.peer)
             self.peer = None
         connection = self.connection
-        if connection.http_1_0 or (connection.ending and connection.is_last(self)):
+        if self.http_1_0 or (connection.ending and connection.is_last(self)):
             self.keep_alive = False
         head = connection.heads.head(status, self.keep_alive).removesuffix(LENGTH_NAME)
-        encoding = b"" if connection.http_1_0 else b"Transfer-Encoding: chunked\r\n"
+        encoding = b"" if self.http_1_0 else b"Transfer-Encoding: chunked\r\n"
         block = b"".join((head, encoding, headers, self.extra_headers, b"\r\n"))
-        answer = self.rendered = ResponseBody(connection, self, block, not connection.http_1_0)
+        answer = self.rendered = ResponseBody(connection, self, block, not self.http_1_0)
         connection.flush(self)
         return answer

@@ -201,14 +201,15 @@ class HttpServer:
         requests: list[Request],
         unread: bytes,
         unsent: bytes,
+        ended: bool,
         requests_total: int,
         bytes_received: int,
         bytes_sent: int,
         quiet_ticks: int,
     ) -> Connection:
-        """A connection that goes on with a socket of the front and all that belongs to it."""
+        """A connection that will `go_on` with a socket of the front and all that belongs to it."""
         connection = Connection(self)
-        connection.take_over(requests, unread, unsent, quiet_ticks)
+        connection.take_over(requests, unread, unsent, ended, quiet_ticks)
         connection.requests = requests_total
         connection.bytes_received = bytes_received - len(unread)  # these it counts when it reads them
         connection.bytes_sent = bytes_sent
@@ -234,8 +235,6 @@ class HttpServer:
         except OSError as error:
             accepted.close()
             connection.connection_lost(error)
-        else:
-            connection.arrive()
 
     # --- called by connections -------------------------------------------------------------------
 
