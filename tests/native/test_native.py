@@ -17,6 +17,7 @@ PROGRAMS = {
     "test_timer": ("fl_timer.c",),
     "test_slots": ("fl_slots.c",),
     "test_json": ("fl_json.c",),
+    "test_http": ("fl_http.c",),
     "test_zmtp": ("fl_zmtp.c",),
     "stress_ring": ("fl_ring.c", "fl_wake.c"),
     "stress_slots": ("fl_slots.c",),
