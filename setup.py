@@ -73,6 +73,8 @@ EXTENSIONS = [
         "core.dispatcher",
         "fl_express.c", "fl_ring.c", "fl_rng.c", "fl_slots.c", "fl_spsc.c", "fl_timer.c", "fl_wake.c", "fl_zmtp.c",
     ),
+    extension("http.front", "fl_http.c"),
+    extension("api.repeated"),
 ]
 # Plain Python that every invocation passes through, compiled as it stands: fewer instructions, and above all fewer
 # cache lines in each of many worker processes. Python's rules for indices hold; annotations are not C types. Not the
@@ -86,7 +88,6 @@ HOT_MODULES = [] if pure or debug or coverage or sanitize else [
         "embed.future",
         "embed.pickling",
         "http.connection",
-        "http.request",
         "wire.tasks",
         "worker.context",
         "worker.functions",

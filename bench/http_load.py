@@ -37,15 +37,17 @@ OURS: Final = "fastlam daemon"
 BARE: Final = "bare uvloop + httptools, runs nothing"
 RUNTIME_API: Final = "Runtime API + 2 awslambdaric"
 MINISTACK: Final = "ministack"
+DOOR: Final = "fastlam's HTTP door alone, runs nothing"
 RATE: Final = "requests/s"
+ALONE: Final = "p50, one connection"
 SCRIPT: Final = 'wrk.method = "POST"\nwrk.body = "{}"\n'
 SCALE_MS: Final = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 INSTALL: Final = 'pip install "fastlam[bench]"'
 
 
-def wrk(url: str, script: Path, seconds: int) -> Metrics:
+def wrk(url: str, script: Path, seconds: int, connections: int = CONNECTIONS) -> Metrics:
     """One thread: the servers compared are single-threaded, and wrk runs on the same CPUs."""
-    words = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s", "--latency", "-s", str(script), url]
+    words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "--latency", "-s", str(script), url]
     said = subprocess.run(words, check=True, capture_output=True, text=True, timeout=seconds + 60).stdout
     return parse_wrk(said)
 
@@ -72,6 +74,10 @@ def runtime_api_server() -> Iterator[Server]:
     program = Path(__file__).with_name("runtime_api_server.py")
     with server([sys.executable, str(program), str(FUNCTIONS / "hello"), "app.handler", "2"], r"^(\d+)$") as found:
         yield found
+
+
+def http_door() -> contextlib.AbstractContextManager[Server]:
+    return server([sys.executable, str(Path(__file__).with_name("http_door.py"))], r"^(\d+)$")
 
 
 @contextlib.contextmanager
@@ -131,6 +137,7 @@ def run(topic: Topic) -> None:
         deploy(daemon.url, "hello")
         urls[OURS] = daemon.url
         urls[BARE] = stack.enter_context(bare_server()).url
+        urls[DOOR] = stack.enter_context(http_door()).url
         if importlib.util.find_spec("awslambdaric") is None:
             topic.missing("awslambdaric", INSTALL)
         else:
@@ -146,12 +153,19 @@ def run(topic: Topic) -> None:
             wrk(target, script, 1)
             sides[name] = lambda target=target: wrk(target, script, seconds)  # type: ignore[misc]
         topic.in_turns(sides, {RATE: "/s", "p50": "ms", "p99": "ms"})
+        alone: dict[str, Side] = {}
+        for name in (OURS, BARE):
+            target = urls[name] + invoke_path("hello")
+            alone[name] = lambda target=target: {ALONE: wrk(target, script, seconds, 1)["p50"]}  # type: ignore[misc]
+        topic.in_turns(alone, {ALONE: "ms"})
         count = len(daemon.environments("hello"))
-    topic.ratio("requests/s: ours / bare server", (OURS, RATE), (BARE, RATE), at_least=0.2)
+    topic.ratio("requests/s: ours / bare server", (OURS, RATE), (BARE, RATE), at_least=0.45)
+    topic.ratio("p50 with one connection: ours / bare server", (OURS, ALONE), (BARE, ALONE), at_most=2.0)
+    topic.ratio("requests/s: the door alone / bare server", (DOOR, RATE), (BARE, RATE), at_least=0.9)
     for peer in (RUNTIME_API, MINISTACK):
         if topic.has(peer):
             topic.ratio(f"requests/s: ours / {peer}", (OURS, RATE), (peer, RATE))
-    topic.note(f"wrk -t1 -c{CONNECTIONS} -d{seconds}s; the daemon had {count} environments at the end.")
+    topic.note(f"wrk -t1 -c{CONNECTIONS} -d{seconds}s, and -c1; the daemon had {count} environments at the end.")
 
 
 def run_boto3(topic: Topic) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import uvloop
 
+from fastlam.http.connection import Connection
 from fastlam.http.server import HttpServer, Request
 
 WAIT_SECONDS = 20
@@ -39,10 +40,13 @@ class Running:
 
         async def start() -> tuple[HttpServer, int]:
             server = HttpServer(self.handle, **self.options)
-            return server, await server.start("127.0.0.1", 0)
+            return server, await self.listen(server)
 
         self.server, self.port = self.run(start())
         return self
+
+    async def listen(self, server: HttpServer) -> int:
+        return await server.start("127.0.0.1", 0)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.run(self.server.drain(0))
@@ -72,3 +76,17 @@ class Running:
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_SECONDS)
+
+
+class RunningWithoutFront(Running):
+    """The same server, each of whose connections has had the general protocol from its first byte on."""
+
+    async def listen(self, server: HttpServer) -> int:
+        server._loop = self.loop
+        self.listener = await self.loop.create_server(lambda: Connection(server), "127.0.0.1", 0)
+        port: int = self.listener.sockets[0].getsockname()[1]
+        return port
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.call(self.listener.close)
+        super().__exit__(kind, error, at)

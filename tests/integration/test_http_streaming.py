@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastlam.http.request import Request
+from fastlam.http.server import Request
 from fastlam.http.streaming import ResponseBody
 from http_running import WAIT_SECONDS, Running
 from waiting import await_that

@@ -18,6 +18,7 @@ PROGRAMS = {
     "test_rng": ("fl_rng.c",),
     "test_slots": ("fl_slots.c",),
     "test_json": ("fl_json.c",),
+    "test_http": ("fl_http.c",),
     "test_zmtp": ("fl_zmtp.c",),
     "test_spsc": ("fl_spsc.c",),
     "test_express": ("fl_express.c", "fl_spsc.c"),

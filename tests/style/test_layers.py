@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tree import CORE, ROOT, name_of, sources
+from tree import CYTHON as CYTHON_PLACES
 
 PACKAGE = ROOT / "src/fastlam"
 # What a process that runs user code may load of us (worker/), and what of core is made for it.
@@ -97,20 +98,21 @@ def test_python_imports(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CYTHON, ids=name_of)
 def test_cython_imports(path: Path) -> None:
-    """core knows Python's and C's own, core, and the rows below; what it includes lies beside it."""
-    assert path.parent == CORE, "Cython lives in core"
+    """Cython knows Python's and C's own, its package, and the rows below; what it includes lies beside it."""
+    assert path.parent in CYTHON_PLACES, f"Cython lives in {[place.name for place in CYTHON_PLACES]}"
     text = path.read_text()
-    worker_side = path.stem in WORKER_SIDE_OF_CORE
+    worker_side = path.parent == CORE and path.stem in WORKER_SIDE_OF_CORE
     for first, second in CIMPORT.findall(text):
         module = first or second
-        assert module.split(".")[0] in ("cpython", "libc", "cython") or module.startswith("fastlam.core."), module
+        ours = module.startswith("fastlam.") and allowed(owner(path), str(top(module)))
+        assert module.split(".")[0] in ("cpython", "libc", "cython") or ours, module
         assert not (worker_side and module == "fastlam.core.dispatcher"), module
     for module, names, plain in IMPORT.findall(text):
         modules = [plain] if plain else [module]
         if module == "fastlam":
             modules = [f"fastlam.{name.split(' as ')[0].strip()}" for name in names.split(",") if name.strip()]
         for imported in modules:
-            assert allowed("core", str(top(imported))), f"{name_of(path)} imports {imported}"
+            assert allowed(owner(path), str(top(imported))), f"{name_of(path)} imports {imported}"
     for included in CYTHON_INCLUDE.findall(text):
         assert (path.parent / included).is_file(), included
         assert Path(included).suffix == ".pxi", included
@@ -144,10 +146,13 @@ def declared(text: str) -> set[str]:
 
 def test_declarations_agree_with_headers() -> None:
     """A declaration that Cython has wrong compiles silently, and a call of it then does anything."""
-    pxd = (CORE / "native.pxd").read_text()
-    blocks = re.split(r"^cdef extern from ", pxd, flags=re.MULTILINE)[1:]
     compared = 0
-    for block in blocks:
+    for block in [
+        block
+        for place in CYTHON_PLACES
+        for path in place.glob("native.pxd")
+        for block in re.split(r"^cdef extern from ", path.read_text(), flags=re.MULTILINE)[1:]
+    ]:
         header = ROOT / "csrc" / block.split('"')[1]
         if header.is_file():
             body = block.split("\n\n\n")[0]

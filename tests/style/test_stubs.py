@@ -12,14 +12,18 @@ from typing import Any
 
 import pytest
 
-from tree import CORE
+from tree import CYTHON
 
-STUBS = sorted(CORE.glob("*.pyi"))
-MODULES = [path.stem for path in STUBS]
+STUBS = {path.stem: path for directory in CYTHON for path in sorted(directory.glob("*.pyi"))}
+MODULES = list(STUBS)
 
 
 def stub(name: str) -> ast.Module:
-    return ast.parse((CORE / f"{name}.pyi").read_text())
+    return ast.parse(STUBS[name].read_text())
+
+
+def module_of(name: str) -> ModuleType:
+    return importlib.import_module(f"fastlam.{STUBS[name].parent.name}.{name}")
 
 
 def stated(body: list[ast.stmt]) -> dict[str, ast.stmt]:
@@ -52,7 +56,7 @@ def exported(module: ModuleType, told: set[str]) -> set[str]:
 def _imported(module: ModuleType) -> set[str]:
     """Names that the sources import from our own modules; a constant does not tell where it comes from."""
     name = module.__name__.rpartition(".")[2]
-    text = (CORE / f"{name}.pyx").read_text()
+    text = STUBS[name].with_suffix(".pyx").read_text()
     lists = re.findall(r"^from fastlam[\w.]* import (?:\(([^)]*)\)|(.*))$", text, re.MULTILINE)
     return {word for pair in lists for words in pair for word in re.findall(r"\w+", words)}
 
@@ -76,7 +80,7 @@ def parameters(function: Any) -> list[str] | None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_names(name: str) -> None:
-    module = importlib.import_module(f"fastlam.core.{name}")
+    module = module_of(name)
     assert Path(str(module.__file__)).suffix == ".so"
     told = set(stated(stub(name).body))
     assert told == exported(module, told)
@@ -93,7 +97,7 @@ def classes() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "class_name"), classes(), ids=lambda value: value)
 def test_members(name: str, class_name: str) -> None:
-    cls = getattr(importlib.import_module(f"fastlam.core.{name}"), class_name)
+    cls = getattr(module_of(name), class_name)
     told = stated(stub(name).body)
     node = told[class_name]
     assert isinstance(node, ast.ClassDef)

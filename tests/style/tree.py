@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 CORE = ROOT / "src/fastlam/core"
+CYTHON = (CORE, ROOT / "src/fastlam/http", ROOT / "src/fastlam/api")  # where there is some
 _PRODUCTS = {"build", "dist", "__pycache__", "node_modules"}
 
 

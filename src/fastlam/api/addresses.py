@@ -46,10 +46,12 @@ class Addresses:
         self._model = service_model.load()
         self._operations = {operation.name: operation for operation in self._model.operations}
         self.known: dict[Key, Resolved] = {}
+        self.epoch = object()  # another one whenever what is known may have become wrong
 
     def forget(self) -> None:
         """Something changed: every address is resolved anew."""
         self.known.clear()
+        self.epoch = object()
 
     def resolve(
         self, request: Request, key: Key, operation_name: str, name: bytes, ignored: tuple[str, ...] = ()

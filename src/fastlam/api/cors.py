@@ -28,7 +28,7 @@ ANY: Final = "*"
 
 # Any of these shows a browser. Accept-Language goes with all requests of most; the Sec-Fetch headers only where the
 # browser trusts the address, which a name turned to 127.0.0.1 is not.
-_MARKS: Final = frozenset({b"origin", b"accept-language", b"sec-fetch-site"})
+BROWSER_MARKS: Final = frozenset({b"origin", b"accept-language", b"sec-fetch-site"})
 
 _LOCAL_ORIGIN: Final = re.compile(r"https?://(?:(?:[a-z0-9_-]+\.)*localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?")
 _DEFAULT_PORT: Final = re.compile(r"^(?:(http://[^/]*):80|(https://[^/]*):443)$")
@@ -84,7 +84,7 @@ class Cors:
 
     def __call__(self, request: Request) -> None:
         for name, _ in request.headers:
-            if name in _MARKS:
+            if name in BROWSER_MARKS:
                 self._from_browser(request)
                 return
         self._handler(request)

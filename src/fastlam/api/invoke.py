@@ -1,5 +1,5 @@
-"""Invoke over HTTP. The one file of the API that is on the hot path: it resolves an address once and then only looks it
-up.
+"""Invoke over HTTP. The one file of the API that is on the hot path, with `repeated`, which takes the requests of those
+who send one head over and over: it resolves an address once and then only looks it up.
 
 The order of checks is the service's: input, address, permission, size, JSON; then the dispatcher admits or throttles.
 """
@@ -15,7 +15,9 @@ import msgspec
 
 from fastlam import limits
 from fastlam.api.addresses import Addresses
+from fastlam.api.cors import BROWSER_MARKS
 from fastlam.api.errors import respond_error, respond_fault
+from fastlam.api.repeated import RepeatedInvoke, trace_begun
 from fastlam.core.dispatcher import (
     OUTCOME_CANCELLED,
     OUTCOME_REJECTED,
@@ -45,6 +47,10 @@ _TRACE: Final = b"x-amzn-trace-id"
 _REQUEST_ID: Final = b"x-amzn-requestid"
 _TENANT: Final = b"x-amz-tenant-id"
 _DURABLE: Final = b"x-amz-durable-execution-name"
+# Headers that have a say in what an invocation is, or in who hears of it.
+_HEADERS: Final = BROWSER_MARKS | {
+    *(_AUTHORIZATION, _TYPE, _LOG_TYPE, _CLIENT_CONTEXT, _TRACE, _REQUEST_ID, _TENANT, _DURABLE),
+}
 _KNOWN_TYPES: Final = frozenset({b"RequestResponse", b"Event", b"DryRun"})
 KNOWN_LOG_TYPES: Final = frozenset({b"None", b"Tail"})
 
@@ -69,11 +75,16 @@ class InvokeRoute:
     def _invoke(self, request: Request) -> None:
         scope = kind = b""
         log_type = context = trace = given_id = tenant = durable = None
+        plain = True
         for name, value in request.headers:
+            if name not in _HEADERS:
+                continue
             if name == _AUTHORIZATION:
                 start = value.find(b"Credential=")  # as addresses.scope_of does
                 scope = value[start : value.find(b",", start)] if start >= 0 else b""
-            elif name == _TYPE:
+                continue
+            plain = False
+            if name == _TYPE:
                 kind = value
             elif name == _LOG_TYPE:
                 log_type = value
@@ -104,6 +115,8 @@ class InvokeRoute:
             resolved = self._addresses.resolve(request, key, "Invoke", name)
         if resolved.weighted:
             resolved = resolved.pick()
+        elif plain and request.repeated:
+            request.remember(RepeatedInvoke(self, self._addresses, self._dispatcher, resolved))
         if kind == b"Event":
             body = event_of(request.body, "Event", limits.ASYNC_PAYLOAD_BYTES_MAX)
         else:
@@ -121,7 +134,7 @@ class InvokeRoute:
         if tenant is not None:
             invocation.tenant_id = tenant.decode()
         invocation.tag = (request, resolved, log_type == b"Tail")
-        invocation.on_done = self._done
+        invocation.on_done = self.done
         self._dispatcher.submit(invocation)
 
     def _dry_run(self, request: Request, given_id: bytes | None, context: bytes | None) -> None:
@@ -147,7 +160,14 @@ class InvokeRoute:
             b"",
         )
 
-    def _done(self, invocation: Invocation) -> None:
+    def failed(self, request: Request, failure: Exception) -> None:
+        """A fault of ours, before or while the answer was given."""
+        if not request.answered:
+            respond_fault(request, failure)
+        else:
+            log.error("an answer could not be sent", exc_info=failure)
+
+    def done(self, invocation: Invocation) -> None:
         """The dispatcher's call when the invocation is over, in the loop's thread."""
         request, resolved, tail = invocation.tag
         if request.closed:
@@ -175,10 +195,7 @@ class InvokeRoute:
                 invocation.result,
             )
         except Exception as failure:  # noqa: BLE001 - a completion callback must not raise
-            if not request.answered:
-                respond_fault(request, failure)
-            else:
-                log.exception("an answer could not be sent")
+            self.failed(request, failure)
 
 
 def refusal(invocation: Invocation) -> ApiError:
@@ -265,6 +282,4 @@ def trace_id(identifier: str, given: bytes | None) -> str:
         text = given.decode("ascii")
         if text.isprintable():
             return text
-    # The request id is random: its digits make the trace's, so that no more randomness is needed.
-    digits = identifier.replace("-", "")
-    return f"Root=1-{digits[:8]}-{digits[8:]};Parent={digits[-12:]}{digits[:4]};Sampled=0"
+    return trace_begun(identifier)

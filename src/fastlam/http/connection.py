@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from fastlam.http.request import Request
+from fastlam.http.front import Request
 from fastlam.http.responses import CONTINUE, JSON_HEADERS, message_body
 from fastlam.http.streaming import ResponseBody
 from fastlam.limits import HTTP_HEADERS_MAX, HTTP_LINGER_SECONDS, HTTP_PIPELINE_MAX
@@ -27,6 +28,43 @@ if TYPE_CHECKING:
     from fastlam.http.server import HttpServer
 
 READ_BYTES_MAX = 262_144  # what uvloop or asyncio hands over at once, at most
+_NO_TRANSPORT = asyncio.Transport()
+HELD_BYTES_MAX = 65_536  # written by answers while there is no transport yet, until they are told to wait
+
+
+class Arriving:
+    """In the transport's place while the loop takes a socket over from the front, which takes a few of its turns."""
+
+    __slots__ = ("_connection", "aborted", "closing", "ended", "held", "held_bytes")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.held: list[bytes] = []
+        self.held_bytes = 0
+        self.ended = self.closing = self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        self.held.append(data)
+        self.held_bytes += len(data)
+        if self.held_bytes > HELD_BYTES_MAX:
+            self._connection.pause_writing()
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def abort(self) -> None:
+        self.closing = self.aborted = True
+
+    def pause_reading(self) -> None:
+        """Nothing is read yet; whether it shall be is asked when the transport is there."""
+
+    resume_reading = pause_reading
 
 
 class Connection(asyncio.Protocol):
@@ -45,6 +83,7 @@ class Connection(asyncio.Protocol):
         "_head_bytes_max",
         "_head_examined",
         "_headers",
+        "_http_1_0",
         "_lingering",
         "_parser",
         "_partial",
@@ -58,6 +97,7 @@ class Connection(asyncio.Protocol):
         "_target",
         "_transport",
         "_unfruitful_bytes",
+        "_unread",
         "_waiting",
         "_write_paused",
         "bytes_received",
@@ -65,14 +105,14 @@ class Connection(asyncio.Protocol):
         "closed",
         "ending",
         "heads",
-        "http_1_0",
         "requests",
     )
 
-    _transport: asyncio.Transport
+    _transport: asyncio.Transport | Arriving
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
+        self._transport = _NO_TRANSPORT
         self.heads = server.heads
         self._parser = HttpRequestParser(self)
         self._head_bytes_max = server.header_bytes_max
@@ -102,18 +142,71 @@ class Connection(asyncio.Protocol):
         self._eof = False  # the client has ended its sending side
         self._quiet_ticks = 0
         self._progress_seen = 0
-        self.http_1_0 = False  # as its first request says; asked for every one, it would cost each of them
+        self._http_1_0 = False  # as its first request says; asked for every one, it would cost each of them
         self.ending = False  # no request is taken after those begun
         self.closed = False
         self.requests = 0
         self.bytes_received = 0
         self.bytes_sent = 0
+        self._unread = b""  # of what was taken over from the front
+
+    # --- the front -------------------------------------------------------------------------------
+
+    def take_over(
+        self, requests: Iterable[Request], unread: bytes, unsent: bytes, ended: bool, quiet_ticks: int
+    ) -> None:
+        """Makes this the connection of a socket that the front has had: `requests` are in work; `ended` says that
+        nothing comes behind `unread`. `go_on` has to follow.
+        """
+        self._transport = Arriving(self)
+        self._answering.extend(requests)
+        self._unread = unread
+        self._quiet_ticks = quiet_ticks
+        self.ending = self._attention = ended
+        if unsent:
+            self._transport.write(unsent)
+
+    def go_on(self) -> None:
+        """Reads what the front has not read, and answers what had to wait."""
+        unread, self._unread = self._unread, b""
+        if unread:
+            self.data_received(unread)
+        if self._answering and isinstance(self._answering[0].rendered, bytes):  # answered before it was its turn
+            self.flush(self._answering[0])
+        self._settle()
+
+    def _arrive(self, arriving: Arriving) -> None:
+        """The transport is there, and does what it was asked to do before."""
+        transport = self._transport
+        if arriving.aborted:
+            transport.abort()
+            return
+        was_paused, self._write_paused = self._write_paused, False
+        if arriving.held:
+            transport.write(b"".join(arriving.held))
+        if arriving.ended:
+            transport.write_eof()
+        if arriving.closing:
+            transport.close()
+            return
+        if self._read_paused:  # it begins to read when we have returned
+            asyncio.get_running_loop().call_soon(self._pause_again)
+        if was_paused and not self._write_paused:
+            self.resume_writing()
+
+    def _pause_again(self) -> None:
+        if self._read_paused and not self._transport.is_closing():
+            self._transport.pause_reading()
 
     # --- asyncio ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # a stream transport, as create_server makes
-        self._server.attach(self)
+        arriving = self._transport
+        self._transport = transport  # type: ignore[assignment]  # a stream transport
+        if isinstance(arriving, Arriving):
+            self._arrive(arriving)
+        else:
+            self._server.attach(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -219,14 +312,19 @@ class Connection(asyncio.Protocol):
             self._headers = []
         parser = self._parser
         keep_alive = parser.should_keep_alive()
+        http_1_0 = self._http_1_0
         if not keep_alive or self.requests == 0:
-            self.http_1_0 = parser.get_http_version() == "1.0"
+            http_1_0 = parser.get_http_version() == "1.0"
+            if self.requests == 0:
+                self._http_1_0 = http_1_0
         if not keep_alive:
             if parser.get_http_version() not in ("1.1", "1.0"):
                 self._leave_parser(505, "This server speaks HTTP/1.1 and HTTP/1.0.")
             self._reading = False
         self.requests += 1
-        self._waiting.append(Request(self, parser.get_method(), target, head, body, keep_alive))
+        request = Request(self, parser.get_method(), target, head, body, keep_alive)
+        request.http_1_0 = http_1_0
+        self._waiting.append(request)
 
     # --- requests in, answers out ----------------------------------------------------------------
 
@@ -260,6 +358,7 @@ class Connection(asyncio.Protocol):
             and not self._waiting
             and self._target is None
             and self._refusal is None
+            and not self._unread
         )
 
     @property
@@ -388,7 +487,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_refusal(self) -> None:
         self._server.refused()
-        self._reading = False
+        self._reading = self._continue_due = False
         self._attention = True
         self._target = self._head = None
         self._headers = []

@@ -1,17 +1,21 @@
 """The HTTP server: listens, bounds and counts connections, drains. It knows nothing of Lambda.
 
-`Connection` holds the protocol, `Request` is what the handler gets. The handler is called in the loop's thread and
-must not block; it answers by `request.respond`, at once or whenever it likes.
+`Front` has the accepted sockets as long as only plain requests come in, `Connection` holds the whole protocol and takes
+over the others, `Request` is what the handler gets. The handler is called in the loop's thread and must not block; it
+answers by `request.respond`, at once or whenever it likes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Final
 
 from fastlam.http.connection import Connection
-from fastlam.http.request import Request
+from fastlam.http.front import Front, Request
 from fastlam.http.responses import Heads
 from fastlam.limits import (
     HTTP_CONNECTIONS_MAX,
@@ -25,6 +29,8 @@ from fastlam.limits import (
 __all__ = ["Handler", "HttpServer", "HttpStatistics", "Request"]
 
 Handler = Callable[[Request], None]
+
+_ACCEPT_AGAIN_SECONDS: Final = 1.0  # after the descriptors have run out
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,11 @@ class HttpServer:
         self._tick_seconds = tick_seconds
         self._ticker: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[socket.socket] = []
+        self._front: Front | None = None  # from `start` on, until nothing is left in it
         self._connections: set[Connection] = set()
+        self._arrivals: set[asyncio.Task[None]] = set()
+        self._closing = False  # no more connections
         self._drained: asyncio.Future[None] | None = None
         # of connections that are gone, and of the server
         self._connections_total = 0
@@ -81,17 +90,36 @@ class HttpServer:
     async def start(self, host: str, port: int) -> int:
         """Listens and returns the port (0 chooses a free one). OSError when the address is taken."""
         self._loop = asyncio.get_running_loop()
-        self._listener = await self._loop.create_server(
-            lambda: Connection(self), host, port, backlog=HTTP_LISTEN_BACKLOG
-        )
-        bound: int = self._listener.sockets[0].getsockname()[1]
+        found = await self._loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            for family, _, _, _, address in dict.fromkeys(found):
+                try:
+                    listener = socket.socket(family, socket.SOCK_STREAM)
+                except OSError:
+                    if len(found) == 1:
+                        raise
+                    continue  # a family that this machine does not have
+                self._listeners.append(listener)
+                _listen(listener, address)
+        except BaseException:
+            self._stop_listening()
+            raise
+        self._front = Front(self)
+        for listener in self._listeners:
+            self._front.listen(listener.fileno())
+        self._loop.add_reader(self._front.fileno(), self._front.ready)
+        bound: int = self._listeners[0].getsockname()[1]
         return bound
 
     async def drain(self, timeout_seconds: float) -> None:
         """Stops listening, closes idle connections, lets requests that have begun finish, then cuts what is left."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        self._closing = True
+        self._stop_listening()
+        if self._front is not None:
+            self._front.drain()
+            self._loop.remove_reader(self._front.fileno())
+            self._keep_counts(self._front)
+            self._front = None
         for connection in tuple(self._connections):
             connection.drain()
         if self._connections:
@@ -99,9 +127,24 @@ class HttpServer:
             cut = self._loop.call_later(timeout_seconds, self._cut)
             await self._drained
             cut.cancel()
+        if self._arrivals:
+            await asyncio.wait(self._arrivals)
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None
+
+    def _stop_listening(self) -> None:
+        while self._listeners:
+            listener = self._listeners.pop()
+            if self._front is not None:
+                self._front.ignore(listener.fileno())
+            listener.close()
+
+    def _keep_counts(self, front: Front) -> None:
+        requests, _, received, sent = front.counts()
+        self._requests_total += requests
+        self._bytes_received += received
+        self._bytes_sent += sent
 
     def _cut(self) -> None:
         for connection in tuple(self._connections):
@@ -109,34 +152,105 @@ class HttpServer:
 
     def statistics(self) -> HttpStatistics:
         connections = self._connections
+        requests, in_work, received, sent = (0, 0, 0, 0) if self._front is None else self._front.counts()
         return HttpStatistics(
-            connections_open=len(connections),
+            connections_open=self._open(),
             connections_total=self._connections_total,
             connections_refused=self._connections_refused,
-            requests_total=self._requests_total + sum(one.requests for one in connections),
-            requests_in_flight=sum(one.requests_in_flight for one in connections),
+            requests_total=requests + self._requests_total + sum(one.requests for one in connections),
+            requests_in_flight=in_work + sum(one.requests_in_flight for one in connections),
             requests_refused=self._requests_refused,
             handler_errors=self._handler_errors,
-            bytes_received=self._bytes_received + sum(one.bytes_received for one in connections),
-            bytes_sent=self._bytes_sent + sum(one.bytes_sent for one in connections),
+            bytes_received=received + self._bytes_received + sum(one.bytes_received for one in connections),
+            bytes_sent=sent + self._bytes_sent + sum(one.bytes_sent for one in connections),
         )
+
+    def _open(self) -> int:
+        return len(self._connections) + (0 if self._front is None else self._front.open_connections)
+
+    # --- called by the front ---------------------------------------------------------------------
+
+    def accepts(self, fd: int) -> bool:
+        """Whether the front may have a connection; one too many hears so from us."""
+        if self._open() >= self.connections_max:
+            self._connect(fd, Connection(self))
+            return False
+        self._connections_total += 1
+        if self._ticker is None:
+            self._tick_later()
+        return True
+
+    def accept_failed(self, listener: int, error: int) -> None:
+        """No more descriptors or memory: the queue of the listening socket keeps those who come, for a while."""
+        front = self._front
+        assert front is not None
+        self._loop.call_exception_handler(
+            {"message": "A connection could not be accepted", "exception": OSError(error, os.strerror(error))}
+        )
+        front.ignore(listener)
+
+        def again() -> None:
+            if any(one.fileno() == listener for one in self._listeners):
+                front.listen(listener)
+
+        self._loop.call_later(_ACCEPT_AGAIN_SECONDS, again)
+
+    def take_over(
+        self,
+        fd: int,
+        requests: list[Request],
+        unread: bytes,
+        unsent: bytes,
+        ended: bool,
+        requests_total: int,
+        bytes_received: int,
+        bytes_sent: int,
+        quiet_ticks: int,
+    ) -> Connection:
+        """A connection that will `go_on` with a socket of the front and all that belongs to it."""
+        connection = Connection(self)
+        connection.take_over(requests, unread, unsent, ended, quiet_ticks)
+        connection.requests = requests_total
+        connection.bytes_received = bytes_received - len(unread)  # these it counts when it reads them
+        connection.bytes_sent = bytes_sent
+        self._connections.add(connection)
+        self._connect(fd, connection)
+        return connection
+
+    def closed_connection(self) -> Connection:
+        """For an answer to somebody who has gone."""
+        connection = Connection(self)
+        connection.closed = True
+        return connection
+
+    def _connect(self, fd: int, connection: Connection) -> None:
+        arrival = self._loop.create_task(self._arrive(fd, connection))
+        self._arrivals.add(arrival)
+        arrival.add_done_callback(self._arrivals.discard)
+
+    async def _arrive(self, fd: int, connection: Connection) -> None:
+        accepted = socket.socket(fileno=fd)
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, accepted)
+        except OSError as error:
+            accepted.close()
+            connection.connection_lost(error)
 
     # --- called by connections -------------------------------------------------------------------
 
     def attach(self, connection: Connection) -> None:
-        connections = self._connections
-        connections.add(connection)
+        self._connections.add(connection)
         self._connections_total += 1
         if self._ticker is None:
-            self._tick()
-        excess = len(connections) - self.connections_max
+            self._tick_later()
+        excess = self._open() - self.connections_max
         if excess > 0:
             self._connections_refused += 1
             if excess > HTTP_REFUSED_CONNECTIONS_MAX:
                 connection.abort()
             else:
                 connection.refuse(503, "Too many connections.")
-        elif self._listener is None:  # accepted while the server was closing
+        elif self._closing:  # accepted while the server was closing
             connection.drain()
 
     def detach(self, connection: Connection) -> None:
@@ -156,10 +270,25 @@ class HttpServer:
 
     def _tick(self) -> None:
         """The only timer: renews the Date of responses and ends stale connections; rests while there are none."""
-        if not self._connections:
-            self._ticker = None
-            return
-        self.heads.tick()
+        if self._front is not None:
+            self._front.tick(self._tick_seconds, self.idle_seconds)
         for connection in tuple(self._connections):
             connection.tick(self._tick_seconds)
+        if self._open():
+            self._tick_later()
+        else:
+            self._ticker = None
+
+    def _tick_later(self) -> None:
+        self.heads.tick()
         self._ticker = self._loop.call_later(self._tick_seconds, self._tick)
+
+
+def _listen(listener: socket.socket, address: Any) -> None:
+    listener.setblocking(False)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets have it from here
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind(address)
+    listener.listen(HTTP_LISTEN_BACKLOG)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fastlam.http.connection import Connection
-    from fastlam.http.request import Request
+    from fastlam.http.front import Request
 
 
 class ResponseBody:
