@@ -41,6 +41,7 @@ import signal
 import threading
 from collections import deque
 from concurrent.futures import CancelledError
+from time import monotonic
 
 import msgspec
 
@@ -112,6 +113,7 @@ cdef enum:
     POLL_NS = 50000              # descriptors are asked so often while replies come through rings
     SPIN_FAILURES_MAX = 8
     CROWD_TRIES_MAX = 16
+    MAP_BATCH = 32
     WAKE_WORTH_NS = 20000        # of tasks in hand; below that another worker is not woken
     REBALANCE_NS = 1000000
 

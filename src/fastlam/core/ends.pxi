@@ -258,7 +258,7 @@ cdef class Ends(Placement):
 
     cdef int _finish(self, Call invocation, int outcome, bytes payload) except -1:
         cdef Target target = invocation.target
-        cdef object callback = invocation.on_done
+        cdef object callback = None
         invocation.payload = EMPTY
         invocation.answer = payload
         invocation.outcome = outcome
@@ -276,8 +276,10 @@ cdef class Ends(Placement):
         finally:
             if invocation.waiter is not None:
                 self._rouse_waiter(invocation)
+            if not invocation.is_task:
+                callback = (<Invocation>invocation).on_done
             if callback is not None:
-                invocation.on_done = None
+                (<Invocation>invocation).on_done = None
                 self._call_back(callback, invocation)
         return 0
 

@@ -227,11 +227,14 @@ cdef class Express(Connections):
                 call = self._task_in(environment, result.slot)
                 if call is not None:
                     try:
-                        call.value = read_plain(
-                            plain + sizeof(result) + PLAIN_HEAD_BYTES, <Py_ssize_t>(size - sizeof(result) - PLAIN_HEAD_BYTES)
+                        call._set(
+                            read_plain(
+                                plain + sizeof(result) + PLAIN_HEAD_BYTES, <Py_ssize_t>(size - sizeof(result) - PLAIN_HEAD_BYTES)
+                            ),
+                            None,
                         )
                     except Exception as failure:
-                        call.failure = failure
+                        call._set(None, failure)
                     call.decoded = True
                     return self._on_task_result(environment, result.slot, <double>result.duration_ns, False, EMPTY)
                 return self._on_task_result(

@@ -90,17 +90,18 @@ def request_id():
     return new_request_id()
 
 
+@cython.no_gc
 cdef class Call:
     """What the dispatcher runs, of whichever kind: an Invocation of a function, or a task of an executor.
+
+    The garbage collector does not look at what stands here, only at what subclasses add: the circle of a call and its environment ends
+    with the call, and there is no other.
 
     Times are CLOCK_MONOTONIC nanoseconds.
     """
 
     cdef readonly Target target
     cdef readonly object payload          # bytes, or a list of buffers; dropped when done
-    cdef public object on_done            # called with this object, in the driving thread; must not raise. Once, but for
-                                          # a KeyboardInterrupt, after which it is called again
-    cdef public object tag                # the caller's own
     cdef bint is_task                     # it is a TaskCall
     cdef int state
     cdef readonly int outcome
@@ -141,6 +142,9 @@ cdef class Invocation(Call):
     `init_ns` is -1 unless this call met a cold start.
     """
 
+    cdef public object on_done            # called with this object, in the driving thread; must not raise. Once, but for
+                                          # a KeyboardInterrupt, after which it is called again
+    cdef public object tag                # the caller's own
     cdef public bint streams              # set before it is submitted: the answer is taken in pieces, by Dispatcher.take_pieces
     cdef public object on_chunk           # called as on_done is when pieces have come, or the answer has begun; None: nobody is told
     cdef readonly str request_id

@@ -10,64 +10,114 @@ cdef str FUTURE_FINISHED = "FINISHED"
 cdef str FUTURE_CANCELLED = "CANCELLED_AND_NOTIFIED"
 
 
+@cython.no_gc
 cdef class TaskCall(Call):
-    """One task. Its value is made in the driver, before it counts as done.
-
-    `embed.future.TaskFuture` makes a concurrent.futures.Future of it; map does without. A condition variable, which would cost more than
-    the task's journey, comes into being when somebody looks who does not wait by `result`: `watch` and `unwatched` decide, in one step,
-    who came first. A condition is there when somebody has looked before the task was over, and the outcome is then stored under it;
-    otherwise the task was over before anybody looked, and the outcome needs no lock.
-    """
+    """One task of an executor. Its value is made in the driver, before it counts as done."""
 
     cdef TaskDoor door
     cdef bytes function                   # of a plain call: head and pickle of the function, before the arguments in `payload`
+    cdef str over                         # FUTURE_FINISHED, FUTURE_CANCELLED; None: not yet
+    cdef bint decoded                     # the value, or the failure, is there already
+
+    cdef int _set(self, object value, object failure) except -1:
+        """Takes the outcome, before it is told."""
+        raise NotImplementedError
+
+    cdef int _tell(self, str over) except -1:
+        """The task is over: whoever waits for it hears so. May be called again after an interrupt."""
+        raise NotImplementedError
+
+    cdef int _settle(self) except -1:
+        """The outcome, as the dispatcher knows it, becomes a value or an exception; may be called again after an interrupt."""
+        if not self.decoded:
+            value = failure = None
+            if self.outcome == C_OK:
+                try:
+                    value = self.door.unpack(self.answer)
+                except (Exception, SystemExit) as error:
+                    failure = error
+            elif self.outcome != C_CANCELLED:
+                failure = self.door._outcome(self, self.answer)
+            self._set(value, failure)
+            self.decoded = True
+            self.answer = EMPTY
+        return self._tell(FUTURE_CANCELLED if self.outcome == C_CANCELLED else FUTURE_FINISHED)
+
+    def cancel(self):
+        """Takes the task back if no worker has begun it."""
+        if self.over is None:
+            return bool(self.door.dispatcher.cancel(self)) or self.over is FUTURE_CANCELLED
+        return self.over is FUTURE_CANCELLED
+
+
+@cython.no_gc
+cdef class MappedCall(TaskCall):
+    """A task that nobody holds but the dispatcher and MapResults. There are many thousands at a time: the garbage collector, which would
+    look at them all again and again, does without. MapResults lets go of those that have failed."""
+
+    cdef object value
+    cdef object failure
+
+    cdef int _set(self, object value, object failure) except -1:
+        self.value = value
+        self.failure = failure
+        return 0
+
+    cdef int _tell(self, str over) except -1:
+        self.over = over
+        return 0
+
+    def result(self, timeout=None):
+        """The value, or the task's exception; TimeoutError after so many seconds."""
+        while self.over is None:
+            if not self.door.dispatcher.wait(self, timeout):
+                raise TimeoutError()
+            if self.over is None:
+                os.sched_yield()   # another thread is just making the value
+        if self.over is FUTURE_CANCELLED:
+            raise CancelledError()
+        if self.failure is not None:
+            raise self.failure
+        return self.value
+
+
+cdef class FutureCall(TaskCall):
+    """What `embed.future.TaskFuture` makes a concurrent.futures.Future of.
+
+    A condition variable, which would cost more than the task's journey, comes into being when somebody looks who does not wait by `result`:
+    `watch` and `unwatched` decide, in one step, who came first. A condition is there when somebody has looked before the task was over, and
+    the outcome is then stored under it; otherwise the task was over before anybody looked, and the outcome needs no lock.
+    """
+
     cdef object value
     cdef object failure                   # the exception, or None
-    cdef str over                         # FUTURE_FINISHED, FUTURE_CANCELLED; None: not yet
-    cdef bint decoded                     # `value` is there already
     cdef object condition
     cdef list waiters
     cdef list callbacks
 
-    cdef int _settle(self) except -1:
-        """The outcome becomes the future's; may be called again after an interrupt."""
+    cdef int _set(self, object value, object failure) except -1:
+        self.value = value
+        self.failure = failure
+        return 0
+
+    cdef int _tell(self, str over) except -1:
         if self.over is None:
-            if self.outcome == C_OK:
-                if not self.decoded:
-                    try:
-                        self.value = self.door.unpack(self.answer)
-                    except (Exception, SystemExit) as failure:
-                        self.failure = failure
-                    self.decoded = True
-            elif self.outcome != C_CANCELLED:
-                self.failure = self.door._failure(self)
-            self.answer = EMPTY
-            self._store(FUTURE_CANCELLED if self.outcome == C_CANCELLED else FUTURE_FINISHED)
-        if self.callbacks:
-            self._call_back_all()
-        return 0
-
-    cdef int _store(self, str over) except -1:
-        condition = self.unwatched()
-        if condition is None:
-            self.over = over
-            return 0
-        with condition:
-            self.over = over
-            for waiter in self.waiters or ():
-                if over is FUTURE_CANCELLED:
-                    waiter.add_cancelled(self)
-                elif self.failure is None:
-                    waiter.add_result(self)
-                else:
-                    waiter.add_exception(self)
-            condition.notify_all()
-        return 0
-
-    cdef int _call_back_all(self) except -1:
-        """Calls each of them once, even if an interrupt comes between them and this is called again."""
+            condition = self.unwatched()
+            if condition is None:
+                self.over = over
+            else:
+                with condition:
+                    self.over = over
+                    for waiter in self.waiters or ():
+                        if over is FUTURE_CANCELLED:
+                            waiter.add_cancelled(self)
+                        elif self.failure is None:
+                            waiter.add_result(self)
+                        else:
+                            waiter.add_exception(self)
+                    condition.notify_all()
         while self.callbacks:
-            callback = self.callbacks.pop(0)
+            callback = self.callbacks.pop(0)   # each once, even if an interrupt comes between them
             try:
                 callback(self)
             except Exception:
@@ -102,12 +152,6 @@ cdef class TaskCall(Call):
         if self.over is FUTURE_CANCELLED:
             raise CancelledError()
         return self.failure
-
-    def cancel(self):
-        """Takes the task back if no worker has begun it."""
-        if self.over is None:
-            return bool(self.door.dispatcher.cancel(self)) or self.over is FUTURE_CANCELLED
-        return self.over is FUTURE_CANCELLED
 
     def running(self):
         """True while a worker holds the task."""
@@ -163,6 +207,58 @@ cdef class TaskCall(Call):
         return self.condition
 
 
+cdef class MapResults:
+    """The values of tasks in their order, each as soon as it is there: the iterator that map gives. `close`, or losing it, takes back what
+    no worker has begun. `end_seconds` is on time.monotonic, or None."""
+
+    cdef list calls
+    cdef Py_ssize_t position
+    cdef object end_seconds
+
+    def __cinit__(self, list calls not None, end_seconds):
+        self.calls = calls
+        self.end_seconds = end_seconds
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef MappedCall call
+        if self.position >= len(self.calls):
+            self.calls = []
+            self.position = 0
+            raise StopIteration
+        call = <MappedCall>self.calls[self.position]
+        if call.over is FUTURE_FINISHED and call.failure is None:
+            self.calls[self.position] = None
+            self.position += 1
+            return call.value
+        try:
+            value = call.result(None if self.end_seconds is None else self.end_seconds - monotonic())
+        except BaseException:
+            self.close()
+            raise
+        self.calls[self.position] = None
+        self.position += 1
+        return value
+
+    def close(self):
+        cdef list calls = self.calls
+        cdef Py_ssize_t position = self.position
+        self.calls = []
+        self.position = 0
+        while position < len(calls):
+            try:
+                (<TaskCall>calls[position]).cancel()
+            except RuntimeError:
+                pass   # the dispatcher is closed
+            position += 1
+
+    def __del__(self):
+        if self.position < len(self.calls):
+            self.close()
+
+
 cdef class TaskDoor:
     """What an executor is beneath: from a call to a task. The executor is a subclass, which words refusals and failures:
     `_check_usable()`, `_outcome(call)`, and `_callback_failed(call)`."""
@@ -179,16 +275,13 @@ cdef class TaskDoor:
 
     def open_door(self, Dispatcher dispatcher not None, Target target not None, object future_type not None, object pickle,
                   object pack, object unpack):
-        """Once, before anything is submitted. `future_type` is a subclass of TaskCall."""
+        """Once, before anything is submitted. `future_type` is a subclass of FutureCall."""
         self.dispatcher = dispatcher
         self.target = target
         self.future_type = future_type
         self.pickle = pickle
         self.pack = pack
         self.unpack = unpack
-
-    def _failure(self, TaskCall call):
-        return self._outcome(call, call.answer)
 
     cdef TaskCall _call(self, object type, object function, object args, dict keywords):
         """A task for this call. One that cannot be pickled is over already."""
@@ -221,12 +314,16 @@ cdef class TaskDoor:
             else:
                 call.payload = self.pack(args, keywords or {}, whole[sizeof(head):])
         except Exception as error:
-            call.state = STATE_DONE
-            call.outcome = C_FAILED
-            call.failure = error
             call.watcher = Ellipsis
-            call.over = FUTURE_FINISHED
+            self._over_already(call, error)
         return call
+
+    cdef int _over_already(self, TaskCall call, object failure) except -1:
+        call.state = STATE_DONE
+        call.outcome = C_FAILED
+        call.decoded = True
+        call.over = FUTURE_FINISHED
+        return call._set(None, failure)
 
     def submit(self, fn, /, *args, **kwargs):
         """As concurrent.futures.Executor.submit."""
@@ -238,13 +335,29 @@ cdef class TaskDoor:
             self.dispatcher.submit(call)
         return call
 
-    def task(self, function, tuple args not None):
-        """A task for function(*args) that is nobody's future, not submitted yet. For map: what cannot be pickled is over already."""
-        return self._call(TaskCall, function, args, None)
+    def map_tasks(self, function, arguments, batch):
+        """Submits function(*each) for each of the iterator `arguments`, up to `batch` of them, or all (None); a list of the tasks. What
+        cannot be pickled is over already."""
+        cdef list calls = []
+        cdef list fresh = []
+        cdef Py_ssize_t left = -1 if batch is None else batch
+        for each in arguments:
+            fresh.append(self._call(MappedCall, function, each, None))
+            left -= 1
+            if left == 0:
+                break
+            if len(fresh) == MAP_BATCH:
+                self.dispatcher.submit_all(fresh)
+                calls += fresh
+                fresh = []
+        if fresh:
+            self.dispatcher.submit_all(fresh)
+            calls += fresh
+        return calls
 
     def packed_task(self, object payload not None):
-        """As `task`, for a payload that is packed already."""
-        cdef TaskCall call = TaskCall()
+        """A task that is nobody's future, not submitted yet, for a payload that is packed already."""
+        cdef TaskCall call = MappedCall()
         call.target = self.target
         call.door = self
         call.payload = payload
@@ -255,12 +368,8 @@ cdef class TaskDoor:
 
     def failed_task(self, object failure not None):
         """One that is over: it could not be made."""
-        cdef TaskCall call = TaskCall()
-        call.state = STATE_DONE
-        call.outcome = C_FAILED
-        call.failure = failure
-        call.watcher = Ellipsis
-        call.over = FUTURE_FINISHED
+        cdef TaskCall call = MappedCall()
+        self._over_already(call, failure)
         return call
 
 

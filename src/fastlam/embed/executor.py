@@ -34,6 +34,8 @@ from fastlam.core.dispatcher import (
     OUTCOME_FUNCTION_ERROR,
     OUTCOME_LOST,
     DispatcherClosed,
+    MappedCall,
+    MapResults,
     Target,
     TaskCall,
     TaskDoor,
@@ -145,21 +147,19 @@ class Executor(TaskDoor, StandardExecutor):  # type: ignore[misc]  # TaskDoor's 
         self._check_usable()
         end = None if timeout is None else time.monotonic() + timeout
         arguments = zip(*iterables, strict=False)
-        calls = self._calls(fn, arguments, chunksize)
-        started: deque[TaskCall] = deque()
-        first = calls if buffersize is None else itertools.islice(calls, buffersize)
-        while batch := list(itertools.islice(first, _SUBMIT_BATCH)):
-            started.extend(batch)
-            self._dispatcher.submit_all(batch)
-        return self._results(started, calls if buffersize is not None else None, end, chunksize)
-
-    def _calls(self, fn: Callable[..., Any], arguments: Iterator[Any], chunksize: int) -> Iterator[TaskCall]:
-        """Tasks not submitted yet; those that cannot be pickled are over already."""
         if chunksize == 1:
-            task = self.task
-            for each in arguments:
-                yield task(fn, each)
-            return
+            calls = self.map_tasks(fn, arguments, buffersize)
+            if buffersize is None:
+                return MapResults(calls, end)
+            more = (call for each in arguments for call in self.map_tasks(fn, iter([each]), None))
+            return self._results(deque(calls), more, end, chunksize)
+        chunks = self._chunks(fn, arguments, chunksize)
+        started = deque(itertools.islice(chunks, buffersize))
+        self._dispatcher.submit_all(list(started))
+        return self._results(started, self._submitted(chunks) if buffersize is not None else None, end, chunksize)
+
+    def _chunks(self, fn: Callable[..., Any], arguments: Iterator[Any], chunksize: int) -> Iterator[MappedCall]:
+        """Tasks of `chunksize` calls each, not submitted yet; those that cannot be pickled are over already."""
         while chunk := list(itertools.islice(arguments, chunksize)):
             try:
                 call = self.packed_task(tasks.pack(chunk, self._pickle(fn), self._pickle.dumps))
@@ -167,19 +167,22 @@ class Executor(TaskDoor, StandardExecutor):  # type: ignore[misc]  # TaskDoor's 
                 call = self.failed_task(error)
             yield call
 
+    def _submitted(self, calls: Iterator[MappedCall]) -> Iterator[MappedCall]:
+        for call in calls:
+            self._dispatcher.submit_all([call])
+            yield call
+
     def _results(
-        self, started: deque[TaskCall], more: Iterator[TaskCall] | None, end: float | None, chunksize: int
+        self, started: deque[MappedCall], more: Iterator[MappedCall] | None, end: float | None, chunksize: int
     ) -> Iterator[Any]:
         try:
             while started:
                 head = started[0]
                 value = head.result(None if end is None else end - time.monotonic())
                 started.popleft()
-                following = None if more is None else next(more, None)
-                if following is not None:
+                if more is not None:
                     self._check_usable()
-                    started.append(following)
-                    self._dispatcher.submit_all([following])
+                    started.extend(itertools.islice(more, 1))
                 head = None  # type: ignore[assignment]
                 # This frame keeps no reference to what it has handed out.
                 if chunksize == 1:
@@ -273,7 +276,6 @@ class Executor(TaskDoor, StandardExecutor):  # type: ignore[misc]  # TaskDoor's 
         }
 
 
-_SUBMIT_BATCH = 256
 _exiting = False
 
 

@@ -1,6 +1,6 @@
 """The future of one task: a concurrent.futures.Future that costs little while nobody looks at it from elsewhere.
 
-All of it is core's TaskCall, which is the task itself. Here it only gets the name by which concurrent.futures and
+All of it is core's FutureCall, which is the task itself. Here it only gets the name by which concurrent.futures and
 asyncio know what a future is. Of the standard library's class come the rest: callbacks are added, and a future is shown,
 as there.
 """
@@ -10,10 +10,10 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import TypeVar
 
-from fastlam.core.dispatcher import TaskCall
+from fastlam.core.dispatcher import FutureCall
 
 T = TypeVar("T")
 
 
-class TaskFuture(TaskCall, Future[T]):  # type: ignore[misc]  # TaskCall comes first, and has what it needs of Future
+class TaskFuture(FutureCall, Future[T]):  # type: ignore[misc]  # FutureCall comes first, and has what it needs of Future
     """Returned by Executor.submit. `result` drives the dispatcher instead of sleeping on a condition."""
