@@ -20,8 +20,12 @@ enum {
     FL_EXPRESS_TASK = 2,        /* struct fl_express_task, then the payload */
     FL_EXPRESS_TASK_RESULT = 3, /* struct fl_express_task_result, then the payload */
     FL_EXPRESS_DISTANT = 4,     /* struct fl_express_distant: the record itself lies in the region */
-    FL_EXPRESS_BY_SOCKET = 5    /* the next frame of the socket stands here: it is too long for the region */
+    FL_EXPRESS_BY_SOCKET = 5,   /* the next frame of the socket stands here: it is too long for the region */
+    FL_EXPRESS_INVOKE = 6,      /* struct fl_express_invoke, then ARN, trace header and payload: an Invoke frame of nothing else */
+    FL_EXPRESS_RESULT = 7       /* struct fl_express_result, then the payload: a Result frame without error and of JSON */
 };
+
+enum { FL_EXPRESS_REQUEST_ID_BYTES = 36 };
 
 typedef struct fl_express_task {
     uint32_t kind;
@@ -35,6 +39,24 @@ typedef struct fl_express_task_result {
     uint32_t failed;
     uint32_t unused;
 } fl_express_task_result;
+
+typedef struct fl_express_invoke {
+    uint32_t kind;
+    uint32_t slot;
+    int64_t deadline_epoch_ms;
+    uint16_t arn_bytes;
+    uint16_t trace_bytes; /* 0: there is none */
+    char request_id[FL_EXPRESS_REQUEST_ID_BYTES];
+} fl_express_invoke;
+
+typedef struct fl_express_result {
+    uint32_t kind;
+    uint32_t slot;
+    uint64_t duration_ns;
+    uint64_t cpu_ns;
+    uint64_t memory_peak_kib;
+    uint64_t log_end_bytes;
+} fl_express_result;
 
 typedef struct fl_express_distant {
     uint32_t kind;

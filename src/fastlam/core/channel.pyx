@@ -7,14 +7,18 @@ around the handler; nothing but the call itself lies between its two readings.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.errno cimport EAGAIN, EINTR
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from fastlam.core.native cimport (
     FL_EXPRESS_BY_SOCKET,
     FL_EXPRESS_DISTANT,
     FL_EXPRESS_FRAME,
+    FL_EXPRESS_INVOKE,
+    FL_EXPRESS_REQUEST_ID_BYTES,
+    FL_EXPRESS_RESULT,
     FL_EXPRESS_TASK,
     FL_EXPRESS_TASK_RESULT,
     FL_ZMTP_HEADER_BYTES_MAX,
@@ -22,7 +26,9 @@ from fastlam.core.native cimport (
     fl_express,
     fl_express_close,
     fl_express_distant,
+    fl_express_invoke,
     fl_express_open,
+    fl_express_result,
     fl_express_task,
     fl_express_task_result,
     fl_express_wait,
@@ -34,6 +40,7 @@ from fastlam.core.native cimport (
     fl_slots_open,
     fl_spsc,
     fl_spsc_announce_crowded,
+    fl_spsc_drained,
     fl_spsc_peek,
     fl_spsc_publish,
     fl_spsc_release,
@@ -58,6 +65,9 @@ import os
 
 import msgspec
 
+cdef extern from "<unistd.h>" nogil:
+    int64_t lseek(int fd, int64_t offset, int whence)
+    int SEEK_END
 cdef extern from "<stdlib.h>" nogil:
     int putenv(char *string)
     int unsetenv(const char *name)
@@ -74,13 +84,15 @@ cdef extern from "<stdio.h>" nogil:
     int setvbuf(FILE *stream, char *buffer, int mode, size_t size)
     int _IOLBF
 
-from fastlam.limits import FRAME_HEADER_BYTES_MAX
-from fastlam.wire.frames import Task, TaskResult, ToEnvironment
+from fastlam.limits import FRAME_HEADER_BYTES_MAX, RESPONSE_BYTES_MAX, STREAM_PENDING_BYTES_MAX
+from fastlam.wire.frames import Chunk, Stop, Task, TaskResult, ToEnvironment
 
 cdef enum:
     PyBUF_READ = 0x100
     LENGTH_BYTES = 4
     SHORT_BYTES_MAX = 4096
+    MEMORY_LOOK_NS = 100000      # of handlers' time between two looks at the peak of memory
+    SHALLOW_BYTES = 1024         # = worker.marshaller's
     EXPRESS_INLINE_BYTES_MAX = 16384   # longer records go through the region beside the ring
 
 cdef uint32_t PLAIN = <uint32_t>1 << 31   # in the head of a payload: see wire/tasks.py
@@ -95,10 +107,21 @@ cdef enum:
     VARIABLE_BYTES_MAX = 1024
 
 cdef char[VARIABLE_BYTES_MAX] trace_variable
+cdef bytes TRACE_NAME = b"_X_AMZN_TRACE_ID"
+cdef Py_ssize_t response_bytes_max = RESPONSE_BYTES_MAX
+cdef uint64_t stream_pending_bytes_max = STREAM_PENDING_BYTES_MAX
 
 
 class ChannelError(Exception):
     """The lane to the dispatcher is broken; the environment has nothing left to do and leaves."""
+
+
+cdef class PlainInvoke:
+    """What is left of an Invoke frame that has nothing special."""
+
+    cdef readonly uint32_t slot
+    cdef readonly str request_id
+    cdef readonly bint response_stream
 
 
 cdef class Channel:
@@ -113,6 +136,7 @@ cdef class Channel:
     cdef bint has_express
     cdef int bell_fd
     cdef uint64_t rest_until_ns            # no spinning before
+    cdef bint in_pieces                    # what is sent is a piece of a stream, which may wait for its reader
     cdef fl_zmtp connection
     cdef bint connected
     cdef fl_slots slots
@@ -226,7 +250,9 @@ cdef class Channel:
 
     def send(self, object frame, object payload not None):
         """Posts one frame; `payload` is bytes or a list of buffers that are sent one behind the other."""
+        self.in_pieces = type(frame) is Chunk
         self._post(encode_header(frame), payload, -1)
+        self.in_pieces = False
 
     def reply(self, uint32_t slot, object frame, object payload not None):
         """As `send`, for the answer to the invocation in `slot`, which it marks as done first: were this process to die between the two,
@@ -276,6 +302,132 @@ cdef class Channel:
         result.failed = failed
         write_payload(place + sizeof(fl_express_task_result), payload)
         self._publish()
+
+    def serve_invocations(self, object worker, object handler, StateTitle title not None, int log_fd):
+        """Runs the invocations that come by rings, until Stop.
+
+        Those that are nothing special, as nearly all are, are run here. `worker` has the pieces: `make_context(request_id, deadline_epoch_ms,
+        arn)`, `decode(payload)` and `unmarshal(payload)`, which has the say where it fails, `write(result)` (None: not here), `plain_types`,
+        `set_request(request_id)`, `responses`; and does the rest: `run(frame, payload)` for what comes as a frame, `finish(frame, called,
+        result, error)` for what did not end in a plain result.
+        """
+        cdef uint64_t size = 0, before, cpu_before
+        cdef const uint8_t *data
+        cdef fl_express_invoke invoke
+        cdef fl_express_result *answer
+        cdef fl_express_distant distant
+        cdef uint8_t *place
+        cdef bytes payload, body, known_arn = b""
+        cdef str arn = ""
+        cdef bint traced = False, called
+        cdef int64_t log_end
+        cdef PlainInvoke frame
+        make_context, decode, unmarshal, write = worker.make_context, worker.decode, worker.unmarshal, worker.write
+        plain_types, set_request, responses = worker.plain_types, worker.set_request, worker.responses
+        run, finish = worker.run, worker.finish
+        cdef uint64_t unmeasured_ns = MEMORY_LOOK_NS
+        cdef uint64_t memory_kib = 0
+        while True:
+            data = self._next_record(&size)
+            if (<uint32_t *>data)[0] == FL_EXPRESS_DISTANT:
+                memcpy(&distant, data, sizeof(distant))
+                data = self.express.request_region.base + distant.offset
+                size = distant.bytes
+            if (<uint32_t *>data)[0] != FL_EXPRESS_INVOKE:
+                other, payload = self._receive_express()
+                if type(other) is Stop:
+                    return
+                if fl_slots_claim(&self.slots, other.slot, monotonic_ns()) == 1:
+                    title.busy()
+                    run(other, payload)
+                    traced = True   # it may have set the variable
+                    unmeasured_ns = MEMORY_LOOK_NS
+                    memory_kib = 0
+                other = payload = None
+                continue
+            memcpy(&invoke, data, sizeof(invoke))
+            data += sizeof(invoke)
+            size -= sizeof(invoke)
+            if fl_slots_claim(&self.slots, invoke.slot, monotonic_ns()) != 1:
+                self._took()
+                continue
+            title.busy()
+            if invoke.arn_bytes != PyBytes_GET_SIZE(known_arn) or memcmp(data, PyBytes_AS_STRING(known_arn), invoke.arn_bytes) != 0:
+                known_arn = PyBytes_FromStringAndSize(<const char *>data, invoke.arn_bytes)
+                arn = known_arn.decode()
+            data += invoke.arn_bytes
+            if invoke.trace_bytes:
+                set_trace(<const char *>data, min(invoke.trace_bytes, VARIABLE_BYTES_MAX - 18))
+                traced = True
+            elif traced:
+                set_trace_variable(None)
+                traced = False
+            data += invoke.trace_bytes
+            size -= invoke.arn_bytes + invoke.trace_bytes
+            payload = PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>size)
+            self._took()
+            frame = PlainInvoke.__new__(PlainInvoke)
+            frame.slot = invoke.slot
+            frame.request_id = PyUnicode_DecodeASCII(invoke.request_id, FL_EXPRESS_REQUEST_ID_BYTES, NULL)
+            set_request(frame.request_id)
+            responses.call = frame
+            called = False
+            error = value = None
+            try:
+                context = make_context(frame.request_id, invoke.deadline_epoch_ms, arn)
+                try:
+                    if size > SHALLOW_BYTES:
+                        event = unmarshal(payload)
+                    else:
+                        event = decode(payload)
+                except Exception:
+                    event = unmarshal(payload)
+                called = True
+                cpu_before = process_cpu_ns()
+                before = monotonic_ns()
+                self.started_ns = before
+                try:
+                    value = handler(event, context)
+                finally:
+                    self.duration_ns = monotonic_ns() - before
+                    self.cpu_ns = process_cpu_ns() - cpu_before
+            except Exception as raised:
+                error = raised
+            body = None
+            if error is None and type(value) in plain_types and responses.stream is None:
+                responses.call = None
+                if responses.stream is None:
+                    body = write(value)
+                    if body is not None and PyBytes_GET_SIZE(body) > response_bytes_max:
+                        body = None
+            if body is None:
+                responses.call = frame
+                finish(frame, called, value, error)
+                unmeasured_ns = MEMORY_LOOK_NS
+                memory_kib = 0
+            else:
+                title.idle()
+                unmeasured_ns += self.duration_ns
+                if unmeasured_ns >= MEMORY_LOOK_NS:
+                    # In less time than that no code can take memory that anybody would miss here.
+                    unmeasured_ns = 0
+                    memory_kib = <uint64_t>memory_peak_kib()
+                log_end = lseek(log_fd, 0, SEEK_END)
+                fl_slots_finish(&self.slots, frame.slot, NULL, 0xFFFFFFFF)
+                place = self._reserve(sizeof(fl_express_result) + PyBytes_GET_SIZE(body))
+                if place == NULL:
+                    raise ChannelError("a response is longer than the region beside its ring")
+                answer = <fl_express_result *>place
+                answer.kind = FL_EXPRESS_RESULT
+                answer.slot = frame.slot
+                answer.duration_ns = self.duration_ns
+                answer.cpu_ns = self.cpu_ns
+                answer.memory_peak_kib = memory_kib
+                answer.log_end_bytes = log_end if log_end > 0 else 0
+                memcpy(place + sizeof(fl_express_result), PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+                self._publish()
+            # What the invocation left must not live on until the next one comes.
+            event = context = value = body = payload = error = frame = None
 
     def serve_tasks(self, object load, object run, object fail, object pack_result):
         """Runs the tasks that come by rings, until a frame comes: (frame, payload), as `receive`.
@@ -398,9 +550,10 @@ cdef class Channel:
             (<uint32_t *>self._reserve_in_ring(sizeof(uint32_t)))[0] = FL_EXPRESS_BY_SOCKET
             return NULL
         while True:
-            place = <uint8_t *>fl_region_take(&self.express.reply_region, ring, total)
-            if place != NULL:
-                break
+            if not self.in_pieces or self.express.reply_region.taken < stream_pending_bytes_max or fl_spsc_drained(ring):
+                place = <uint8_t *>fl_region_take(&self.express.reply_region, ring, total)
+                if place != NULL:
+                    break
             self._wait_for_room()
         distant = <fl_express_distant *>self._reserve_in_ring(sizeof(fl_express_distant))
         distant.kind = FL_EXPRESS_DISTANT
@@ -580,21 +733,25 @@ def set_trace_variable(str value):
     os.environ would do, but C's setenv never frees what it is given: a new value for each invocation is a leak. Here the variable
     stands in one buffer for good.
     """
-    cdef bytes name = b"_X_AMZN_TRACE_ID"
     cdef bytes encoded
-    cdef Py_ssize_t size
     if value is None:
-        environment_bytes.pop(name, None)
-        unsetenv(name)
+        environment_bytes.pop(TRACE_NAME, None)
+        unsetenv(TRACE_NAME)
         return
     encoded = value.encode("utf-8", "surrogateescape")[:VARIABLE_BYTES_MAX - 18]
-    size = PyBytes_GET_SIZE(encoded)
-    if name not in environment_bytes:
+    set_trace(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
+
+
+cdef int set_trace(const char *text, Py_ssize_t size) except -1:
+    """At most VARIABLE_BYTES_MAX - 18 bytes."""
+    if TRACE_NAME not in environment_bytes:
         memcpy(trace_variable, b"_X_AMZN_TRACE_ID=", 17)
         trace_variable[17] = 0
         putenv(trace_variable)
-    memcpy(trace_variable + 17, PyBytes_AS_STRING(encoded), size + 1)
-    environment_bytes[name] = encoded
+    memcpy(trace_variable + 17, text, size)
+    trace_variable[17 + size] = 0
+    environment_bytes[TRACE_NAME] = PyBytes_FromStringAndSize(text, size)
+    return 0
 
 
 cdef class StateTitle:

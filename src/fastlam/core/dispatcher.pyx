@@ -24,9 +24,9 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from cpython.unicode cimport PyUnicode_DecodeASCII
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.errno cimport EAGAIN, EINTR, EMSGSIZE, EPROTO, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.math cimport exp
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -113,11 +113,13 @@ cdef enum:
     POLL_NS = 50000              # descriptors are asked so often while replies come through rings
     SPIN_FAILURES_MAX = 8
     CROWD_TRIES_MAX = 16
+    TEXT_BYTES_MAX = 2048        # of an ARN, of a trace header, in a record
     MAP_BATCH = 32
     WAKE_WORTH_NS = 20000        # of tasks in hand; below that another worker is not woken
     REBALANCE_NS = 1000000
 
 cdef uint64_t NEVER = <uint64_t>-1
+cdef uint64_t COUNT_MAX = <uint64_t>1 << 53   # as wire.frames.Count
 
 # What an epoll event is about: the low values are the dispatcher's own, others are environment ids above this.
 cdef enum:

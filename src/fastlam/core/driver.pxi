@@ -729,6 +729,10 @@ cdef class Driver:
     cdef int _parts(self, Environment environment, object header, bytes payload) except -1:
         raise NotImplementedError
 
+    cdef int _on_answer(self, Environment environment, int64_t slot, int64_t duration_ns, int64_t cpu_ns, int64_t memory_peak_kib,
+                        int64_t log_end_bytes, str error_type, str content_type, bytes payload) except -1:
+        raise NotImplementedError
+
     cdef int _on_task_result(self, Environment environment, int64_t slot, double task_ns, bint failed, bytes payload) except -1:
         raise NotImplementedError
 

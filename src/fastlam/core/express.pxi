@@ -98,34 +98,62 @@ cdef class Express(Connections):
 
     cdef bint _put_record(self, Environment environment, uint32_t slot, bytes header, object payload) except -1:
         """Writes one record, a task where there is no header. False if there is no room for it now."""
-        cdef fl_express *express = &environment.express
         cdef size_t head_bytes = sizeof(fl_express_task) if header is None else 2 * sizeof(uint32_t) + PyBytes_GET_SIZE(header)
         cdef size_t total = head_bytes + (PyBytes_GET_SIZE(payload) if type(payload) is bytes else bytes_of(payload))
         cdef uint8_t *place
-        cdef fl_express_distant *distant
         cdef uint32_t *kind
-        if total <= EXPRESS_INLINE_BYTES_MAX:
-            place = <uint8_t *>fl_spsc_reserve(&express.requests, <uint32_t>total)
-            if place == NULL:
-                return False
-        elif total <= express.request_region.bytes:
-            place = <uint8_t *>fl_region_take(&express.request_region, &express.requests, total)
-            if place == NULL:
-                return False
-            distant = <fl_express_distant *>fl_spsc_reserve(&express.requests, sizeof(fl_express_distant))
-            if distant == NULL:
-                return False
-            distant.kind = FL_EXPRESS_DISTANT
-            distant.offset = <uint64_t>(place - express.request_region.base)
-            distant.bytes = total
-        else:
-            kind = <uint32_t *>fl_spsc_reserve(&express.requests, sizeof(uint32_t))
+        if total > environment.express.request_region.bytes:
+            kind = <uint32_t *>fl_spsc_reserve(&environment.express.requests, sizeof(uint32_t))
             if kind == NULL:
                 return False
             kind[0] = FL_EXPRESS_BY_SOCKET
             Connections._send(self, environment, encode_header(Task(slot)) if header is None else header, payload)
             return True
+        place = request_place(&environment.express, total)
+        if place == NULL:
+            return False
         write_record(place, slot, header, payload)
+        return True
+
+    cdef bint _send_invoke(self, Environment environment, Invocation call, int64_t deadline_epoch_ms) except -1:
+        """Posts an invocation that is nothing but request id, ARN, trace and payload, without a frame. False if it is more, or there is no
+        room for it now."""
+        cdef fl_express_invoke *invoke
+        cdef const char *request_id
+        cdef const char *arn
+        cdef const char *trace = NULL
+        cdef Py_ssize_t request_id_bytes, arn_bytes, trace_bytes = 0, payload_bytes
+        cdef uint8_t *place
+        if (not environment.has_express or environment.crowd is not None or call.streams or call.client_context is not None
+                or call.tenant_id is not None or type(call.payload) is not bytes):
+            return False
+        request_id = PyUnicode_AsUTF8AndSize(call.request_id, &request_id_bytes)
+        arn = PyUnicode_AsUTF8AndSize(call.invoked_function_arn, &arn_bytes)
+        if call.trace_id is not None:
+            trace = PyUnicode_AsUTF8AndSize(call.trace_id, &trace_bytes)
+        if request_id_bytes != FL_EXPRESS_REQUEST_ID_BYTES or arn_bytes > TEXT_BYTES_MAX or trace_bytes > TEXT_BYTES_MAX or (
+            trace != NULL and trace_bytes == 0
+        ):
+            return False
+        payload_bytes = PyBytes_GET_SIZE(call.payload)
+        place = request_place(&environment.express, sizeof(fl_express_invoke) + arn_bytes + trace_bytes + payload_bytes)
+        if place == NULL:
+            return False
+        invoke = <fl_express_invoke *>place
+        invoke.kind = FL_EXPRESS_INVOKE
+        invoke.slot = call.slot
+        invoke.deadline_epoch_ms = deadline_epoch_ms
+        invoke.arn_bytes = <uint16_t>arn_bytes
+        invoke.trace_bytes = <uint16_t>trace_bytes
+        memcpy(invoke.request_id, request_id, FL_EXPRESS_REQUEST_ID_BYTES)
+        place += sizeof(fl_express_invoke)
+        memcpy(place, arn, arn_bytes)
+        place += arn_bytes
+        if trace_bytes:
+            memcpy(place, trace, trace_bytes)
+            place += trace_bytes
+        memcpy(place, PyBytes_AS_STRING(call.payload), payload_bytes)
+        self._publish(environment)
         return True
 
     # -- back ------------------------------------------------------------------------------------
@@ -195,6 +223,8 @@ cdef class Express(Connections):
             kind = 0
             if data != NULL and size >= sizeof(kind):
                 memcpy(&kind, data, sizeof(kind))
+        if kind == FL_EXPRESS_RESULT and size >= sizeof(fl_express_result):
+            return self._record_of_result(environment, data, size)
         if kind == FL_EXPRESS_TASK_RESULT and size >= sizeof(fl_express_task_result):
             return self._record_of_task(environment, data, size)
         if kind == FL_EXPRESS_FRAME:
@@ -247,6 +277,25 @@ cdef class Express(Connections):
         if environment.state == ENVIRONMENT_DEAD or environment.broken:
             return 0
         return self._on_task_result(environment, result.slot, <double>result.duration_ns, result.failed != 0, payload)
+
+    cdef int _record_of_result(self, Environment environment, const uint8_t *data, uint64_t size) except -1:
+        cdef fl_express_result result
+        cdef bytes payload
+        if environment.frame_bytes_max >= 0 and size > <uint64_t>environment.frame_bytes_max:
+            self._took(environment)
+            return self._bad_frame(environment, "a message over the limit")
+        memcpy(&result, data, sizeof(result))
+        payload = PyBytes_FromStringAndSize(<const char *>data + sizeof(result), <Py_ssize_t>(size - sizeof(result)))
+        self._took(environment)
+        if environment.state == ENVIRONMENT_DEAD or environment.broken:
+            return 0
+        if (result.duration_ns > COUNT_MAX or result.cpu_ns > COUNT_MAX or result.memory_peak_kib > COUNT_MAX
+                or result.log_end_bytes > COUNT_MAX):
+            return self._bad_frame(environment, "a result with impossible figures")
+        return self._on_answer(
+            environment, result.slot, <int64_t>result.duration_ns, <int64_t>result.cpu_ns, <int64_t>result.memory_peak_kib,
+            <int64_t>result.log_end_bytes, "", "", payload,
+        )
 
     cdef TaskCall _task_in(self, Environment environment, uint32_t slot):
         """The task that runs there, if it is one whose value may be set now; None otherwise."""
@@ -404,6 +453,25 @@ cdef class Express(Connections):
             self.spin_failures = min(self.spin_failures + 1, SPIN_FAILURES_MAX)
             self.spin_rests_until_ns = now + (self.spin_ns << self.spin_failures)
         return found
+
+
+cdef uint8_t *request_place(fl_express *express, size_t total) noexcept:
+    """Where a record of so many bytes is to be written: in the ring, or, with a record there that says so, beside it. NULL: there is no
+    room now, or it is too long."""
+    cdef uint8_t *place
+    cdef fl_express_distant *distant
+    if total <= EXPRESS_INLINE_BYTES_MAX:
+        return <uint8_t *>fl_spsc_reserve(&express.requests, <uint32_t>total)
+    place = <uint8_t *>fl_region_take(&express.request_region, &express.requests, total)
+    if place == NULL:
+        return NULL
+    distant = <fl_express_distant *>fl_spsc_reserve(&express.requests, sizeof(fl_express_distant))
+    if distant == NULL:
+        return NULL
+    distant.kind = FL_EXPRESS_DISTANT
+    distant.offset = <uint64_t>(place - express.request_region.base)
+    distant.bytes = total
+    return place
 
 
 cdef size_t bytes_of(object payload) except? 0:

@@ -1,6 +1,6 @@
 """C declarations shared by the Cython modules: csrc/ and the few system calls that the hot path makes."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "<time.h>" nogil:
     cdef struct timespec:
@@ -119,6 +119,9 @@ cdef extern from "fl_express.h" nogil:
         FL_EXPRESS_TASK_RESULT
         FL_EXPRESS_DISTANT
         FL_EXPRESS_BY_SOCKET
+        FL_EXPRESS_INVOKE
+        FL_EXPRESS_RESULT
+        FL_EXPRESS_REQUEST_ID_BYTES
     ctypedef struct fl_express_task:
         uint32_t kind
         uint32_t slot
@@ -128,6 +131,20 @@ cdef extern from "fl_express.h" nogil:
         uint64_t duration_ns
         uint32_t failed
         uint32_t unused
+    ctypedef struct fl_express_invoke:
+        uint32_t kind
+        uint32_t slot
+        int64_t deadline_epoch_ms
+        uint16_t arn_bytes
+        uint16_t trace_bytes
+        char request_id[FL_EXPRESS_REQUEST_ID_BYTES]
+    ctypedef struct fl_express_result:
+        uint32_t kind
+        uint32_t slot
+        uint64_t duration_ns
+        uint64_t cpu_ns
+        uint64_t memory_peak_kib
+        uint64_t log_end_bytes
     ctypedef struct fl_express_distant:
         uint32_t kind
         uint32_t unused

@@ -167,7 +167,8 @@ cdef class Placement(IdleEnvironments):
         cdef Target target = invocation.target
         cdef int slot = 0
         cdef uint64_t mask = environment.free_slots
-        cdef Invocation call
+        cdef Invocation call = None
+        cdef int64_t deadline_epoch_ms
         cdef object frame
         slot = __builtin_ctzll(mask)
         environment.free_slots &= ~(<uint64_t>1 << slot)
@@ -191,12 +192,6 @@ cdef class Placement(IdleEnvironments):
                 environment.init_logs = None
                 target.cold_starts += 1
             call.epoch_ms = self._epoch_ms()
-            frame = Invoke(
-                slot, call.request_id, call.epoch_ms + target.timeout_ns // 1000000,
-                call.invoked_function_arn, call.trace_id, call.client_context, call.tenant_id,
-            )
-            if call.streams:
-                frame.response_stream = True
             if target.timeout_ns:
                 self._set_timer(environment, invocation.posted_ns + <uint64_t>target.timeout_ns)
         else:
@@ -219,6 +214,14 @@ cdef class Placement(IdleEnvironments):
             if environment.outbox:
                 self._flush(environment)
             return self._send_call(environment, invocation)
+        deadline_epoch_ms = call.epoch_ms + target.timeout_ns // 1000000
+        if self._send_invoke(environment, call, deadline_epoch_ms):
+            return 0
+        frame = Invoke(
+            slot, call.request_id, deadline_epoch_ms, call.invoked_function_arn, call.trace_id, call.client_context, call.tenant_id,
+        )
+        if call.streams:
+            frame.response_stream = True
         self._send(environment, encode_header(frame), invocation.payload)
         return 0
 
@@ -316,7 +319,13 @@ cdef class Placement(IdleEnvironments):
         return 0
 
     cdef int _on_result(self, Environment environment, object frame, bytes payload) except -1:
-        cdef int64_t slot = frame.slot
+        return self._on_answer(
+            environment, frame.slot, frame.duration_ns, frame.cpu_ns, frame.memory_peak_kib, frame.log_end_bytes, frame.error_type,
+            frame.content_type, payload,
+        )
+
+    cdef int _on_answer(self, Environment environment, int64_t slot, int64_t duration_ns, int64_t cpu_ns, int64_t memory_peak_kib,
+                        int64_t log_end_bytes, str error_type, str content_type, bytes payload) except -1:
         cdef Invocation invocation
         if not 0 <= slot < len(environment.held) or environment.held[slot] is None or not environment.target.is_function:
             if environment.state < ENVIRONMENT_STOPPING:
@@ -330,19 +339,19 @@ cdef class Placement(IdleEnvironments):
             # A second answer to the call before, most likely: it must not become the answer to this one.
             return self._bad_frame(environment, f"a reply for slot {slot}, whose call is not over")
         fl_timers_cancel(&self.timers, &environment.timer)
-        invocation.duration_ns += <int64_t>frame.duration_ns
-        invocation.cpu_ns = frame.cpu_ns
-        invocation.memory_peak_kib = environment.memory_peak_kib = frame.memory_peak_kib
-        if frame.log_end_bytes > environment.log_offset:
-            invocation.logs = self._read_logs(environment, frame.log_end_bytes)
+        invocation.duration_ns += duration_ns
+        invocation.cpu_ns = cpu_ns
+        invocation.memory_peak_kib = environment.memory_peak_kib = memory_peak_kib
+        if log_end_bytes > environment.log_offset:
+            invocation.logs = self._read_logs(environment, log_end_bytes)
             invocation.logs_dropped_bytes = environment.logs_dropped_bytes
             environment.logs_dropped_bytes = 0
-        invocation.error_type = frame.error_type
-        invocation.content_type = frame.content_type
+        invocation.error_type = error_type
+        invocation.content_type = content_type
         fl_slots_free(&environment.slots, <uint32_t>slot)
         self._unhold(environment, invocation)
         environment.target.pool.release()
-        if frame.error_type:
+        if error_type:
             environment.target.errors += 1
             self._complete(environment, invocation, C_FUNCTION_ERROR, payload)
         else:

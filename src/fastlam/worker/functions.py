@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fastlam import limits
-from fastlam.core.channel import Channel, peak_memory_kib, set_trace_variable
+from fastlam.core.channel import Channel, PlainInvoke, StateTitle, peak_memory_kib, set_trace_variable
 from fastlam.wire.control import WorkerSpec
 from fastlam.wire.frames import PROTOCOL_VERSION, Chunk, InitFailed, Invoke, Ready, Result, Stop
 from fastlam.worker import logs
@@ -24,7 +24,7 @@ from fastlam.worker.faults import (
     payload_from_exception,
     payload_from_fault,
 )
-from fastlam.worker.marshaller import JSON_CONTENT_TYPE, Marshaller
+from fastlam.worker.marshaller import JSON_CONTENT_TYPE, Marshaller, decode_event
 from fastlam.worker.preparation import prepare
 from fastlam.worker.streaming import PLAIN, Send, is_stream, responses
 
@@ -45,12 +45,19 @@ class FunctionWorker:
         self.log_fd = log_fd
         self.title = title
         self.started_ns = started_ns
+        self._handler: Callable[[Any, Any], Any]
+        self._state: StateTitle
         self.log_format = spec.environ.get("AWS_LAMBDA_LOG_FORMAT")
         self.marshaller = Marshaller(spec.environ.get("AWS_EXECUTION_ENV", ""))
         self.contexts = ContextFactory(spec.environ)
+        self._traced = False
+        # What the loop over rings uses of this module's neighbours.
+        self.make_context, self.responses, self.plain_types = self.contexts.make, responses, PLAIN
+        self.decode, self.unmarshal = decode_event, self.marshaller.unmarshal
+        self.write, self.set_request = self.marshaller.write, logs.set_request
         self._roots = {"task_root": spec.task_root, "layer_root": spec.layer_root}  # for paths in error documents
 
-    def run(self) -> None:
+    def serve(self) -> None:
         """INIT, then invocations until told to stop. SystemExit passes: the function asked for it."""
         try:
             handler = self._init()
@@ -115,74 +122,92 @@ class FunctionWorker:
     def _serve(self, handler: Callable[[Any, Any], Any]) -> None:
         """The loop. Each line of it is paid for by every invocation."""
         channel, title = self.channel, self.title.state()
-        make_context, unmarshal, marshal = self.contexts.make, self.marshaller.unmarshal, self.marshaller.marshal
-        traced = False
+        self._handler, self._state = handler, title
         responses.sender = self._sender
+        if channel.has_rings:
+            channel.serve_invocations(self, handler, title, self.log_fd)
+            return
+        run, claim, receive = self.run, channel.claim, channel.receive
         while True:
-            frame, payload = channel.receive()
+            frame, payload = receive()
             if type(frame) is Stop:
                 return
-            if not channel.claim(frame.slot):
-                continue
-            title.busy()
-            logs.set_request(frame.request_id, frame.tenant_id)
-            if frame.trace_id is not None or traced:
-                set_trace_variable(frame.trace_id)
-                traced = frame.trace_id is not None
-            error: ErrorPayload | None = None
-            called = False
-            responses.call = frame
+            if claim(frame.slot):
+                title.busy()
+                run(frame, payload)
+            frame = payload = None  # type: ignore[assignment]
+
+    def run(self, frame: Invoke, payload: bytes) -> None:
+        """One invocation that has been claimed, from its frame to its reply."""
+        logs.set_request(frame.request_id, frame.tenant_id)
+        if frame.trace_id is not None or self._traced:
+            set_trace_variable(frame.trace_id)
+            self._traced = frame.trace_id is not None
+        error: Exception | None = None
+        called = False
+        result = None
+        responses.call = frame
+        try:
+            context = self.contexts.make(
+                frame.request_id,
+                frame.deadline_epoch_ms,
+                frame.invoked_function_arn,
+                frame.client_context,
+                frame.cognito_identity,
+                frame.tenant_id,
+            )
+            event = self.marshaller.unmarshal(payload)
+            called = True
+            result = self.channel.call(self._handler, event, context)
+        except Exception as exception:
+            error = exception
+        self.finish(frame, called, result, error)
+
+    def finish(self, frame: Invoke | PlainInvoke, called: bool, result: Any, failure: Exception | None) -> None:
+        """What comes after the handler: the pieces of its answer, or the answer, or the error; and the reply."""
+        channel = self.channel
+        error: ErrorPayload | None = None
+        if failure is None:
             try:
-                context = make_context(
-                    frame.request_id,
-                    frame.deadline_epoch_ms,
-                    frame.invoked_function_arn,
-                    frame.client_context,
-                    frame.cognito_identity,
-                    frame.tenant_id,
-                )
-                event = unmarshal(payload)
-                called = True
-                result = channel.call(handler, event, context)
                 if type(result) not in PLAIN and is_stream(result):
                     channel.go_on(responses.consume, frame.request_id, result)
                 elif responses.stream is None or not responses.stream.used:
-                    body, content_type = marshal(result)
-            except Fault as fault:
-                error = payload_from_fault(fault, frame.request_id, **self._roots)
+                    body, content_type = self.marshaller.marshal(result)
             except Exception as exception:
-                error = payload_from_exception(exception, frame.request_id, **self._roots)
-            responses.call = None
-            if responses.stream is not None:
-                streamed = responses.end()
-                if streamed is not None:
-                    body, content_type = streamed  # what the handler has returned, if anything, is not looked at
-            error_type = ""
-            if error is not None:
-                self._log_error(error)
-                error_type = error["errorType"] or "Runtime.Unknown"
-                body, content_type = self.marshaller.encode_error(error), JSON_CONTENT_TYPE
-            elif len(body) > limits.RESPONSE_BYTES_MAX:
-                body, error_type = self._too_large(), _RESPONSE_TOO_LARGE
-                content_type = JSON_CONTENT_TYPE
-            title.idle()
-            channel.reply(
+                failure = exception
+        if isinstance(failure, Fault):
+            error = payload_from_fault(failure, frame.request_id, **self._roots)
+        elif failure is not None:
+            error = payload_from_exception(failure, frame.request_id, **self._roots)
+        responses.call = None
+        if responses.stream is not None:
+            streamed = responses.end()
+            if streamed is not None:
+                body, content_type = streamed  # what the handler has returned, if anything, is not looked at
+        error_type = ""
+        if error is not None:
+            self._log_error(error)
+            error_type = error["errorType"] or "Runtime.Unknown"
+            body, content_type = self.marshaller.encode_error(error), JSON_CONTENT_TYPE
+        elif len(body) > limits.RESPONSE_BYTES_MAX:
+            body, error_type = self._too_large(), _RESPONSE_TOO_LARGE
+            content_type = JSON_CONTENT_TYPE
+        self._state.idle()
+        channel.reply(
+            frame.slot,
+            Result(
                 frame.slot,
-                Result(
-                    frame.slot,
-                    channel.duration_ns if called else 0,
-                    channel.cpu_ns if called else 0,
-                    peak_memory_kib(),
-                    self._log_end(),
-                    error_type,
-                    "" if content_type == JSON_CONTENT_TYPE else content_type,
-                ),
-                body,
-            )
-            # What the invocation left must not live on until the next one comes.
-            event = context = result = body = payload = error = streamed = None  # type: ignore[assignment]
+                channel.duration_ns if called else 0,
+                channel.cpu_ns if called else 0,
+                peak_memory_kib(),
+                self._log_end(),
+                error_type,
+                "" if content_type == JSON_CONTENT_TYPE else content_type,
+            ),
+            body,
+        )
 
-    def _sender(self, call: Invoke) -> Send | None:
+    def _sender(self, call: Invoke | PlainInvoke) -> Send | None:
         """How pieces of this call's response leave; None: they are kept."""
         if not call.response_stream:
             return None

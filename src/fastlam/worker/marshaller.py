@@ -26,7 +26,7 @@ _SHALLOW_BYTES: Final = 1024
 # to Python 3.11, and two or three within C, which are all that counts from Python 3.12 on.
 _EXTRA_CALLS: Final = 6 if sys.version_info < (3, 12) else 0
 
-_decode: Final[Any] = msgspec.json.Decoder().decode
+decode_event: Final[Any] = msgspec.json.Decoder().decode
 
 
 class _Encoder(simplejson.JSONEncoder):  # type: ignore[misc]
@@ -68,7 +68,7 @@ class Marshaller:
         """
         try:
             if len(payload) <= _SHALLOW_BYTES:
-                return _decode(payload)
+                return decode_event(payload)
             return _decode_deeper(payload, _EXTRA_CALLS)
         except Exception:
             pass
@@ -90,6 +90,10 @@ class Marshaller:
             raise Fault(MARSHAL_ERROR, f"Unable to marshal response: {error}") from error
         return _utf8(text), JSON_CONTENT_TYPE
 
+    def write(self, result: object) -> bytes | None:
+        """An ordinary result as JSON; None for what `marshal` must look at."""
+        return write(result, self._ascii_only)
+
     def encode_error(self, payload: Mapping[str, object]) -> bytes:
         """An error document as bytes; raises RuntimeCrash for a text that UTF-8 cannot hold."""
         return write(payload, self._ascii_only) or _utf8(self._encode(payload))
@@ -103,7 +107,7 @@ def _decode_deeper(payload: bytes | memoryview, calls: int) -> object:
     """Decodes some calls further down, so that msgspec meets the recursion limit no later than simplejson would. The
     slot is a detour within C.
     """
-    return _decode.__call__(payload) if calls == 0 else _decode_deeper(payload, calls - 1)
+    return decode_event.__call__(payload) if calls == 0 else _decode_deeper(payload, calls - 1)
 
 
 def _utf8(text: str) -> bytes:

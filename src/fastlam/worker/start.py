@@ -118,7 +118,7 @@ def start_worker(descriptors: list[int]) -> int:
             del sys.path_importer_cache[entry]
     status = 0
     try:
-        worker.run()
+        worker.serve()
     except SystemExit as leaving:
         status = _exit_status(leaving)
     _run_exit_functions()

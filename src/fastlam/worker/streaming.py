@@ -10,11 +10,14 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from types import NoneType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastlam import limits
 from fastlam.wire.frames import Invoke
 from fastlam.worker.faults import MARSHAL_ERROR, Fault
+
+if TYPE_CHECKING:
+    from fastlam.core.channel import PlainInvoke
 
 CONTENT_TYPE: Final = "application/octet-stream"
 HTTP_CONTENT_TYPE: Final = "application/vnd.awslambda.http-integration-response"
@@ -180,9 +183,9 @@ class Responses:
     """
 
     def __init__(self) -> None:
-        self.call: Invoke | None = None
+        self.call: Invoke | PlainInvoke | None = None
         self.stream: ResponseStream | None = None
-        self.sender: Callable[[Invoke], Send | None] = _keep
+        self.sender: Callable[[Invoke | PlainInvoke], Send | None] = _keep
         self._making = threading.Lock()
 
     def open(self, request_id: str) -> ResponseStream:
@@ -208,7 +211,7 @@ class Responses:
         return stream.end() if stream is not None and stream.used else None
 
 
-def _keep(_: Invoke) -> None:
+def _keep(_: Invoke | PlainInvoke) -> None:
     """The sender of a runtime whose callers take their responses whole."""
 
 

@@ -31,7 +31,7 @@ class TaskWorker:
         self.started_ns = started_ns
         self.functions: dict[bytes, Callable[..., Any]] = {}
 
-    def run(self) -> None:
+    def serve(self) -> None:
         """Preparation and initializer, then tasks until told to stop."""
         try:
             prepare(self.spec.preparation)
