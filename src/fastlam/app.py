@@ -49,6 +49,7 @@ from fastlam.http.server import HttpServer
 from fastlam.invoke.event import Events
 from fastlam.model.key import RecordKey
 from fastlam.sandbox.launcher import Launcher
+from fastlam.sandbox.spinning import spin_ns
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.directory import DataDirectory
@@ -114,10 +115,11 @@ class Daemon:
             self.launcher,
             Faults(),
             environments_max=config.environments_max,
+            spin_ns=spin_ns(),
         )
         self.launcher.dispatcher = self.dispatcher
         self._closers.append(self.dispatcher.close)
-        self.dispatcher.adopt()
+        self.dispatcher.adopt(self._loop.call_soon)
         self._loop.add_reader(self.dispatcher.fileno(), self.dispatcher.drive_ready)
         self._closers.append(lambda: self._loop.remove_reader(self.dispatcher.fileno()))
         self.launcher.zygote("plain")

@@ -27,6 +27,8 @@ cdef class Driver:
     # The driver.
     cdef unsigned long owner             # pthread of the driver, 0: nobody
     cdef bint adopted                    # the owner drives for good
+    cdef object call_soon                # of the loop whose thread has adopted it, or None
+    cdef bint look_due                   # the loop has been told to call `look`
     cdef bint background_drives
     cdef bint yield_wanted               # a waiting caller wants the background thread's place
     cdef bint driving                    # inside a drive pass (a callback may submit: no recursion)
@@ -150,6 +152,9 @@ cdef class Driver:
         invocation.target.outstanding += 1
         self.outstanding += 1
         self.submitted += 1
+        if self.adopted and not self.driving and self.owner == pthread_self() and fl_ring_size(self.ring) == 0:
+            self._admit(invocation)
+            return
         if self.owner == 0 and not self.driving and fl_ring_size(self.ring) == 0:
             # Nobody drives: this thread does so for a moment, so that environments get their work without a wake-up.
             self.owner = pthread_self()
@@ -434,12 +439,14 @@ cdef class Driver:
 
     # -- an event loop as the driver -------------------------------------------------------------
 
-    def adopt(self):
-        """Makes the calling thread the driver for good; it then calls `drive_ready` when `fileno()` is readable."""
+    def adopt(self, object call_soon=None):
+        """Makes the calling thread the driver for good; it then calls `drive_ready` when `fileno()` is readable. With `call_soon`, the
+        loop's own, environments that are awake need not wake it."""
         if self.owner not in (0, pthread_self()):
             raise RuntimeError("another thread drives this dispatcher")
         self.owner = pthread_self()
         self.adopted = True
+        self.call_soon = call_soon
 
     def fileno(self):
         """The epoll descriptor: readable when `drive_ready` has something to do."""
@@ -448,6 +455,12 @@ cdef class Driver:
     def drive_ready(self):
         """One pass without sleeping; for the loop that has adopted the dispatcher."""
         self._pass(0)
+
+    def look(self):
+        """As `drive_ready`; what `call_soon` is given."""
+        self.look_due = False
+        if not self.closed:
+            self._pass(0)
 
     # -- driving ---------------------------------------------------------------------------------
 
@@ -525,6 +538,8 @@ cdef class Driver:
                 self._drain_rechecks()
             if self.orders:
                 self._run_orders()
+            if self.adopted and self.hot:
+                self._before_loop_sleeps(not may_sleep or count > 0)
             if self.adopted:
                 # The loop sleeps now in its own poll: whatever it must wake for has to make our descriptor readable.
                 now = self._now()
@@ -703,6 +718,9 @@ cdef class Driver:
         raise NotImplementedError
 
     cdef bint _cool(self) except -1:
+        raise NotImplementedError
+
+    cdef int _before_loop_sleeps(self, bint busy) except -1:
         raise NotImplementedError
 
     cdef int _go_on(self, Environment environment) except -1:

@@ -5,7 +5,7 @@ cdef class Express(Connections):
 
     Replies are found in one of two ways. An environment whose worker has been asked to ring (`bell_set`) is told of by epoll. One that
     has not is `hot`: every pass looks into its ring, and before the driver sleeps it asks for the bell. An adopted driver sleeps in its
-    loop's own poll, unseen: it asks when it posts.
+    loop's own poll, unseen: it has the loop come back once before it does.
 
     What a worker has written is copied before it is looked at, and taken out of the ring before anything is done about it.
     """
@@ -84,12 +84,8 @@ cdef class Express(Connections):
         return 0
 
     cdef int _publish(self, Environment environment) except -1:
-        if self.adopted:
-            if not environment.bell_set:
-                self._ask_for_bell(environment)
-        elif not environment.bell_set and not environment.hot:
-            environment.hot = True
-            self.hot.append(environment)
+        if not environment.bell_set and not environment.hot:
+            self._heat(environment)
         fl_express_allow_spin(&environment.express, self._worker_spin_ns())
         self.woke_worker = fl_spsc_publish(&environment.express.requests)
         if self.woke_worker:
@@ -202,13 +198,33 @@ cdef class Express(Connections):
         if not environment.has_express or environment.bell_set or environment.broken:
             return taken != 0
         if environment.outstanding or environment.state == ENVIRONMENT_STARTING or environment.crowd is not None:
-            if self.adopted:
-                if not environment.paused:
-                    self._ask_for_bell(environment)
-            elif not environment.hot:
-                environment.hot = True
-                self.hot.append(environment)
+            if not environment.hot and not environment.paused:
+                self._heat(environment)
         return taken != 0
+
+    cdef int _heat(self, Environment environment) except -1:
+        """Every pass looks into its ring from now on; or its worker is asked to ring, where no pass would come before the loop sleeps."""
+        if self.adopted and self.call_soon is None:
+            return self._ask_for_bell(environment)
+        environment.hot = True
+        self.hot.append(environment)
+        if self.adopted and not self.driving:
+            self._look_soon()
+        return 0
+
+    cdef int _before_loop_sleeps(self, bint busy) except -1:
+        """At the end of a pass of an adopted driver: another pass follows as long as rings bring work; then their workers are asked to ring."""
+        if not busy and self._spin(monotonic_ns() + self.spin_ns):
+            busy = True
+        if busy or not self._cool():
+            self._look_soon()
+        return 0
+
+    cdef int _look_soon(self) except -1:
+        if not self.look_due:
+            self.look_due = True
+            self.call_soon(self.look)
+        return 0
 
     cdef int _record(self, Environment environment, const uint8_t *data, uint64_t size) except -1:
         cdef fl_express *express = &environment.express
@@ -393,7 +409,7 @@ cdef class Express(Connections):
 
     cdef uint32_t _worker_spin_ns(self) noexcept:
         """How long a worker may look for its next task: only as many look as there are CPUs beside the driver's own."""
-        if self.spin_ns == 0 or self.adopted or len(self.hot) >= self.cpus:
+        if self.spin_ns == 0 or len(self.hot) >= self.cpus:
             return 0
         if self.spin_rests_until_ns:
             if monotonic_ns() < self.spin_rests_until_ns:
