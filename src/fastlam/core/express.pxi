@@ -86,7 +86,7 @@ cdef class Express(Connections):
     cdef int _publish(self, Environment environment) except -1:
         if not environment.bell_set and not environment.hot:
             self._heat(environment)
-        fl_express_allow_spin(&environment.express, self._worker_spin_ns())
+        fl_express_allow_spin(&environment.express, self._worker_spin_ns(environment))
         self.woke_worker = fl_spsc_publish(&environment.express.requests)
         if self.woke_worker:
             fl_spsc_rouse(&environment.express.requests)
@@ -214,8 +214,8 @@ cdef class Express(Connections):
 
     cdef int _before_loop_sleeps(self, bint busy) except -1:
         """At the end of a pass of an adopted driver: another pass follows as long as rings bring work; then their workers are asked to ring."""
-        if not busy and self._spin(monotonic_ns() + self.spin_ns):
-            busy = True
+        if not busy and self.outstanding < self.cpus and self._spin(monotonic_ns() + self.spin_ns):
+            busy = True   # with more calls under way there may be more in the sockets, which nobody looks at meanwhile
         if busy or not self._cool():
             self._look_soon()
         return 0
@@ -407,9 +407,10 @@ cdef class Express(Connections):
             hot.pop()
         return True
 
-    cdef uint32_t _worker_spin_ns(self) noexcept:
-        """How long a worker may look for its next task: only as many look as there are CPUs beside the driver's own."""
-        if self.spin_ns == 0 or len(self.hot) >= self.cpus:
+    cdef uint32_t _worker_spin_ns(self, Environment environment) noexcept:
+        """How long a worker may look for its next call: only as many look as there are CPUs beside the driver's own. A function's
+        environment has one call at a time: it looks only where there are so few."""
+        if self.spin_ns == 0 or len(self.hot) >= self.cpus or (environment.target.is_function and self.outstanding >= self.cpus):
             return 0
         if self.spin_rests_until_ns:
             if monotonic_ns() < self.spin_rests_until_ns:
