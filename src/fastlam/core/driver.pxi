@@ -521,8 +521,8 @@ cdef class Driver:
                 if fl_timers_next(&self.timers) <= now:
                     self._fire_timers(now)
                 self._arm_timer()
-                if not fl_ring_announce_sleep(self.ring):
-                    fl_wake_signal(self.wake_fd)
+                if not fl_ring_announce_sleep(self.ring) or self.rechecks:
+                    fl_wake_signal(self.wake_fd)   # what is left of a crowded ring, say: no event tells of that
             whole = True
         finally:
             self.driving = False
@@ -551,7 +551,7 @@ cdef class Driver:
                     self._write_backlog(environment)
                 if events & ~<uint32_t>EPOLLOUT:
                     if environment.paused:
-                        self._go_on(environment)   # its other end is closed: what lies in the socket is all there will be
+                        self._peer_gone(environment)
                     self._receive(environment)
         elif tag == EVENT_WAKE:
             fl_wake_clear(self.wake_fd)
@@ -695,7 +695,7 @@ cdef class Driver:
     cdef bint _cool(self) except -1:
         raise NotImplementedError
 
-    cdef int _go_on(self, Environment environment) except -1:
+    cdef int _peer_gone(self, Environment environment) except -1:
         raise NotImplementedError
 
     cdef int _frame(self, Environment environment, const uint8_t *data, size_t size) except -1:
