@@ -158,6 +158,7 @@ cdef class Express(Connections):
         cdef const uint8_t *data = NULL
         cdef int64_t size
         cdef int taken = 0
+        cdef uint64_t copied = environment.copied_bytes
         if environment.crowd is not None:
             self._put_crowd(environment)
         while environment.has_express and not environment.paused and not environment.by_socket_due:
@@ -166,13 +167,18 @@ cdef class Express(Connections):
                 if size != -EAGAIN and not environment.broken:
                     self._bad_frame(environment, "the ring of its replies was damaged")
                 break
-            if taken == RECORDS_MAX and not environment.draining:
+            if environment.draining:
+                if (ring.position >= environment.drain_end
+                        or environment.copied_bytes - environment.drain_copied > ring.capacity + environment.express.reply_region.bytes):
+                    self._recheck(environment)
+                    break
+            elif taken == RECORDS_MAX or environment.copied_bytes - copied > COPIED_BYTES_MAX:
                 self._recheck(environment)
                 break
             taken += 1
             self._record(environment, data, <uint64_t>size)
-        if not environment.has_express or environment.bell_set or environment.broken:
-            return taken != 0
+        if not environment.has_express or environment.bell_set or environment.broken or environment.by_socket_due:
+            return taken != 0   # what comes by the socket, the socket tells
         if environment.outstanding or environment.state == ENVIRONMENT_STARTING or environment.crowd is not None:
             if self.adopted:
                 if not environment.paused:
@@ -186,6 +192,8 @@ cdef class Express(Connections):
         cdef fl_express *express = &environment.express
         cdef fl_express_distant distant
         cdef uint32_t kind = 0
+        if environment.state == ENVIRONMENT_DEAD or environment.broken:
+            return self._took(environment)
         if size >= sizeof(kind):
             memcpy(&kind, data, sizeof(kind))
         if kind == FL_EXPRESS_DISTANT and size >= sizeof(distant):
@@ -195,6 +203,7 @@ cdef class Express(Connections):
             kind = 0
             if data != NULL and size >= sizeof(kind):
                 memcpy(&kind, data, sizeof(kind))
+        environment.copied_bytes += size   # of records that lie over one another each is copied
         if kind == FL_EXPRESS_TASK_RESULT and size >= sizeof(fl_express_task_result):
             return self._record_of_task(environment, data, size)
         if kind == FL_EXPRESS_FRAME:
@@ -290,6 +299,9 @@ cdef class Express(Connections):
     cdef int _read_all(self, Environment environment) except -1:
         cdef int rounds = 0
         if environment.has_express:
+            # No more than the memory can have held at the process's end.
+            environment.drain_end = environment.express.replies.position + environment.express.replies.capacity
+            environment.drain_copied = environment.copied_bytes
             while self._receive_express(environment) and rounds < RECORDS_MAX:
                 rounds += 1
                 if environment.by_socket_due:
@@ -321,8 +333,9 @@ cdef class Express(Connections):
         return any
 
     cdef bint _expected(self, Environment environment) except -1:
-        """Whether a hot environment has something to say that the driver waits for."""
+        """Whether a hot environment has something to say, in its ring, that the driver waits for."""
         return (environment.has_express and not environment.bell_set and not environment.paused
+                and not environment.broken and not environment.by_socket_due
                 and (environment.outstanding != 0 or environment.state == ENVIRONMENT_STARTING or environment.crowd is not None))
 
     cdef bint _cool(self) except -1:
