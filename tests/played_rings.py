@@ -28,9 +28,10 @@ def padded(size: int) -> int:
 
 
 class Rings:
-    """Both rings and regions. `bell_fd` is the worker's own end of the bell, and this object's."""
+    """Both rings and regions. `bell_fd` is the worker's own end of the bell, and this object's, as is the memfd `fd`."""
 
     def __init__(self, fd: int, bell_fd: int) -> None:
+        self.fd = fd
         self.memory = mmap.mmap(fd, 0)
         self.bell_fd = bell_fd
         self.taken = 0  # end of what was read of the requests
@@ -125,4 +126,5 @@ class Rings:
 
     def close(self) -> None:
         self.memory.close()
+        os.close(self.fd)
         os.close(self.bell_fd)
