@@ -455,3 +455,63 @@ def test_positions_and_sizes_at_random(stage: Stage, rng: random.Random) -> None
             stage.drive()
         assert call.outcome in (OUTCOME_OK, OUTCOME_FUNCTION_ERROR)
     assert stage.dispatcher.statistics()["outstanding"] == 0
+
+
+# --- memory -------------------------------------------------------------------------------------------
+
+
+def allocated_bytes(rings: Rings) -> int:
+    return os.fstat(rings.fd).st_blocks * 512
+
+
+def test_an_idle_environment_gives_its_regions_back(stage: Stage) -> None:
+    """In both directions, again and again; and what comes next is whole."""
+    target = stage.function(timeout_ms=600_000)
+    most = 4 * 2**20
+    for turn in range(3):
+        call = stage.serve(target, b"a" * most, b"b" * most)
+        assert call.result == b"b" * most
+        (played,) = stage.played
+        rings = played.rings
+        assert rings is not None
+        assert allocated_bytes(rings) > 2 * most
+        await_that(lambda rings=rings: stage.drive() is None and allocated_bytes(rings) < 3 * RING + 2 * 65536)
+        assert stage.serve(target, b"c" * turn, b"d" * turn).result == b"d" * turn
+
+
+def test_a_busy_environment_keeps_its_regions(stage: Stage) -> None:
+    """However long ago the request came: its worker may not have read it, and may be writing its reply."""
+    most = 4 * 2**20
+    target = stage.function(timeout_ms=600_000)
+    idle = stage.serve(stage.function(), b"a" * most, b"b" * most)
+    other = stage.played[0].rings
+    stage.serve(target, b"", b"1")
+    call = stage.call(target, b"a" * most)
+    played = stage.played[-1]
+    rings = played.rings
+    assert rings is not None and other is not None and idle.done
+    await_that(lambda: stage.drive() is None and allocated_bytes(other) < 2**20)
+    assert allocated_bytes(rings) > most
+    frame, event = played.begin()
+    assert event == b"a" * most
+    played.answer(frame.slot, b"2")
+    stage.drive()
+    assert call.result == b"2"
+
+
+def test_a_record_that_nobody_has_read_is_kept(stage: Stage) -> None:
+    """A worker that says nothing of what it has read is not idle in a way that counts; nor is a late reply thrown away."""
+    most = 4 * 2**20
+    target = stage.function(timeout_ms=600_000)
+    stage.serve(target, b"a" * most, b"b" * most)
+    played = stage.played[-1]
+    rings = played.rings
+    assert rings is not None
+    rings.set_word(REQUESTS_CONTROL + RELEASED, rings.taken - 8)
+    late = words(FRAME) + message(Chunk(0), b"x" * 60_000)
+    assert rings.put_distant(0, len(late), late)
+    other = stage.serve(stage.function(), b"a" * most, b"b" * most)
+    second = stage.played[-1].rings
+    assert second is not None and other.done
+    await_that(lambda: stage.drive() is None and allocated_bytes(second) < 2**20)
+    assert allocated_bytes(rings) > 2 * most

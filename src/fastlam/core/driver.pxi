@@ -22,7 +22,7 @@ cdef class Driver:
     cdef int epoll_fd, wake_fd, timer_fd
     cdef uint64_t timer_armed_ns
     cdef fl_timers timers
-    cdef fl_timer house_timer            # its owner is NULL; runs while there are environments that print
+    cdef fl_timer house_timer            # its owner is NULL; runs while there are environments
     cdef list readers
     # The driver.
     cdef unsigned long owner             # pthread of the driver, 0: nobody

@@ -201,6 +201,8 @@ cdef class Express(Connections):
             data = fl_region_at(&express.reply_region, distant.offset, distant.bytes)
             size = distant.bytes
             kind = 0
+            if data != NULL and distant.offset + size > express.reply_region.taken_most:
+                express.reply_region.taken_most = distant.offset + size   # for `_trim`: the worker's own count is not seen here
             if data != NULL and size >= sizeof(kind):
                 memcpy(&kind, data, sizeof(kind))
         environment.copied_bytes += size   # of records that lie over one another each is copied
@@ -281,6 +283,23 @@ cdef class Express(Connections):
         )
         self._took(environment)
         return self._parts(environment, header, payload)
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    cdef int _trim(self, Environment environment, uint64_t now) except -1:
+        """Gives back to the system what long records have left in the regions of an environment that has been idle for a while.
+
+        Its worker has nothing to write then, and the next call is posted by this thread: neither region is in use. A worker to which that
+        does not apply, or which tells of places that it does not use, harms itself.
+        """
+        cdef fl_express *express = &environment.express
+        if not environment.has_express or environment.state != ENVIRONMENT_IDLE or now - environment.idle_since_ns < TRIM_AFTER_NS:
+            return 0
+        if fl_spsc_drained(&express.requests):
+            fl_region_trim(&express.request_region, REGION_KEPT_BYTES)
+        if not fl_spsc_ready(&express.replies):
+            fl_region_trim(&express.reply_region, REGION_KEPT_BYTES)
+        return 0
 
     # -- the connection beside the rings ---------------------------------------------------------
 

@@ -110,9 +110,9 @@ cdef class Placement(IdleEnvironments):
         target.live += 1
         self.live += 1
         self.environments_started += 1
+        if self.house_timer.index == FL_TIMER_IDLE:
+            fl_timers_set(&self.timers, &self.house_timer, environment.born_ns + HOUSE_NS)
         if target.is_function:
-            if self.house_timer.index == FL_TIMER_IDLE:
-                fl_timers_set(&self.timers, &self.house_timer, environment.born_ns + HOUSE_NS)
             if init_for is None:
                 self._set_timer(environment, environment.born_ns + <uint64_t>limits.INIT_TIMEOUT_MS * 1000000)
             else:
