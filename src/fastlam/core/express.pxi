@@ -188,6 +188,14 @@ cdef class Express(Connections):
                 self.hot.append(environment)
         return taken != 0
 
+    cdef bint _speaks_unasked(self, Environment environment) except -1:
+        """Hears an idle environment whose ring nobody has looked into since its last answer; True if that is its end. What it says must
+        not wait there until it could be the answer to the next call."""
+        if not environment.has_express or not fl_spsc_ready(&environment.express.replies):
+            return False
+        self._receive_express(environment)
+        return environment.state != ENVIRONMENT_IDLE
+
     cdef int _record(self, Environment environment, const uint8_t *data, uint64_t size) except -1:
         cdef fl_express *express = &environment.express
         cdef fl_express_distant distant

@@ -25,8 +25,11 @@ cdef class Placement(IdleEnvironments):
         """Gives an admitted call to an environment, or to the waiting line of its target."""
         cdef Target target = invocation.target
         cdef Environment environment
-        if target.idle_count:
-            self._post(self._idle_take(target), invocation)
+        while target.idle_count:
+            environment = self._idle_take(target)
+            if self._speaks_unasked(environment):
+                continue
+            self._post(environment, invocation)
             return 0
         if target.slots_per_environment > 1:
             environment = self._shared_environment(target)
