@@ -1,7 +1,9 @@
-"""Execution environments without processes: the test itself plays the workers, over socket pairs and real slot tables.
+"""Execution environments without processes: the test itself plays the workers, over real rings, socket pairs and slot
+tables.
 
 `Stage` is the launcher of a real dispatcher, which the calling thread drives; `Played` is the worker's end of one
-environment. Nothing here takes time: what a played worker has sent is there when the dispatcher looks.
+environment, on the lane that FASTLAM_LANE names. Nothing here takes time: what a played worker has sent is there when
+the dispatcher looks.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
+from fastlam.config import lane_kind
 from fastlam.core.dispatcher import (
     AccountPool,
     Dispatcher,
@@ -29,12 +32,13 @@ from fastlam.core.dispatcher import (
     Target,
 )
 from fastlam.dispatch.faults import Faults
-from fastlam.limits import FRAME_BYTES_MAX, SLOT_MIRROR_BYTES
-from fastlam.wire.frames import PROTOCOL_VERSION, Frame, Ready, Result, TaskResult, ToEnvironment
+from fastlam.limits import FRAME_BYTES_MAX
+from fastlam.sandbox.lanes import lanes_of_kind
+from fastlam.wire.frames import PROTOCOL_VERSION, Frame, Ready, Result, Task, TaskResult, ToEnvironment
+from played_rings import BY_SOCKET, FRAME, TASK, Rings
 
 # The layout of fl_slots.c: a line of header, then the slots, each a line of control words and the room for its reply.
 LINE_BYTES: Final = 64
-STRIDE_BYTES: Final = LINE_BYTES + SLOT_MIRROR_BYTES
 NOT_MIRRORED: Final = 0xFFFFFFFF
 QUEUED, STARTED, DONE = 1, 2, 3
 STALE_ONE: Final = 0x100
@@ -45,11 +49,12 @@ _decode = msgspec.msgpack.Decoder(ToEnvironment).decode
 class SlotTable:
     """The worker's side of a slot table, for a worker in the dispatcher's own thread: nothing here need be atomic."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, mirror_bytes: int) -> None:
         self.memory = mmap.mmap(fd, 0)
+        self.mirror_bytes = mirror_bytes
 
     def _at(self, slot: int) -> int:
-        return LINE_BYTES + slot * STRIDE_BYTES
+        return LINE_BYTES + slot * (LINE_BYTES + self.mirror_bytes)
 
     def claim(self, slot: int) -> bool:
         at = self._at(slot)
@@ -65,7 +70,7 @@ class SlotTable:
     def finish(self, slot: int, reply: bytes) -> None:
         at = self._at(slot)
         assert struct.unpack_from("<I", self.memory, at) == (STARTED,), "it has not begun"
-        mirrored = len(reply) <= SLOT_MIRROR_BYTES
+        mirrored = len(reply) <= self.mirror_bytes
         struct.pack_into("<I", self.memory, at + 16, len(reply) if mirrored else NOT_MIRRORED)
         if mirrored:
             self.memory[at + LINE_BYTES : at + LINE_BYTES + len(reply)] = reply
@@ -114,10 +119,12 @@ class Peer:
 class Played:
     """The worker's end of one environment."""
 
-    def __init__(self, environment: Environment, peer: Peer, slots_fd: int) -> None:
+    def __init__(self, environment: Environment, peer: Peer, slots: SlotTable, rings: Rings | None) -> None:
         self.environment = environment
         self.peer = peer
-        self.slots = SlotTable(slots_fd)
+        self.slots = slots
+        self.rings = rings  # None: all frames go by the connection
+        self._unsent = b""
 
     @property
     def state(self) -> str:
@@ -125,18 +132,58 @@ class Played:
         return state
 
     def say(self, *parts: bytes) -> None:
-        """One message as it stands, of so many parts."""
-        self.peer.send(*parts)
+        """One message as it stands, of so many parts. Of several there is no record: they go by the connection."""
+        self.send_rest()
+        if self.rings is None or len(parts) > 1:
+            self.peer.send(*parts)
+        else:
+            assert self.rings.put_frame(parts[0]), "there is no room"
+
+    def takes(self, frame: bytes) -> bool:
+        """Sends one frame, as far as the lane takes it now; the next call sends the rest. False: not a byte of it."""
+        if self.rings is not None:
+            return self.rings.put_frame(frame)
+        self.send_rest()
+        if self._unsent:
+            return False
+        self._unsent = zmtp(frame)
+        self.send_rest()
+        return True
+
+    def send_rest(self) -> None:
+        """Of a frame that was taken in part."""
+        with suppress(BlockingIOError):
+            while self._unsent:
+                self._unsent = self._unsent[self.peer.connection.send(self._unsent) :]
+
+    def pour(self, frame: bytes) -> int:
+        """The frame, again and again, for as long as the lane takes it; how many bytes of such frames that is."""
+        poured = 0
+        while self.takes(frame):
+            poured += len(frame)
+        return poured
 
     def ready(self) -> None:
         self.say(message(Ready(PROTOCOL_VERSION, 1_000_000, 1000, 0)))
 
     def take(self) -> tuple[Any, bytes]:
         """The next frame, which must be there, and its payload."""
-        data = self.peer.receive()
+        data = self.peer.receive() if self.rings is None else self._take_record(self.rings)
         assert data is not None, "nothing was posted to this environment"
         end = 4 + int.from_bytes(data[:4], "little")
         return _decode(data[4:end]), data[end:]
+
+    def _take_record(self, rings: Rings) -> bytes | None:
+        content = rings.take()
+        if content is None:
+            return None
+        kind = int.from_bytes(content[:4], "little")
+        if kind == FRAME:
+            return content[4:]
+        if kind == BY_SOCKET:
+            return self.peer.receive()
+        assert kind == TASK
+        return message(Task(int.from_bytes(content[4:8], "little")), content[8:])
 
     def begin(self) -> tuple[Any, bytes]:
         """Takes the next call and begins it."""
@@ -159,6 +206,8 @@ class Played:
     def close(self) -> None:
         self.peer.close()
         self.slots.memory.close()
+        if self.rings is not None:
+            self.rings.close()
 
 
 class Stage:
@@ -167,6 +216,7 @@ class Stage:
     def __init__(self, **options: Any) -> None:
         self.played: list[Played] = []  # in the order of their start
         self.refusal: OSError | None = None  # raised by every launch
+        self.lanes = lanes_of_kind(lane_kind())
         self._numbers = itertools.count()
         self._dying: list[tuple[Environment, int]] = []
         self._death_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -183,10 +233,14 @@ class Stage:
         peer, lane = socket.socketpair()
         lane.setblocking(False)
         slots_fd = os.memfd_create("slots", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        rings = None
         try:
-            environment.attach_slots(slots_fd, SLOT_MIRROR_BYTES)
+            environment.attach_slots(slots_fd, self.lanes.mirror_bytes)
+            if given := self.lanes.memory(environment):
+                rings = Rings(*given)
             environment.attach_lane(lane.detach(), FRAME_BYTES_MAX, -1)
-            self.played.append(Played(environment, Peer(peer), slots_fd))
+            slots = SlotTable(slots_fd, self.lanes.mirror_bytes)
+            self.played.append(Played(environment, Peer(peer), slots, rings))
         finally:
             os.close(slots_fd)
 

@@ -13,13 +13,13 @@ from failed_calls import exited, killed
 from fastlam import limits
 from fastlam.wire.frames import PROTOCOL_VERSION, Chunk, InitFailed, Ready, Result, Stop, TaskResult
 from hostile_function import BROKE_THE_PROTOCOL, CODE, act, bad_frames, costs_the_environment, event_of, pid_now
-from played_environments import message, zmtp
+from played_environments import message
 from waiting import await_that
 
 pytestmark = [pytest.mark.lanes, pytest.mark.usefixtures("others_notice_nothing")]
 
 RESULT: Final = Result(0, 5, 5, 5, 0)
-FORGED: Final = zmtp(message(RESULT, b'"forged"'))
+FORGED: Final = message(RESULT, b'"forged"')
 
 
 def headed(header: bytes) -> bytes:
@@ -70,10 +70,10 @@ BAD_FRAMES: Final = {
 @pytest.mark.parametrize("stay", [True, False], ids=["and waits", "and returns"])
 @pytest.mark.parametrize("frame", BAD_FRAMES.values(), ids=BAD_FRAMES.keys())
 def test_a_frame_that_breaks_the_protocol(daemon: RunningDaemon, frame: bytes, stay: bool) -> None:
-    costs_the_environment(daemon, "write", zmtp(frame), stay=stay)
+    costs_the_environment(daemon, "say", frame, stay=stay)
 
 
-@pytest.mark.parametrize("deed", ["forge", "write"])
+@pytest.mark.parametrize("deed", ["forge", "say"])
 def test_an_answer_given_twice(daemon: RunningDaemon, deed: str) -> None:
     """A forged one may count, since it is the function's own; none may become another call's. To forge is to mark the
     slot as done, too.
@@ -81,7 +81,7 @@ def test_an_answer_given_twice(daemon: RunningDaemon, deed: str) -> None:
     for turn in range(10):
         pid, frames = pid_now(daemon), bad_frames(daemon)
         invoked = act(daemon, deed, *[FORGED] * (1 + turn % 2))
-        if invoked.raw not in (b'"forged"', b'"written"'):
+        if invoked.raw not in (b'"forged"', b'"said"'):
             exited(invoked)
         after = act(daemon, "hold")
         if after.error is None:
@@ -94,14 +94,14 @@ def test_an_answer_given_twice(daemon: RunningDaemon, deed: str) -> None:
 def test_an_answer_for_nobody(daemon: RunningDaemon) -> None:
     """Sent by a thread after its invocation was over."""
     frames = bad_frames(daemon)
-    pid = act(daemon, "write_when_idle", FORGED).result
+    pid = act(daemon, "say_when_idle", FORGED).result
     await_that(lambda: bad_frames(daemon) == frames + 1)
     await_that(lambda: pid not in [row["pid"] for row in daemon.environments("hostile")])
     assert pid_now(daemon) != pid
 
 
 def test_a_flood_of_answers(daemon: RunningDaemon) -> None:
-    costs_the_environment(daemon, "write", zmtp(message(RESULT, b"x" * 1000)), times=3000, stay=True)
+    costs_the_environment(daemon, "say", message(RESULT, b"x" * 1000), times=3000, stay=True)
 
 
 # --- before INIT is over ------------------------------------------------------------------------------
@@ -109,8 +109,8 @@ def test_a_flood_of_answers(daemon: RunningDaemon) -> None:
 
 def test_garbage_during_init(daemon: RunningDaemon) -> None:
     """INIT is tried twice and then the call has an error; nothing starts over and over."""
-    garbage = event_of("write", zmtp(b"garbage"), stay=True)
-    daemon.deploy("garbage", f"{CODE}\nwrite({garbage!r})\n")
+    garbage = event_of("say", b"garbage", stay=True)
+    daemon.deploy("garbage", f"{CODE}\nsay({garbage!r})\n")
     before = daemon.health()["statistics"]["dispatcher"]["environments_started"]
     exited(daemon.invoke("garbage", {}))
     assert daemon.health()["statistics"]["dispatcher"]["environments_started"] == before + 2
@@ -119,6 +119,6 @@ def test_garbage_during_init(daemon: RunningDaemon) -> None:
 
 def test_ready_before_its_time(daemon: RunningDaemon) -> None:
     """An environment that says Ready itself gets its call, and is ended when the real Ready comes."""
-    ready = event_of("write", zmtp(message(Ready(PROTOCOL_VERSION, 5, 5, 0))))
-    daemon.deploy("early", f"{CODE}\nwrite({ready!r})\n")
+    ready = event_of("say", message(Ready(PROTOCOL_VERSION, 5, 5, 0)))
+    daemon.deploy("early", f"{CODE}\nsay({ready!r})\n")
     killed(daemon.invoke("early", {"act": "hold"}))

@@ -25,7 +25,7 @@ from fastlam import limits
 from fastlam.wire.frames import Chunk, Result
 from fault_makers import processes, send
 from hostile_function import BROKE_THE_PROTOCOL, CODE, bad_frames, event_of, pid_now, resident_bytes
-from played_environments import message, zmtp
+from played_environments import message
 from waiting import WAIT_SECONDS, await_that
 
 pytestmark = [pytest.mark.lanes, pytest.mark.usefixtures("others_notice_nothing")]
@@ -256,7 +256,7 @@ def test_workers_are_killed_under_a_load_of_streams(daemon: RunningDaemon, strea
 
 
 def frame(piece: bytes) -> bytes:
-    return zmtp(message(Chunk(0), piece))
+    return message(Chunk(0), piece)
 
 
 def deed(daemon: RunningDaemon, what: str, *data: bytes, function: str = "hostile", **more: Any) -> list[bytes]:
@@ -268,22 +268,22 @@ def deed(daemon: RunningDaemon, what: str, *data: bytes, function: str = "hostil
 def test_pieces_past_the_runtime_are_pieces(daemon: RunningDaemon) -> None:
     """They are the function's own; its environment has done nothing that it may not."""
     pid = pid_now(daemon)
-    assert deed(daemon, "write", frame(b"forged"), frame(b"")) == [b"forged"]
+    assert deed(daemon, "say", frame(b"forged"), frame(b"")) == [b"forged"]
     assert pid_now(daemon) == pid
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(zmtp(message(Chunk(1), b"x")), id="another slot"),
-        pytest.param(zmtp(message([20, -1], b"x")), id="a negative slot"),
+        pytest.param(message(Chunk(1), b"x"), id="another slot"),
+        pytest.param(message([20, -1], b"x"), id="a negative slot"),
         pytest.param(frame(b"x" * (limits.CHUNK_BYTES_MAX + 1)), id="too large"),
-        pytest.param(zmtp(message(Result(0, 5, 5, 5, 0), b"")), id="an answer before the end"),
+        pytest.param(message(Result(0, 5, 5, 5, 0), b""), id="an answer before the end"),
     ],
 )
 def test_a_bad_frame_in_the_middle(daemon: RunningDaemon, data: bytes) -> None:
     pid, frames = pid_now(daemon), bad_frames(daemon)
-    assert deed(daemon, "write", frame(b"good"), data, stay=True) == [b"good"]
+    assert deed(daemon, "say", frame(b"good"), data, stay=True) == [b"good"]
     assert bad_frames(daemon) == frames + 1
     assert pid_now(daemon) != pid
     daemon.logs("hostile", until=lambda log: any(BROKE_THE_PROTOCOL in line for line in log))
@@ -292,7 +292,7 @@ def test_a_bad_frame_in_the_middle(daemon: RunningDaemon, data: bytes) -> None:
 def test_a_piece_behind_the_answer(daemon: RunningDaemon) -> None:
     """Sent by a thread once its invocation was over."""
     frames = bad_frames(daemon)
-    pid = int(deed(daemon, "write_when_idle", frame(b"late"))[0])
+    pid = int(deed(daemon, "say_when_idle", frame(b"late"))[0])
     await_that(lambda: bad_frames(daemon) == frames + 1)
     await_that(lambda: pid not in [row["pid"] for row in daemon.environments("hostile")])
     assert pid_now(daemon) != pid
@@ -306,7 +306,7 @@ def pouring(daemon: RunningDaemon) -> str:
 
 def poured(data: bytes) -> dict[str, str]:
     """For the deed that never ends."""
-    return {"act": "pour", "data": b64encode(data).decode()}
+    return {"act": "gush", "data": b64encode(data).decode()}
 
 
 def test_pieces_without_end(daemon: RunningDaemon, pouring: str) -> None:
@@ -322,8 +322,7 @@ def test_pieces_without_end(daemon: RunningDaemon, pouring: str) -> None:
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES])
 def test_pieces_without_end_that_nobody_reads(daemon: RunningDaemon, pouring: str, size: int) -> None:
     before = resident_bytes(daemon)
-    data = frame(b"x" * size) * max(1, 10_000 // (size + 20))
-    with reading(daemon, pouring, **poured(data)) as reader:
+    with reading(daemon, pouring, **poured(frame(b"x" * size))) as reader:
         assert report_of(daemon, pouring, reader.request_id).endswith("\tStatus: timeout\n")
         assert resident_bytes(daemon) - before < KEPT_MAX
 

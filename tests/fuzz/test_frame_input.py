@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fastlam.core.dispatcher import OUTCOME_OK
 from played_environments import staged
+
+pytestmark = pytest.mark.lanes
 
 integers = st.one_of(st.integers(-3, 3), st.integers(-(2**63), 2**64 - 1))
 texts = st.one_of(

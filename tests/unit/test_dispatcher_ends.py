@@ -7,6 +7,8 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+import pytest
+
 from counted_calls import account_of, ask, finish, function_of, played_by
 from fastlam.core.dispatcher import (
     OUTCOME_CANCELLED,
@@ -22,6 +24,8 @@ from fastlam.core.dispatcher import (
 from fastlam.dispatch.faults import Faults
 from no_launcher import NoLauncher
 from played_environments import Stage, staged
+
+pytestmark = pytest.mark.lanes
 
 
 def test_every_end_of_a_call_gives_its_concurrency_back(stage: Stage) -> None:

@@ -16,6 +16,8 @@ from fastlam.wire import frames
 from played_environments import Played, Stage
 from waiting import await_that
 
+pytestmark = pytest.mark.lanes
+
 
 def encoded(header: frames.Frame | bytes, payload: bytes = b"") -> bytes:
     """A frame as it stands in a message; bytes where no frame may be."""
@@ -164,14 +166,16 @@ def test_a_worker_that_takes_no_more_is_still_heard(stage: Stage) -> None:
 
 
 def test_an_environment_that_does_not_listen_is_replaced(stage: Stage) -> None:
+    """Beside rings the connection has nothing to tell that a worker would have to hear."""
     first, played = begun(stage)
     played.answer(0, b"1")
     stage.drive()
     played.peer.connection.shutdown(socket.SHUT_RD)
     call = stage.call(first.target)
-    assert stage.dispatcher.drive_until(lambda: stage.played[-1] is not played, 30)
-    stage.played[-1].ready()
-    stage.drive()
+    if played.rings is None:
+        assert stage.dispatcher.drive_until(lambda: stage.played[-1] is not played, 30)
+        stage.played[-1].ready()
+        stage.drive()
     stage.played[-1].begin()
     stage.played[-1].answer(0, b"2")
     stage.drive()

@@ -108,7 +108,10 @@ cdef class Connections(Driver):
 
     cdef int _pause(self, Environment environment) except -1:
         """Reads nothing more from a lane, until `_go_on`: what its worker goes on sending fills the socket, and then the worker waits."""
-        if environment.paused or environment.draining or environment.lane_fd < 0 or environment.lane_at_end:
+        if environment.paused or environment.draining or environment.lane_fd < 0:
+            return 0
+        if environment.lane_at_end:
+            environment.paused = environment.has_express   # its ring goes on without the connection
             return 0
         environment.paused = True
         return self._watch_lane(environment)
@@ -121,6 +124,12 @@ cdef class Connections(Driver):
         if environment.lane_fd >= 0 and not environment.lane_at_end:
             self._watch_lane(environment)
         return self._recheck(environment)
+
+    cdef int _peer_gone(self, Environment environment) except -1:
+        """The other end of a lane that is not read has been closed. What lies in the socket is all there will be; a ring waits on."""
+        if environment.has_express:
+            return self._lane_closed(environment)
+        return self._go_on(environment)
 
     cdef int _takes_no_more(self, Environment environment) except -1:
         """Nothing can be sent any more. What has been sent from there, an answer perhaps, still lies in the socket and is read."""

@@ -106,6 +106,9 @@ cdef enum:
     PLAIN_HEAD_BYTES = 8         # of a payload (wire/tasks.py)
     PLAIN_RECORD_BYTES_MAX = 544
     RECORDS_MAX = 256            # of one environment before others have their turn
+    REGION_KEPT_BYTES = 65536    # of each region of an idle environment
+    TRIM_AFTER_NS = 1000000000   # it has been idle for so long
+    COPIED_BYTES_MAX = 4194304   # likewise, of the content of its records
     SPIN_RINGS_MAX = 8           # the driver looks for replies of so many environments, of more it sleeps
     LOOKS_A_CLOCK = 8            # between two readings of the clock while it looks
     PREEMPTED_NS = 25000         # a longer gap between them: somebody else had this CPU

@@ -22,7 +22,7 @@ cdef class Driver:
     cdef int epoll_fd, wake_fd, timer_fd
     cdef uint64_t timer_armed_ns
     cdef fl_timers timers
-    cdef fl_timer house_timer            # its owner is NULL; runs while there are environments that print
+    cdef fl_timer house_timer            # its owner is NULL; runs while there are environments
     cdef list readers
     # The driver.
     cdef unsigned long owner             # pthread of the driver, 0: nobody
@@ -546,8 +546,8 @@ cdef class Driver:
                 if fl_timers_next(&self.timers) <= now:
                     self._fire_timers(now)
                 self._arm_timer()
-                if not fl_ring_announce_sleep(self.ring):
-                    fl_wake_signal(self.wake_fd)
+                if not fl_ring_announce_sleep(self.ring) or self.rechecks:
+                    fl_wake_signal(self.wake_fd)   # what is left of a crowded ring, say: no event tells of that
             whole = True
         finally:
             self.driving = False
@@ -576,7 +576,7 @@ cdef class Driver:
                     self._write_backlog(environment)
                 if events & ~<uint32_t>EPOLLOUT:
                     if environment.paused:
-                        self._go_on(environment)   # its other end is closed: what lies in the socket is all there will be
+                        self._peer_gone(environment)
                     self._receive(environment)
         elif tag == EVENT_WAKE:
             fl_wake_clear(self.wake_fd)
@@ -723,7 +723,7 @@ cdef class Driver:
     cdef int _before_loop_sleeps(self, bint busy) except -1:
         raise NotImplementedError
 
-    cdef int _go_on(self, Environment environment) except -1:
+    cdef int _peer_gone(self, Environment environment) except -1:
         raise NotImplementedError
 
     cdef int _frame(self, Environment environment, const uint8_t *data, size_t size) except -1:

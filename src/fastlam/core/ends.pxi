@@ -239,7 +239,8 @@ cdef class Ends(Placement):
         fl_zmtp_close(&environment.connection)
         environment.backlog.clear()
         if environment.bell_fd >= 0:
-            os.close(environment.bell_fd)   # and with it epoll forgets it: the worker's own is gone
+            self._remove_event(environment.bell_fd)   # epoll would go on hearing of it from a child that the worker has left behind
+            os.close(environment.bell_fd)
             environment.bell_fd = -1
         environment.has_express = False
         environment.crowd = None

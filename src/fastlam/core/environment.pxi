@@ -118,6 +118,8 @@ cdef class Environment:
     cdef bint bell_set                     # the worker has been asked to ring it
     cdef bint hot                          # in Driver.hot
     cdef bint by_socket_due                # the next frame comes by the connection
+    cdef readonly uint64_t copied_bytes    # of records, in all
+    cdef uint64_t drain_end, drain_copied  # where a drain ends: position in the ring; `copied_bytes` at its beginning
     cdef object crowd                      # deque of (kind, header, payload) for which there is no room yet, or None
     cdef readonly int log_fd
     cdef readonly int64_t log_offset

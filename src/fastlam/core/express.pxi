@@ -182,6 +182,7 @@ cdef class Express(Connections):
         cdef const uint8_t *data = NULL
         cdef int64_t size
         cdef int taken = 0
+        cdef uint64_t copied = environment.copied_bytes
         if environment.crowd is not None:
             self._put_crowd(environment)
         while environment.has_express and not environment.paused and not environment.by_socket_due:
@@ -190,13 +191,18 @@ cdef class Express(Connections):
                 if size != -EAGAIN and not environment.broken:
                     self._bad_frame(environment, "the ring of its replies was damaged")
                 break
-            if taken == RECORDS_MAX and not environment.draining:
+            if environment.draining:
+                if (ring.position >= environment.drain_end
+                        or environment.copied_bytes - environment.drain_copied > ring.capacity + environment.express.reply_region.bytes):
+                    self._recheck(environment)
+                    break
+            elif taken == RECORDS_MAX or environment.copied_bytes - copied > COPIED_BYTES_MAX:
                 self._recheck(environment)
                 break
             taken += 1
             self._record(environment, data, <uint64_t>size)
-        if not environment.has_express or environment.bell_set or environment.broken:
-            return taken != 0
+        if not environment.has_express or environment.bell_set or environment.broken or environment.by_socket_due:
+            return taken != 0   # what comes by the socket, the socket tells
         if environment.outstanding or environment.state == ENVIRONMENT_STARTING or environment.crowd is not None:
             if not environment.hot and not environment.paused:
                 self._heat(environment)
@@ -226,10 +232,20 @@ cdef class Express(Connections):
             self.call_soon(self.look)
         return 0
 
+    cdef bint _speaks_unasked(self, Environment environment) except -1:
+        """Hears an idle environment whose ring nobody has looked into since its last answer; True if that is its end. What it says must
+        not wait there until it could be the answer to the next call."""
+        if not environment.has_express or not fl_spsc_ready(&environment.express.replies):
+            return False
+        self._receive_express(environment)
+        return environment.state != ENVIRONMENT_IDLE
+
     cdef int _record(self, Environment environment, const uint8_t *data, uint64_t size) except -1:
         cdef fl_express *express = &environment.express
         cdef fl_express_distant distant
         cdef uint32_t kind = 0
+        if environment.state == ENVIRONMENT_DEAD or environment.broken:
+            return self._took(environment)
         if size >= sizeof(kind):
             memcpy(&kind, data, sizeof(kind))
         if kind == FL_EXPRESS_DISTANT and size >= sizeof(distant):
@@ -237,8 +253,11 @@ cdef class Express(Connections):
             data = fl_region_at(&express.reply_region, distant.offset, distant.bytes)
             size = distant.bytes
             kind = 0
+            if data != NULL and distant.offset + size > express.reply_region.taken_most:
+                express.reply_region.taken_most = distant.offset + size   # for `_trim`: the worker's own count is not seen here
             if data != NULL and size >= sizeof(kind):
                 memcpy(&kind, data, sizeof(kind))
+        environment.copied_bytes += size   # of records that lie over one another each is copied
         if kind == FL_EXPRESS_RESULT and size >= sizeof(fl_express_result):
             return self._record_of_result(environment, data, size)
         if kind == FL_EXPRESS_TASK_RESULT and size >= sizeof(fl_express_task_result):
@@ -341,6 +360,23 @@ cdef class Express(Connections):
         self._took(environment)
         return self._parts(environment, header, payload)
 
+    # -- memory ----------------------------------------------------------------------------------
+
+    cdef int _trim(self, Environment environment, uint64_t now) except -1:
+        """Gives back to the system what long records have left in the regions of an environment that has been idle for a while.
+
+        Its worker has nothing to write then, and the next call is posted by this thread: neither region is in use. A worker to which that
+        does not apply, or which tells of places that it does not use, harms itself.
+        """
+        cdef fl_express *express = &environment.express
+        if not environment.has_express or environment.state != ENVIRONMENT_IDLE or now - environment.idle_since_ns < TRIM_AFTER_NS:
+            return 0
+        if fl_spsc_drained(&express.requests):
+            fl_region_trim(&express.request_region, REGION_KEPT_BYTES)
+        if not fl_spsc_ready(&express.replies):
+            fl_region_trim(&express.reply_region, REGION_KEPT_BYTES)
+        return 0
+
     # -- the connection beside the rings ---------------------------------------------------------
 
     cdef bint _receive(self, Environment environment) except -1:
@@ -358,6 +394,9 @@ cdef class Express(Connections):
     cdef int _read_all(self, Environment environment) except -1:
         cdef int rounds = 0
         if environment.has_express:
+            # No more than the memory can have held at the process's end.
+            environment.drain_end = environment.express.replies.position + environment.express.replies.capacity
+            environment.drain_copied = environment.copied_bytes
             while self._receive_express(environment) and rounds < RECORDS_MAX:
                 rounds += 1
                 if environment.by_socket_due:
@@ -389,8 +428,9 @@ cdef class Express(Connections):
         return any
 
     cdef bint _expected(self, Environment environment) except -1:
-        """Whether a hot environment has something to say that the driver waits for."""
+        """Whether a hot environment has something to say, in its ring, that the driver waits for."""
         return (environment.has_express and not environment.bell_set and not environment.paused
+                and not environment.broken and not environment.by_socket_due
                 and (environment.outstanding != 0 or environment.state == ENVIRONMENT_STARTING or environment.crowd is not None))
 
     cdef bint _cool(self) except -1:

@@ -111,13 +111,16 @@ cdef class Lanes(Express):
         return logs
 
     cdef int _keep_house(self) except -1:
-        """What no event tells: lanes that have ended, and output that outgrows its bound while its invocation still runs."""
+        """What no event tells: lanes that have ended, memory that is not needed any more, and output that outgrows its bound while its
+        invocation still runs."""
         cdef Environment environment
         cdef int64_t size, keep_from
+        cdef uint64_t now = self._now()
         for item in list(self.environments.values()):
             environment = <Environment>item
             if environment.state == ENVIRONMENT_BUSY:
                 self._check_lane(environment)
+            self._trim(environment, now)
             if environment.log_fd < 0:
                 continue
             size = os.fstat(environment.log_fd).st_size

@@ -96,6 +96,7 @@ cdef extern from "fl_timer.h" nogil:
 
 cdef extern from "fl_spsc.h" nogil:
     ctypedef struct fl_spsc:
+        uint32_t capacity
         uint64_t position
     int fl_spsc_init(fl_spsc *ring, void *control, void *data, uint32_t capacity)
     uint32_t fl_spsc_record_bytes_max(const fl_spsc *ring)

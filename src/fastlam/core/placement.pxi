@@ -25,12 +25,14 @@ cdef class Placement(IdleEnvironments):
         """Gives an admitted call to an environment, or to the waiting line of its target."""
         cdef Target target = invocation.target
         cdef Environment environment
-        if target.idle_count:
+        while target.idle_count:
             environment = target.filling
             if environment is not None and self._not_worth_a_wake(environment):
                 self.unbalanced = True
             else:
                 environment = self._idle_take(target)
+                if self._speaks_unasked(environment):
+                    continue
                 target.filling = environment if environment.has_express and target.slots_per_environment > 1 else None
             self._post(environment, invocation)
             return 0
@@ -138,9 +140,9 @@ cdef class Placement(IdleEnvironments):
         target.live += 1
         self.live += 1
         self.environments_started += 1
+        if self.house_timer.index == FL_TIMER_IDLE:
+            fl_timers_set(&self.timers, &self.house_timer, environment.born_ns + HOUSE_NS)
         if target.is_function:
-            if self.house_timer.index == FL_TIMER_IDLE:
-                fl_timers_set(&self.timers, &self.house_timer, environment.born_ns + HOUSE_NS)
             if init_for is None:
                 self._set_timer(environment, environment.born_ns + <uint64_t>limits.INIT_TIMEOUT_MS * 1000000)
             else:

@@ -73,11 +73,12 @@ class RingLanes(ZmtpLanes):
     mirror_bytes = 0
 
     def memory(self, environment: Environment) -> list[int]:
-        bell_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        given = [os.dup(bell_fd)]
+        given = [os.memfd_create("fastlam-express", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)]
         try:
-            given.insert(0, os.memfd_create("fastlam-express", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-            environment.attach_express(given[0], bell_fd, limits.EXPRESS_RING_BYTES, limits.EXPRESS_REGION_BYTES)
+            given.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+            environment.attach_express(
+                given[0], os.dup(given[1]), limits.EXPRESS_RING_BYTES, limits.EXPRESS_REGION_BYTES
+            )
         except BaseException:
             for descriptor in given:
                 os.close(descriptor)
