@@ -49,8 +49,8 @@ from fastlam.http.server import HttpServer
 from fastlam.invoke.event import Events
 from fastlam.model.key import RecordKey
 from fastlam.sandbox.launcher import Launcher
-from fastlam.sandbox.spinning import spin_ns
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
+from fastlam.sandbox.spinning import spin_ns
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.directory import DataDirectory
 from fastlam.store.memory import MemoryStore

@@ -7,9 +7,9 @@ around the handler; nothing but the call itself lies between its two readings.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport EAGAIN, EINTR
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from fastlam.core.native cimport (
@@ -306,10 +306,10 @@ cdef class Channel:
     def serve_invocations(self, object worker, object handler, StateTitle title not None, int log_fd):
         """Runs the invocations that come by rings, until Stop.
 
-        Those that are nothing special, as nearly all are, are run here. `worker` has the pieces: `make_context(request_id, deadline_epoch_ms,
-        arn)`, `decode(payload)` and `unmarshal(payload)`, which has the say where it fails, `write(result)` (None: not here), `plain_types`,
-        `set_request(request_id)`, `responses`; and does the rest: `run(frame, payload)` for what comes as a frame, `finish(frame, called,
-        result, error)` for what did not end in a plain result.
+        Those that are nothing special, as nearly all are, are run here. `worker` has the pieces: `make_context(request_id,
+        deadline_epoch_ms, arn)`, `decode(payload)` and `unmarshal(payload)`, which has the say where it fails, `write(result)` (None: not
+        here), `plain_types`, `set_request(request_id)`, `responses`; and does the rest: `run(frame, payload)` for what comes as a frame,
+        `finish(frame, called, result, error)` for what did not end in a plain result.
         """
         cdef uint64_t size = 0, before, cpu_before
         cdef const uint8_t *data
@@ -443,7 +443,7 @@ cdef class Channel:
         cdef uint8_t[PLAIN_BYTES_MAX] plain
         cdef uint8_t *place
         cdef uint32_t slot, function_bytes
-        cdef Py_ssize_t length, arguments_bytes
+        cdef Py_ssize_t length
         cdef bytes known = None, payload
         cdef object function = None, arguments
         cdef bint failed

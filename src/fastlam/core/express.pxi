@@ -219,7 +219,8 @@ cdef class Express(Connections):
         return 0
 
     cdef int _before_loop_sleeps(self, bint busy) except -1:
-        """At the end of a pass of an adopted driver: another pass follows as long as rings bring work; then their workers are asked to ring."""
+        """At the end of a pass of an adopted driver: another pass follows as long as rings bring work; then their workers are asked to
+        ring."""
         if not busy and self.outstanding < self.cpus and self._spin(monotonic_ns() + self.spin_ns):
             busy = True   # with more calls under way there may be more in the sockets, which nobody looks at meanwhile
         if busy or not self._cool():

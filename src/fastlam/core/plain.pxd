@@ -113,7 +113,7 @@ cdef inline object read_plain(const uint8_t *data, Py_ssize_t size):
 
 cdef inline object read_plain_tuple(const uint8_t *data, Py_ssize_t size):
     """As `read_plain`, for a tuple of values."""
-    cdef uint32_t count, index
+    cdef uint32_t count
     cdef int32_t small
     cdef Py_ssize_t position = 5
     if size < 5 or data[0] != b"(":
@@ -123,16 +123,13 @@ cdef inline object read_plain_tuple(const uint8_t *data, Py_ssize_t size):
         return PyMarshal_ReadObjectFromString(<const char *>data, size)
     if count == 1:
         return (read_plain(data + 5, size - 5),)
-    for index in range(count):
-        # Only what is all small numbers is worth it: anything else, marshal does.
-        if size - position < 5 or data[position] != b"i":
-            return PyMarshal_ReadObjectFromString(<const char *>data, size)
-        position += 5
-    if position != size:
+    if size != 5 + 5 * <Py_ssize_t>count:
         return PyMarshal_ReadObjectFromString(<const char *>data, size)
-    position = 5
     items = []
-    for index in range(count):
+    while position < size:
+        # Only what is all small numbers is worth it: anything else, marshal does.
+        if data[position] != b"i":
+            return PyMarshal_ReadObjectFromString(<const char *>data, size)
         memcpy(&small, data + position + 1, 4)
         items.append(<long>small)
         position += 5

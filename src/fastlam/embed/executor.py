@@ -68,7 +68,7 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
-class Executor(TaskDoor, StandardExecutor):  # type: ignore[misc]  # TaskDoor's submit is the standard one's
+class Executor(TaskDoor, StandardExecutor):
     """Runs calls in `max_workers` processes (default: one a CPU), started as they are needed.
 
     `initializer(*initargs)` runs in each worker first; if it raises, the pool is broken. `max_tasks_per_child` replaces

@@ -60,7 +60,7 @@ class CallablePickler:
         return self.dumps(function)
 
     def remembers(self, function: Callable[..., Any]) -> bool:
-        """Whether the function goes by reference: its pickle will be the same again, and keeping it keeps nothing alive."""
+        """Whether the function goes by reference: its pickle stays the same, and keeping it does no harm."""
         return self._last[0] is function
 
     def _by_reference(self, function: Any) -> bytes:

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 class Lanes(Protocol):
     """Makes lanes of one kind."""
 
-    mirror_bytes: int  # of a reply that the slot table keeps a copy of: where a worker's death would lose what it has sent
+    mirror_bytes: (
+        int  # of a reply that the slot table keeps a copy of: where a worker's death would lose what it has sent
+    )
 
     def memory(self, environment: Environment) -> list[int]:
-        """Makes what the environment and its worker share; returns the descriptors that the worker is to be given, which
+        """Makes what the environment and its worker share; returns the descriptors that the worker is to be given: they
         are the caller's. Raises OSError.
         """
 

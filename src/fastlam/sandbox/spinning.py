@@ -1,7 +1,7 @@
 """Whether the dispatcher and its workers may look for one another for a moment instead of sleeping.
 
-Two processes that both look answer one another in a microsecond, and two that sleep in tens of them; but who looks holds
-a CPU. With one CPU, or under a quota, that is a CPU that the other side needs.
+Two processes that both look answer one another in a microsecond, and two that sleep in tens of them; but who looks
+holds a CPU. With one CPU, or under a quota, that is a CPU that the other side needs.
 """
 
 from __future__ import annotations
