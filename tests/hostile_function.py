@@ -298,6 +298,194 @@ def breed(event):
 def leave(event):
     os._exit(0)
 
+# ---- what only rings allow
+
+def records(event):
+    """Records as they stand, and messages by the connection behind them."""
+    rings = Rings()
+    for record in event["data"]:
+        rings.put(base64.b64decode(record))
+    for message in event.get("messages", ()):
+        lane().sendall(base64.b64decode(message))
+    stay(event)
+    return "put"
+
+def misplace(event):
+    """Says that its replies end somewhere else."""
+    rings = Rings()
+    rings.publish(rings.position.value + event["step"])
+    stay(event)
+    return "misplaced"
+
+def take_back(event):
+    """Says that it has read more of its requests, or less, than there were; or anything at all, for ever."""
+    rings = Rings()
+    _, released, _, crowded = rings.requests
+    def say_so():
+        released.value = (released.value + event["step"]) % 2**64
+        crowded.value = 1
+        rings.ring()
+    def go_on():
+        noise = random.Random(1)
+        while True:
+            released.value = noise.randrange(2**64) if noise.random() < 0.5 else (released.value + 8) % 2**64
+            crowded.value = 1
+            rings.ring()
+    if event.get("on"):
+        threading.Thread(target=go_on, daemon=True).start()
+    else:
+        say_so()
+    return "taken back"
+
+def part_of(rings, part):
+    """(address, size)."""
+    return {
+        "control": (rings.base + 64, 640 - 64),
+        "replies": (rings.data, RING),
+        "requests": (rings.data - RING, RING),
+        "all": (rings.base, rings.size),
+    }[part]
+
+def scrawl(event):
+    """Writes over its rings: once, or for ever while other calls come and go."""
+    rings = Rings()
+    address, size = part_of(rings, event["part"])
+    noise = random.Random(event["value"])
+    def bytes_of(size):
+        return noise.randbytes(size) if event["value"] == "noise" else bytes([event["value"]]) * size
+    def go_on():
+        while True:
+            at = noise.randrange(0, size, 8)
+            ctypes.memmove(address + at, bytes_of(8), 8)
+            rings.ring()
+    if event.get("on"):
+        threading.Thread(target=go_on, daemon=True).start()
+    else:
+        ctypes.memmove(address, bytes_of(size), size)
+        rings.ring()
+    stay(event)
+    return "scrawled"
+
+def ring_on(event):
+    """Rings without end and says nothing."""
+    rings = Rings()
+    def go_on():
+        while True:
+            rings.ring()
+    threading.Thread(target=go_on, daemon=True).start()
+    return os.getpid()
+
+def mute(event):
+    """Closes its bell, or fills it."""
+    for bell in Rings().bells:
+        if event["how"] == "closed":
+            os.close(bell)
+        else:
+            for number in (2**64 - 2, 2**63, 2**62, 2**31, *[1] * 100):
+                try:
+                    while True:
+                        os.write(bell, struct.pack("<Q", number))
+                except BlockingIOError:
+                    pass
+    stay(event)
+    return "muted"
+
+def unmap(event):
+    rings = Rings()
+    ctypes.CDLL(None).munmap(ctypes.c_void_p(rings.base), ctypes.c_size_t(rings.size))
+    stay(event)
+    return "unmapped"
+
+def punch(event):
+    """Gives its memory back, all of it or a part, whose every byte is 0 then."""
+    rings = Rings()
+    address, size = part_of(rings, event["part"])
+    address = address // 4096 * 4096
+    size = size // 4096 * 4096 or 4096
+    if ctypes.CDLL(None, use_errno=True).madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), 9) != 0:
+        return ctypes.get_errno()
+    stay(event)
+    return "punched"
+
+def resize(event):
+    """What its memory answers to another size, and to seals; None where it cannot be opened."""
+    rings = Rings()
+    try:
+        fd = os.open(f"/proc/self/map_files/{rings.base:x}-{rings.base + rings.size:x}", os.O_RDWR)
+    except OSError:
+        return None
+    answers = []
+    for attempt in (
+        lambda: os.ftruncate(fd, 0),
+        lambda: os.ftruncate(fd, rings.size - 4096),
+        lambda: os.ftruncate(fd, rings.size + 4096),
+        lambda: fcntl.fcntl(fd, 1033, 0x8),
+    ):
+        try:
+            attempt()
+            answers.append(0)
+        except OSError as error:
+            answers.append(error.errno)
+    os.close(fd)
+    return answers
+
+def leave_writer(event):
+    """A child in a session of its own goes on writing whatever the worker could; the worker dies."""
+    rings = Rings()
+    record = base64.b64decode(event["data"][0])
+    worker = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        for fd in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+        while True:
+            while rings.reserve(record):
+                pass
+            rings.publish()
+    if event["dies"]:
+        os.kill(worker, signal.SIGKILL)
+    return pid
+
+def die(event):
+    """At a bad moment."""
+    rings = Rings()
+    if event["when"] == "a record is reserved":
+        rings.reserve(struct.pack("<I", FRAME) + base64.b64decode(event["data"][0]))
+    elif event["when"] == "a skip is written":
+        ctypes.memmove(rings.data + rings.position.value % RING, b"\xff" * 4, 4)
+    elif event["when"] == "its answer is in the region":
+        word = ctypes.c_uint32.from_address(table()[0] + 64)
+        word.value = (word.value & ~0xFF) | 3
+        rings.put_frame(base64.b64decode(event["data"][0]))
+    elif event["when"] == "its answer is to come by the connection":
+        word = ctypes.c_uint32.from_address(table()[0] + 64)
+        word.value = (word.value & ~0xFF) | 3
+        rings.put(struct.pack("<I", BY_SOCKET))
+        lane().sendall(zmtp(base64.b64decode(event["data"][0]))[:event["cut"]])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def forge_and_die(event):
+    header = b"\x97\x12\0\5\5\5\0\xa0"
+    answer = struct.pack("<I", len(header)) + header + b'"' + b"x" * event["size"] + b'"'
+    die({"when": event["when"], "data": [base64.b64encode(answer)]})
+
+def rest(event):
+    """Is stopped in the middle of a record, until a child sees that and has it go on."""
+    rings = Rings()
+    rings.reserve(struct.pack("<I", FRAME) + base64.b64decode(event["data"][0]))
+    worker = os.getpid()
+    child = os.fork()
+    if child == 0:
+        while open(f"/proc/{worker}/stat").read().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.001)
+        os.kill(worker, signal.SIGCONT)
+        os._exit(0)
+    os.kill(worker, signal.SIGSTOP)
+    os.waitpid(child, 0)
+    rings.publish()
+    return "rested"
+
 def hold(event):
     return os.getpid()
 

@@ -74,7 +74,9 @@ cdef class Lanes(Express):
         return self._on_init_failed(environment, frame, payload)
 
     cdef int _bad_frame(self, Environment environment, str reason) except -1:
-        """Ends one environment, and nothing else, because of what it sent."""
+        """Ends one environment, and nothing else, because of what it sent. What it sends afterwards does not count."""
+        if environment.broken:
+            return 0
         self.bad_frames += 1
         environment.broken = True
         environment.end(f"the environment broke the protocol: {reason}")
