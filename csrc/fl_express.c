@@ -208,31 +208,38 @@ void fl_express_allow_spin(fl_express *express, uint32_t spin_ns)
     }
 }
 
-int fl_express_wait(fl_express *express, uint64_t *rest_until_ns)
+int fl_express_look(fl_express *express, uint64_t *rest_until_ns)
 {
     struct shared *shared = express->base;
     fl_spsc *ring = &express->requests;
     if (fl_spsc_ready(ring)) {
-        return 0;
+        return 1;
     }
     uint32_t spin_ns = atomic_load_explicit(&shared->spin_ns, memory_order_relaxed);
-    if (spin_ns != 0) {
-        uint64_t begun = now_ns(), last = begun, now = begun;
-        while (begun >= *rest_until_ns && now - begun < spin_ns) {
-            for (uint32_t look = 0; look < LOOKS_A_CLOCK; look++) {
-                if (fl_spsc_ready(ring)) {
-                    return 0;
-                }
-                relax();
-            }
-            now = now_ns();
-            if (now - last > PREEMPTED_NS) {
-                *rest_until_ns = now + REST_NS;
-                break;
-            }
-            last = now;
-        }
+    if (spin_ns == 0) {
+        return 0;
     }
+    uint64_t begun = now_ns(), last = begun, now = begun;
+    while (begun >= *rest_until_ns && now - begun < spin_ns) {
+        for (uint32_t look = 0; look < LOOKS_A_CLOCK; look++) {
+            if (fl_spsc_ready(ring)) {
+                return 1;
+            }
+            relax();
+        }
+        now = now_ns();
+        if (now - last > PREEMPTED_NS) {
+            *rest_until_ns = now + REST_NS;
+            break;
+        }
+        last = now;
+    }
+    return 0;
+}
+
+int fl_express_sleep(fl_express *express)
+{
+    fl_spsc *ring = &express->requests;
     while (fl_spsc_announce_sleep(ring)) {
         int result = fl_spsc_sleep(ring, -1);
         fl_spsc_announce_awake(ring);
@@ -244,4 +251,9 @@ int fl_express_wait(fl_express *express, uint64_t *rest_until_ns)
         }
     }
     return 0;
+}
+
+int fl_express_wait(fl_express *express, uint64_t *rest_until_ns)
+{
+    return fl_express_look(express, rest_until_ns) ? 0 : fl_express_sleep(express);
 }

@@ -115,4 +115,9 @@ void fl_express_allow_spin(fl_express *express, uint32_t spin_ns);
  * again for a while: CPUs are short. */
 int fl_express_wait(fl_express *express, uint64_t *rest_until_ns);
 
+/* Its two halves, for a worker that does something between them, such as handling signals that came while it looked.
+ * look: 1 if there is a request. sleep: as fl_express_wait. */
+int fl_express_look(fl_express *express, uint64_t *rest_until_ns);
+int fl_express_sleep(fl_express *express);
+
 #endif

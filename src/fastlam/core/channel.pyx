@@ -27,11 +27,12 @@ from fastlam.core.native cimport (
     fl_express_close,
     fl_express_distant,
     fl_express_invoke,
+    fl_express_look,
     fl_express_open,
     fl_express_result,
+    fl_express_sleep,
     fl_express_task,
     fl_express_task_result,
-    fl_express_wait,
     fl_region_take,
     fl_slots,
     fl_slots_claim,
@@ -215,7 +216,12 @@ cdef class Channel:
             if got != -EAGAIN:
                 raise ChannelError("the ring of requests is broken")
             with nogil:
-                rc = fl_express_wait(&self.express, &self.rest_until_ns)
+                rc = fl_express_look(&self.express, &self.rest_until_ns)
+            if rc:
+                continue
+            PyErr_CheckSignals()   # one that came while it looked does not end the sleep
+            with nogil:
+                rc = fl_express_sleep(&self.express)
             if rc != 0:
                 PyErr_CheckSignals()
 

@@ -233,6 +233,8 @@ cdef class Ends(Placement):
         fl_timers_cancel(&self.timers, &environment.timer)
         self.environments.pop(environment.id, None)
         environment.target.environments.discard(environment)
+        if environment.target.filling is environment:
+            environment.target.filling = None
         if environment.lane_fd >= 0:
             self._remove_event(environment.lane_fd)
             environment.lane_fd = -1
