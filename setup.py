@@ -65,14 +65,12 @@ def extension(name: str, *c_sources: str, suffix: str = ".pyx") -> Extension:
     )
 
 
+DISPATCHER_SOURCES = ("express", "ring", "rng", "slots", "spsc", "timer", "wake", "zmtp")
 EXTENSIONS = [
     extension("core.scan", "fl_json.c"),
     extension("core.jsonwriter"),
     extension("core.channel", "fl_express.c", "fl_slots.c", "fl_spsc.c", "fl_wake.c", "fl_zmtp.c"),
-    extension(
-        "core.dispatcher",
-        "fl_express.c", "fl_ring.c", "fl_rng.c", "fl_slots.c", "fl_spsc.c", "fl_timer.c", "fl_wake.c", "fl_zmtp.c",
-    ),
+    extension("core.dispatcher", *(f"fl_{name}.c" for name in DISPATCHER_SOURCES)),
     extension("http.front", "fl_http.c"),
     extension("api.repeated"),
 ]

@@ -78,6 +78,13 @@ def parameters(function: Any) -> list[str] | None:
         return None
 
 
+def told_parameters(statement: ast.FunctionDef) -> list[str]:
+    """Names of what a method takes, but for itself, in the order in which Python tells them."""
+    told = statement.args
+    every = [*[*told.posonlyargs, *told.args][1:], told.vararg, *told.kwonlyargs, told.kwarg]
+    return [one.arg for one in every if one is not None]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_names(name: str) -> None:
     module = module_of(name)
@@ -113,7 +120,7 @@ def test_members(name: str, class_name: str) -> None:
         assert is_method == (isinstance(statement, ast.FunctionDef) and not is_property), member
         if is_method and isinstance(statement, ast.FunctionDef):
             actual = parameters(value)
-            assert actual is None or actual == [one.arg for one in statement.args.args[1:]], member
+            assert actual is None or actual == told_parameters(statement), member
         elif issubclass(cls, BaseException):
             continue
         else:

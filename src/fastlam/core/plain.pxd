@@ -16,7 +16,7 @@ cdef extern from "Python.h":
     void *PyUnicode_DATA(object text)
     object PyUnicode_DecodeUTF8(const char *text, Py_ssize_t size, const char *errors)
     Py_ssize_t PyTuple_GET_SIZE(object tuple)
-cdef extern from "marshal.h":
+cdef extern from "<marshal.h>":
     object PyMarshal_WriteObjectToString(object value, int version)
     object PyMarshal_ReadObjectFromString(const char *data, Py_ssize_t size)
 
