@@ -147,7 +147,7 @@ def together(topic: Topic, count: int) -> None:
         f"{what}: proportional memory of the daemon and all below it",
         sum(one["Pss"] for one in whole.values()),
         "MB",
-        at_most=TOGETHER_MB_MAX * count / TOGETHER,
+        at_most=TOGETHER_MB_MAX if count == TOGETHER else None,
         detail=f"{len(whole)} processes, shared pages counted once",
     )
     topic.check(f"{what}: private memory of the workers", sum(private), "MB", detail=f"{max(private):.2f} MB at most")

@@ -118,6 +118,7 @@ def run(topic: Topic) -> None:
     for what, pids in (("program", [watch.root]), ("zygotes and workers", below)):
         more, share = watch.growth(pids)
         topic.check(f"{what}: descriptors more than at {settled:,}, at most", more, "", at_most=0)
+        # Without a target: a Runtime keeps the logs of so many invocations, and a short soak ends before they are full.
         detail = f"{max(watch.most[pid][1] for pid in pids) / 1024:.1f} MB at most"
         topic.check(f"{what}: resident memory, of that at {settled:,}", share, "×", detail=detail)
     topic.note(f"{WORKERS} workers, one environment, {len(below)} processes below the program; blocks of {size:,} calls.")
