@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.lane_child import in_child
 from bench.measure import Metrics, Side, Topic
 
 from fastlam.config import lane_kind
 
+ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).stem
 
 
