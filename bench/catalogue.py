@@ -24,15 +24,17 @@ class Entry(NamedTuple):
 TOPICS: Final = {
     "roundtrip": Entry("bench.roundtrip", "Embedded round trip against a libzmq ping-pong in C", True, 900),
     "executor": Entry("bench.executors", "Executor against other process pools, two workers each", True, 1800),
+    "burners": Entry("bench.burners", "Executor round trips while two processes burn CPU", True, 1800),
     "http": Entry("bench.http_load", "Hello over HTTP, wrk with 32 connections", True, 1800),
     "boto3": Entry("bench.http_load", "Hello through boto3", True, 900, "run_boto3"),
     "coldstart": Entry("bench.coldstart", "Cold start, from no environment to the result", True, 1800),
-    "memory": Entry("bench.memory", "Private memory of an idle worker", True, 600),
+    "memory": Entry("bench.memory", "Memory of idle workers: of one, and of 500 together", True, 900),
     "meter": Entry("bench.meter", "Duration against the handler's own clock", True, 1800),
     "concurrency": Entry("bench.concurrency", "200 functions that sleep for a second at the same time", True, 600),
     "control": Entry("bench.control", "Control-plane reads, and start with a thousand functions", True, 900),
     "simulate": Entry("bench.simulation", "The dispatcher on a virtual clock", True, 1800),
     "micro": Entry("bench.micro_suite", "Parts of the hot path alone (pytest-benchmark)", True, 900),
     "soak": Entry("bench.soak", "A million invocations in a row over HTTP", False, 6 * 3600),
+    "soak_embedded": Entry("bench.soak_embedded", "Ten million embedded calls in a row", False, 6 * 3600),
     "kills": Entry("bench.kills", "A thousand workers killed at random under load", False, 3 * 3600),
 }

@@ -19,7 +19,7 @@ SECONDS_MAX: Final = 4.0
 REASON: Final = b"ReservedFunctionConcurrentInvocationLimitExceeded"
 
 
-def all_at_once(daemon: Server, name: str, count: int) -> tuple[list[bytes], float]:
+def all_at_once(daemon: Server, name: str, count: int, event: bytes = b"1.0") -> tuple[list[bytes], float]:
     """The answers to `count` requests that are sent together, and the seconds until the last one was there."""
     answers: list[bytes] = []
     with ExitStack() as stack:
@@ -29,7 +29,7 @@ def all_at_once(daemon: Server, name: str, count: int) -> tuple[list[bytes], flo
             peer = stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port), timeout=START_SECONDS))
             selector.register(peer, selectors.EVENT_READ)
             peers.append(peer)
-        message = request(daemon.port, name, b"1.0")
+        message = request(daemon.port, name, event)
         begun = time.perf_counter()
         for peer in peers:
             peer.sendall(message)

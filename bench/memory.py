@@ -1,8 +1,13 @@
-"""What an idle worker has for itself: Private_Clean + Private_Dirty of /proc/PID/smaps_rollup."""
+"""What idle workers cost: what one has for itself, on each lane, and what 500 cost together, by /proc/PID/smaps_rollup.
+
+Private_Clean + Private_Dirty is what a process alone has. Pss divides each shared page by the processes that have it:
+its sum over a daemon and all below it counts every page of theirs once.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import multiprocessing
@@ -10,34 +15,52 @@ import statistics
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from bench.concurrency import all_at_once, status_of
 from bench.daemon import Server, deploy, fastlam_daemon, invoke_path
 from bench.http_load import runtime_api_server
+from bench.lane_child import in_child
 from bench.measure import Metrics, Side, Topic
+from bench.processes import family
 from bench.tasks import slow_pid
 
 WORKERS: Final = 8
 PRIVATE: Final = "private"
 RESIDENT: Final = "resident, shared pages included"
 SETTLE_SECONDS: Final = 0.3
+PRIVATE_MB_MAX: Final = 3.0
+FUNCTION: Final = "fastlam environment of a function"
+EXECUTOR: Final = "fastlam Executor worker"
+LANES: Final = ("ring", "zmq")
+TOGETHER: Final = 500
+TOGETHER_MB_MAX: Final = 1500.0
+ATTEMPT_SECONDS: Final = (5.0, 15.0, 40.0)  # a call takes so long: the first must not be over before all are up
 INSTALL: Final = 'pip install "fastlam[bench]"'
 
 
-def rollup_mb(pid: int) -> tuple[float, float]:
-    """Private and resident memory in MB (2**20 bytes)."""
+def rollup_mb(pid: int) -> dict[str, float]:
+    """The fields of smaps_rollup in MB (2**20 bytes)."""
     fields = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, _, value = line.partition(":")
         fields[name] = int(value.split()[0]) / 1024
-    return fields["Private_Clean"] + fields["Private_Dirty"], fields["Rss"]
+    return fields
+
+
+def private_mb(fields: dict[str, float]) -> float:
+    return fields["Private_Clean"] + fields["Private_Dirty"]
 
 
 def of_processes(pids: list[int]) -> Metrics:
-    pairs = [rollup_mb(pid) for pid in pids]
-    return {PRIVATE: statistics.median(one[0] for one in pairs), RESIDENT: statistics.median(one[1] for one in pairs)}
+    found = [rollup_mb(pid) for pid in pids]
+    return {
+        PRIVATE: statistics.median(private_mb(one) for one in found),
+        RESIDENT: statistics.median(one["Rss"] for one in found),
+    }
 
 
 def _environments(daemon: Server, name: str, count: int) -> list[int]:
@@ -61,20 +84,31 @@ def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def run(topic: Topic) -> None:
+@contextlib.contextmanager
+def executor_side(topic: Topic) -> Iterator[Side]:
+    """Idle workers of an Executor, on the lane of the process that asks for it."""
     from fastlam import Executor
 
-    units = {PRIVATE: "MB", RESIDENT: "MB"}
+    with Executor(2) as executor:
+        pids = list(set(executor.map(slow_pid, range(8))))
+        time.sleep(SETTLE_SECONDS)
+        yield functools.partial(of_processes, pids)
+
+
+def run(topic: Topic) -> None:
     with contextlib.ExitStack() as stack:
         standard = stack.enter_context(ProcessPoolExecutor(2))
         pids: dict[str, list[int]] = {"ProcessPoolExecutor worker (fork)": list(set(standard.map(slow_pid, range(4))))}
         forked = stack.enter_context(multiprocessing.Pool(2))
         pids["multiprocessing.Pool worker (fork)"] = list(set(forked.map(slow_pid, range(4), chunksize=1)))
-        daemon = stack.enter_context(fastlam_daemon())
-        deploy(daemon.url, "sleep")
-        ours = {"fastlam environment of a function": _environments(daemon, "sleep", WORKERS)}
-        executor = stack.enter_context(Executor(2))
-        ours["fastlam Executor worker"] = list(set(executor.map(slow_pid, range(8))))
+        ours: dict[str, Side] = {}
+        for lane in LANES:
+            daemon = stack.enter_context(fastlam_daemon("--lane", lane))
+            deploy(daemon.url, "sleep")
+            found = _environments(daemon, "sleep", WORKERS)
+            ours[f"{FUNCTION}, {lane} lane"] = functools.partial(of_processes, found)
+            executor = stack.enter_context(in_child(topic, lane, "bench.memory:executor_side"))
+            ours[f"{EXECUTOR}, {lane} lane"] = executor
         if importlib.util.find_spec("awslambdaric"):
             peer = stack.enter_context(runtime_api_server())
             pids["python -m awslambdaric"] = _children(peer.process.pid)
@@ -82,13 +116,42 @@ def run(topic: Topic) -> None:
             topic.missing("awslambdaric", INSTALL)
         _add_loky(topic, stack, pids)
         time.sleep(SETTLE_SECONDS)
-        processes = {**ours, **pids}
-        sides: dict[str, Side] = {name: lambda found=found: of_processes(found) for name, found in processes.items()}  # type: ignore[misc]
-        topic.in_turns(sides, units)
+        peers: dict[str, Side] = {name: functools.partial(of_processes, found) for name, found in pids.items()}
+        topic.in_turns({**ours, **peers}, {PRIVATE: "MB", RESIDENT: "MB"})
     for name in ours:
-        value = topic.series(name, PRIVATE).median
-        topic.check(f"{name}, idle, private", value, "MB", at_most=3.0, detail=f"{len(ours[name])} of them")
+        topic.check(f"{name}, idle, private", topic.series(name, PRIVATE).median, "MB", at_most=PRIVATE_MB_MAX)
     topic.note("Medians over the workers of each kind. Each has run some calls before and is idle now.")
+    together(topic, topic.scale(TOGETHER, 50))
+
+
+def together(topic: Topic, count: int) -> None:
+    """So many environments of one daemon, all alive and idle, each having run a call at least."""
+    with fastlam_daemon() as daemon:
+        deploy(daemon.url, "sleep", Timeout=60)
+        for seconds in ATTEMPT_SECONDS:
+            topic.progress(f"{count} environments")
+            answers, _ = all_at_once(daemon, "sleep", count, b"%g" % seconds)
+            failed = [answer for answer in answers if status_of(answer) != 200]
+            if failed:
+                raise RuntimeError(f"{len(failed)} of {count} calls failed: {failed[0]!r}")
+            alive = [one for one in daemon.environments("sleep") if one["state"] == "idle"]
+            if len(alive) == count:
+                break
+        time.sleep(SETTLE_SECONDS)
+        workers = {one["pid"] for one in alive}
+        whole = {pid: rollup_mb(pid) for pid in (daemon.process.pid, *(one.pid for one in family(daemon.process.pid)))}
+    what = f"{count} idle workers together"
+    private = [private_mb(whole[pid]) for pid in workers]
+    topic.check(f"{what}: alive and idle", len(workers), "", exactly=count)
+    topic.check(
+        f"{what}: proportional memory of the daemon and all below it",
+        sum(one["Pss"] for one in whole.values()),
+        "MB",
+        at_most=TOGETHER_MB_MAX if count == TOGETHER else None,
+        detail=f"{len(whole)} processes, shared pages counted once",
+    )
+    topic.check(f"{what}: private memory of the workers", sum(private), "MB", detail=f"{max(private):.2f} MB at most")
+    topic.check(f"{what}: private memory of the daemon", private_mb(whole[daemon.process.pid]), "MB")
 
 
 def _add_loky(topic: Topic, stack: contextlib.ExitStack, pids: dict[str, list[int]]) -> None:

@@ -11,10 +11,13 @@ CSRC: Final = Path(__file__).parents[1] / "csrc"
 FLAGS: Final = ("-std=gnu11", "-O2", "-g0", "-Wall", "-Wextra")
 
 
-def build_program(source: str, directory: Path, libraries: tuple[str, ...] = ()) -> Path:
-    """bench/native/SOURCE as a program in `directory`."""
+def build_program(
+    source: str, directory: Path, libraries: tuple[str, ...] = (), csrc: tuple[str, ...] = ()
+) -> Path:
+    """bench/native/SOURCE with modules of csrc/, as a program in `directory`."""
     target = directory / Path(source).stem
-    subprocess.run(["cc", *FLAGS, "-o", target, NATIVE / source, *libraries], check=True)
+    sources = [NATIVE / source, *(CSRC / name for name in csrc)]
+    subprocess.run(["cc", *FLAGS, f"-I{CSRC}", "-o", target, *sources, *libraries], check=True)
     return target
 
 

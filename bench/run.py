@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help=f"interleaved rounds (default {ROUNDS_DEFAULT})")
     parser.add_argument("--only", action="append", metavar="NAME", help="this topic; may be given several times")
     parser.add_argument("--quick", action="store_true", help="two short rounds, to see that everything runs")
-    parser.add_argument("--count", type=int, default=0, help="invocations of soak, workers of kills")
+    parser.add_argument("--count", type=int, default=0, help="calls of soak and soak_embedded, workers of kills")
     parser.add_argument("--list", action="store_true", help="the topics")
     parser.add_argument("--results", type=Path, default=ROOT / "bench/results", help="where the files go")
     options = parser.parse_args()
@@ -116,7 +116,7 @@ def main() -> int:
     options = arguments()
     if options.list:
         for name, entry in TOPICS.items():
-            print(f"{name:12} {entry.title}{'' if entry.default else ' (only with --only)'}")
+            print(f"{name:14} {entry.title}{'' if entry.default else ' (only with --only)'}")
         return 0
     console = Console(width=None if sys.stdout.isatty() else 150)
     environment = fingerprint()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.client import Answer, run_closed_loop
-from bench.daemon import Server, deploy, fastlam_daemon, request
+from bench.daemon import deploy, fastlam_daemon, request
 from bench.measure import Topic
 from bench.processes import descriptors, family, resident_kib
 
@@ -24,15 +24,15 @@ NAME: Final = "nonce"
 
 
 class Watch:
-    """Descriptors and memory of the daemon and of all below it, from the first sample on."""
+    """Descriptors and memory of a program and of all below it, from the first sample on."""
 
-    def __init__(self, daemon: Server) -> None:
-        self.daemon = daemon.process.pid
+    def __init__(self, root: int) -> None:
+        self.root = root
         self.first: dict[int, tuple[int, int]] = {}
         self.most: dict[int, tuple[int, int]] = {}
 
     def sample(self) -> None:
-        for pid in [self.daemon, *(one.pid for one in family(self.daemon))]:
+        for pid in [self.root, *(one.pid for one in family(self.root))]:
             found = descriptors(pid), resident_kib(pid)
             self.first.setdefault(pid, found)
             before = self.most.get(pid, found)
@@ -52,7 +52,7 @@ def run(topic: Topic) -> None:
         record = Path(scratch, "nonces")
         record.touch()
         deploy(daemon.url, NAME, Environment={"Variables": {"RECORD": str(record)}})
-        watch = Watch(daemon)
+        watch = Watch(daemon.process.pid)
         every = max(1, count // SAMPLES)
         # The daemon keeps the logs of so many invocations: before that its memory has to grow.
         settled = max(count // 10, 2 * limits.LOG_RECORDS_PER_FUNCTION_MAX)
@@ -75,7 +75,7 @@ def run(topic: Topic) -> None:
                 if answered >= settled:
                     watch.sample()
                 rate = answered / (time.monotonic() - begun)
-                topic.log(f"{answered:,} of {count:,}, {rate:,.0f}/s, {resident_kib(watch.daemon) / 1024:.1f} MB")
+                topic.log(f"{answered:,} of {count:,}, {rate:,.0f}/s, {resident_kib(watch.root) / 1024:.1f} MB")
 
         run_closed_loop(daemon.port, CONNECTIONS, next_request, on_answer)
         seconds = time.monotonic() - begun
@@ -88,7 +88,7 @@ def run(topic: Topic) -> None:
     topic.check("nonces that ran twice", len(ran) - len(set(ran)), "", exactly=0)
     topic.check("nonces that did not run", count - len(set(ran)), "", exactly=0)
     for what, pids in (
-        ("daemon", [watch.daemon]),
+        ("daemon", [watch.root]),
         ("environments", [pid for pid in environments if pid in watch.first]),
     ):
         more, share = watch.growth(pids)

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.lanes
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("name", "count"), [("kills", 50), ("soak", 40_000)])
+@pytest.mark.parametrize(("name", "count"), [("kills", 50), ("soak", 40_000), ("soak_embedded", 50_000)])
 def test_in_short(name: str, count: int) -> None:
     topic = Topic(name, TOPICS[name].title, 1, True, count)
     TOPICS[name].load()(topic)
