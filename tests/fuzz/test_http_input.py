@@ -18,10 +18,9 @@ from http_running import WAIT_SECONDS, Running
 BODY_BYTES_MAX = 10_000
 SEEDS = (
     b"GET /2015-03-31/functions/ HTTP/1.1\r\nHost: localhost:4566\r\nAccept: */*\r\n\r\n",
-    b"POST /2015-03-31/functions/hello/invocations?Qualifier=1 HTTP/1.1\r\nContent-Length: 15\r\n\r\n"
-     b'{"key":"value"}',
+    b'POST /2015-03-31/functions/hello/invocations?Qualifier=1 HTTP/1.1\r\nContent-Length: 15\r\n\r\n{"key":"value"}',
     b"POST /2015-03-31/functions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-     b"4;e=1\r\nabcd\r\n10\r\n0123456789abcdef\r\n0\r\nX-T: 1\r\n\r\n",
+    b"4;e=1\r\nabcd\r\n10\r\n0123456789abcdef\r\n0\r\nX-T: 1\r\n\r\n",
     b"PUT /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc",
     b"DELETE /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\nHEAD /b HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
 )
