@@ -121,3 +121,39 @@ def test_executors_that_come_and_go() -> None:
             with Executor(2) as executor:
                 assert executor.submit(len, b"x" * 100_000 * (number % 3)).result() == 100_000 * (number % 3)
         await_that(lambda: state_of("self") == before)
+
+
+def express_kib(pid: int | str) -> int:
+    """What is resident of the rings and regions that the process has mapped."""
+    total, counts = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if "-" in line.split(":")[0].split()[0]:
+            counts = "/memfd:fastlam-express" in line
+        elif counts and line.startswith("Rss:"):
+            total += int(line.split()[1])
+    return total
+
+
+MEGABYTES_5: Final = 5_000_000
+IDLE_KIB: Final = 512  # rings, and what is kept of regions
+
+
+def test_idle_environments_of_functions_give_memory_back(daemon: RunningDaemon, lane_in_use: str) -> None:
+    daemon.deploy("large", CODE)
+    for _ in range(2):
+        assert len(daemon.invoke("large", MEGABYTES_5).result) == MEGABYTES_5
+        assert daemon.invoke("large", b" " * MEGABYTES_5 + b"3").result == "xxx"
+        if lane_in_use == "ring":
+            assert express_kib(daemon.process.pid) > IDLE_KIB
+        await_that(lambda: express_kib(daemon.process.pid) < IDLE_KIB)
+    daemon.lambda_.delete_function(FunctionName="large")
+
+
+def test_idle_workers_give_memory_back(lane_in_use: str) -> None:
+    """While nobody waits for anything: the thread in the background keeps house."""
+    with Executor(1) as executor:
+        for _ in range(2):
+            assert executor.submit(bytes.upper, b"x" * MEGABYTES_5).result() == b"X" * MEGABYTES_5
+            if lane_in_use == "ring":
+                assert express_kib("self") > 2 * MEGABYTES_5 // 1024 - IDLE_KIB
+            await_that(lambda: express_kib("self") < IDLE_KIB)

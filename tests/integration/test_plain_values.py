@@ -19,9 +19,22 @@ from fastlam import Executor
 pytestmark = pytest.mark.lanes
 
 INTS: Final = tuple(
-    sign * (2**bits + more) for bits in (0, 7, 8, 15, 16, 30, 31, 32, 62, 63, 64, 100) for more in (-1, 0, 1) for sign in (1, -1)
+    sign * (2**bits + more)
+    for bits in (0, 7, 8, 15, 16, 30, 31, 32, 62, 63, 64, 100)
+    for more in (-1, 0, 1)
+    for sign in (1, -1)
 )
-FLOATS: Final = (0.0, -0.0, 1.5, -1e308, 5e-324, math.inf, -math.inf, math.nan, struct.unpack("<d", b"\1\0\0\0\0\0\xf8\xff")[0])
+FLOATS: Final = (
+    0.0,
+    -0.0,
+    1.5,
+    -1e308,
+    5e-324,
+    math.inf,
+    -math.inf,
+    math.nan,
+    struct.unpack("<d", b"\1\0\0\0\0\0\xf8\xff")[0],
+)
 TEXTS: Final = (
     "", "a", "\0", "a\0b", "\x7f", "\x80", "é", "\u20ac", "\U0001f600", "\ud800", "a\udcff", "\udfff\ud800", "i\0\0\0\0", "N",
     *("x" * size for size in (*range(490, 530), 1000, 16384, 70_000)),
@@ -86,7 +99,9 @@ def alike(left: Any, right: Any) -> None:
         assert left == right
 
 
-@pytest.mark.parametrize("values", [INTS, FLOATS, TEXTS, SINGLES, LOOKALIKES], ids=["ints", "floats", "texts", "singles", "others"])
+@pytest.mark.parametrize(
+    "values", [INTS, FLOATS, TEXTS, SINGLES, LOOKALIKES], ids=["ints", "floats", "texts", "singles", "others"]
+)
 def test_a_value_there_and_back(pool: Executor, values: tuple[Any, ...]) -> None:
     for value in values:
         alike(pool.submit(same, value).result(), value)
@@ -123,7 +138,9 @@ def test_values_at_random(pool: Executor, rng: random.Random) -> None:
         elif kind == 1:
             value = struct.unpack("<d", rng.randbytes(8))[0]
         elif kind == 2:
-            value = "".join(chr(rng.choice((rng.randrange(128), rng.randrange(0x110000)))) for _ in range(rng.randrange(40)))
+            value = "".join(
+                chr(rng.choice((rng.randrange(128), rng.randrange(0x110000)))) for _ in range(rng.randrange(40))
+            )
         else:
             value = "".join(chr(rng.randrange(128)) for _ in range(rng.randrange(480, 540)))
         future = pool.submit(same, value)
