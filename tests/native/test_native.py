@@ -31,7 +31,16 @@ WAYS = {
     "memory": ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DFL_SANITIZED"),
     "thread": ("-O1", "-fsanitize=thread", "-DFL_SANITIZED"),
 }
-THREADED = ("test_ring", "test_zmtp", "test_slots", "test_spsc", "test_express", "stress_ring", "stress_slots", "stress_spsc")
+THREADED = (
+    "test_ring",
+    "test_zmtp",
+    "test_slots",
+    "test_spsc",
+    "test_express",
+    "stress_ring",
+    "stress_slots",
+    "stress_spsc",
+)
 SLOWED = {"plain": "1", "memory": "4", "thread": "10"}
 CASES = [(program, way) for program in PROGRAMS for way in WAYS if way != "thread" or program in THREADED]
 FUZZ_RUNS = 200_000

@@ -20,7 +20,23 @@ LONGER = {
 TRACES = re.compile(
     "|".join(["/wo" + "rk/", "/ro" + "ot/", "/fa" + "rm/", "hel" + "per session", r"\bstee" + r"ring\b"]), re.IGNORECASE
 )
-TEXT = {".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".md", ".toml", ".sh", ".in", ".cfg", ".yml", ".template", ""}
+TEXT = {
+    ".py",
+    ".pyi",
+    ".pyx",
+    ".pxd",
+    ".pxi",
+    ".c",
+    ".h",
+    ".md",
+    ".toml",
+    ".sh",
+    ".in",
+    ".cfg",
+    ".yml",
+    ".template",
+    "",
+}
 
 
 @pytest.mark.parametrize("path", sources(".py", ".pyx", ".pxd", ".pxi", ".c", ".h"), ids=name_of)
@@ -80,7 +96,9 @@ def test_nothing_compiled_is_older_than_its_source() -> None:
     stale = []
     for compiled in (ROOT / "src").rglob("*.so"):
         stem = compiled.name.partition(".")[0]
-        found = [path for path in (compiled.with_name(f"{stem}{suffix}") for suffix in (".pyx", ".py")) if path.exists()]
+        found = [
+            path for path in (compiled.with_name(f"{stem}{suffix}") for suffix in (".pyx", ".py")) if path.exists()
+        ]
         if not found or found[0].stat().st_mtime > compiled.stat().st_mtime:
             stale.append(name_of(compiled))
     assert stale == [], "run `make build`"

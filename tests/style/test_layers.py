@@ -32,9 +32,7 @@ def rows() -> dict[str, int]:
     """Height of each top-level name of the package; names in one row have one height."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract["id"] == "layers")
-    return {
-        name.strip(" ()"): len(layers) - index for index, layer in enumerate(layers) for name in layer.split("|")
-    }
+    return {name.strip(" ()"): len(layers) - index for index, layer in enumerate(layers) for name in layer.split("|")}
 
 
 ROWS = rows()

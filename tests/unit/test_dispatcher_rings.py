@@ -348,7 +348,7 @@ def test_a_worker_that_is_not_believed_is_not_copied_either(stage: Stage) -> Non
 
 def test_a_crowded_ring_is_read_to_its_end(stage: Stage) -> None:
     """In several turns, so that others have theirs; no bell tells of the next one."""
-    call, _played, rings = begun(stage, streams=True)
+    call, _, rings = begun(stage, streams=True)
     count = 0
     while rings.put(words(FRAME) + message(Chunk(0), b"x")):
         count += 1
@@ -387,7 +387,7 @@ def test_a_bell_outlives_its_environment(stage: Stage) -> None:
 
 
 def test_a_worker_that_closes_its_connection_waits_for_a_slow_caller_all_the_same(stage: Stage) -> None:
-    call, played, _rings = begun(stage, streams=True)
+    call, played, _ = begun(stage, streams=True)
     piece = message(Chunk(0), b"x" * limits.CHUNK_BYTES_MAX)
     played.pour(piece)
     stage.drive()

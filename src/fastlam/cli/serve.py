@@ -74,7 +74,7 @@ POLL_SECONDS: Final = 0.02
     default=LANE_KINDS[0],
     show_default=True,
     envvar="FASTLAM_LANE",
-    help="Who speaks ZeroMQ's protocol to environments: fastlam itself, or libzmq.",
+    help="How environments are fed: by rings in shared memory, or by ZeroMQ messages of fastlam's own or of libzmq's.",
 )
 def command(detach: bool, **options: Any) -> None:
     """Start the daemon: the AWS Lambda API on this machine.
