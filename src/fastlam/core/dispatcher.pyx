@@ -79,6 +79,8 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void *buffer, size_t count, int64_t offset)
 cdef extern from "<time.h>" nogil:
     int nanosleep(const timespec *wanted, timespec *left)
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
 cdef extern from "<pthread.h>" nogil:
     unsigned long pthread_self()
 
@@ -142,6 +144,14 @@ cdef int64_t STREAM_BYTES_MAX = limits.STREAM_BYTES_MAX
 cdef int64_t STREAM_PENDING_BYTES_MAX = limits.STREAM_PENDING_BYTES_MAX
 cdef int64_t LOG_BYTES_MAX = limits.LOG_BYTES_PER_INVOCATION_MAX
 assert SLOT_MIRROR_BYTES == limits.SLOT_MIRROR_BYTES, "core and limits disagree on SLOT_MIRROR_BYTES"
+
+
+cdef inline int let_others_run() except -1:
+    """Gives way to other threads. os.sched_yield keeps the interpreter up to Python 3.11, and a loop of compiled code keeps it for good."""
+    with nogil:
+        sched_yield()
+    return 0
+
 
 include "pools.pxi"
 include "invocation.pxi"

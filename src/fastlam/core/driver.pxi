@@ -233,7 +233,7 @@ cdef class Driver:
                 self._release()
         else:
             fl_wake_signal(self.wake_fd)
-            os.sched_yield()
+            let_others_run()
         return 0
 
     cdef _wake(self):

@@ -73,7 +73,7 @@ cdef class MappedCall(TaskCall):
             if not self.door.dispatcher.wait(self, timeout):
                 raise TimeoutError()
             if self.over is None:
-                os.sched_yield()   # another thread is just making the value
+                let_others_run()   # another thread is just making the value
         if self.over is FUTURE_CANCELLED:
             raise CancelledError()
         if self.failure is not None:
@@ -200,7 +200,7 @@ cdef class FutureCall(TaskCall):
         condition = self.watch(fresh)
         if condition is None:
             while self.over is None:
-                os.sched_yield()   # the driver is between two lines of `_settle`
+                let_others_run()   # the driver is between two lines of `_settle`
             condition = fresh
         if self.condition is None:
             self.condition = condition
