@@ -226,7 +226,6 @@ def test_nothing_follows_by_the_socket(stage: Stage) -> None:
     assert rings.put(words(BY_SOCKET))
     for _ in range(10):
         rings.put(words(FRAME) + RESULT)
-    stage.drive()
     passes = stage.dispatcher.statistics()["passes"]
     while not call.done:
         select.select([stage.dispatcher.fileno()], [], [], 30)
