@@ -35,7 +35,7 @@ from fastlam.dispatch.faults import Faults
 from fastlam.limits import FRAME_BYTES_MAX
 from fastlam.sandbox.lanes import lanes_of_kind
 from fastlam.wire.frames import PROTOCOL_VERSION, Frame, Ready, Result, Task, TaskResult, ToEnvironment
-from played_rings import BY_SOCKET, FRAME, TASK, Rings
+from played_rings import BY_SOCKET, FRAME, INVOKE, TASK, Rings, invoke_of
 
 # The layout of fl_slots.c: a line of header, then the slots, each a line of control words and the room for its reply.
 LINE_BYTES: Final = 64
@@ -182,6 +182,8 @@ class Played:
             return content[4:]
         if kind == BY_SOCKET:
             return self.peer.receive()
+        if kind == INVOKE:
+            return message(*invoke_of(content))
         assert kind == TASK
         return message(Task(int.from_bytes(content[4:8], "little")), content[8:])
 

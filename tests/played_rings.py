@@ -11,8 +11,10 @@ import struct
 from typing import Final
 
 from fastlam.limits import EXPRESS_REGION_BYTES, EXPRESS_RING_BYTES
+from fastlam.wire.frames import Invoke
 
-FRAME, TASK, TASK_RESULT, DISTANT, BY_SOCKET = 1, 2, 3, 4, 5  # kinds of records
+FRAME, TASK, TASK_RESULT, DISTANT, BY_SOCKET, INVOKE = 1, 2, 3, 4, 5, 6  # kinds of records
+_INVOKE: Final = struct.Struct("<IIqHH36s")  # struct fl_express_invoke
 INLINE_BYTES_MAX: Final = 16384  # longer records lie in the region
 REQUESTS_CONTROL: Final = 128
 REPLIES_CONTROL: Final = 384
@@ -21,6 +23,15 @@ PUBLISHED, RELEASED, ASLEEP, CROWDED = 0, 64, 128, 192  # within a control part
 HEAD_BYTES: Final = 8  # of a record
 SKIP: Final = 0xFFFFFFFF
 _REGION: Final = (EXPRESS_REGION_BYTES + 4095) // 4096 * 4096
+
+
+def invoke_of(content: bytes) -> tuple[Invoke, bytes]:
+    """The frame that an INVOKE record stands for, and its payload."""
+    _, slot, deadline_epoch_ms, arn_bytes, trace_bytes, request_id = _INVOKE.unpack_from(content)
+    arn_end = _INVOKE.size + arn_bytes
+    trace_end = arn_end + trace_bytes
+    arn, trace = content[_INVOKE.size : arn_end].decode(), content[arn_end:trace_end].decode()
+    return Invoke(slot, request_id.decode(), deadline_epoch_ms, arn, trace or None), content[trace_end:]
 
 
 def padded(size: int) -> int:

@@ -209,11 +209,12 @@ cdef class FutureCall(TaskCall):
 
 cdef class MapResults:
     """The values of tasks in their order, each as soon as it is there: the iterator that map gives. `close`, or losing it, takes back what
-    no worker has begun. `end_seconds` is on time.monotonic, or None."""
+    no worker has begun; but as with a generator, only once a value has been asked for. `end_seconds` is on time.monotonic, or None."""
 
     cdef list calls
     cdef Py_ssize_t position
     cdef object end_seconds
+    cdef bint begun
 
     def __cinit__(self, list calls not None, end_seconds):
         self.calls = calls
@@ -224,6 +225,7 @@ cdef class MapResults:
 
     def __next__(self):
         cdef MappedCall call
+        self.begun = True
         if self.position >= len(self.calls):
             self.calls = []
             self.position = 0
@@ -247,7 +249,7 @@ cdef class MapResults:
         cdef Py_ssize_t position = self.position
         self.calls = []
         self.position = 0
-        while position < len(calls):
+        while self.begun and position < len(calls):
             try:
                 (<TaskCall>calls[position]).cancel()
             except RuntimeError:
