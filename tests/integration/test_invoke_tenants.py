@@ -153,13 +153,13 @@ def test_a_stream_of_a_weighted_alias(daemon: RunningDaemon) -> None:
     versions.append(daemon.lambda_.publish_version(FunctionName="shared")["Version"])
     daemon.lambda_.create_alias(
         FunctionName="shared",
-        Name="both",
+        Name=f"both-{versions[0]}",
         FunctionVersion=versions[0],
         RoutingConfig={"AdditionalVersionWeights": {versions[1]: 0.5}},
     )
     found = set()
     for _ in range(60):  # one of the two alone: once in 10^17 runs
-        answer = daemon.lambda_.invoke_with_response_stream(FunctionName="shared:both")
+        answer = daemon.lambda_.invoke_with_response_stream(FunctionName=f"shared:both-{versions[0]}")
         found.add(answer["ExecutedVersion"])
         list(answer["EventStream"])
     assert found == set(versions)
