@@ -408,11 +408,11 @@ def punch(event):
     return "punched"
 
 def resize(event):
-    """What its memory answers to another size, and to seals; None where it cannot be opened."""
+    """What its memory answers to another size, and to seals; None where it may not be opened."""
     rings = Rings()
     try:
         fd = os.open(f"/proc/self/map_files/{rings.base:x}-{rings.base + rings.size:x}", os.O_RDWR)
-    except OSError:
+    except PermissionError:
         return None
     answers = []
     for attempt in (

@@ -4,6 +4,7 @@ CPUs, many callers. Nothing is lost, and nothing hangs.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -97,18 +98,26 @@ def quota() -> Iterator[Path]:
         (Path("/sys/fs/cgroup"), "cpu.max", "20000 100000"),
     ):
         group = root / f"fastlam-test-{os.getpid()}"
-        with suppress(OSError):
+        try:
             group.mkdir()
-            try:
-                (group / name).write_text(value)
-                yield group / "cgroup.procs"
-                return
-            finally:
-                for pid in (group / "cgroup.procs").read_text().split():
-                    with suppress(OSError):
-                        (root / "cgroup.procs").write_text(pid)
-                group.rmdir()
-    pytest.skip("this user may not make a control group with a quota")
+        except (FileNotFoundError, PermissionError):
+            continue
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            continue
+        try:
+            if not (group / name).exists():
+                continue  # the controller of CPUs is not to be had there
+            (group / name).write_text(value)
+            yield group / "cgroup.procs"
+            return
+        finally:
+            for pid in (group / "cgroup.procs").read_text().split():
+                with suppress(ProcessLookupError):
+                    (root / "cgroup.procs").write_text(pid)
+            group.rmdir()
+    pytest.skip("this user may not make a control group with a quota: run the tests as root, with cgroups writable")
 
 
 def test_a_quota(tmp_path: Path) -> None:

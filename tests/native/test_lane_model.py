@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 import pytest
+
+from needs import missing
 
 MODEL: Final = Path(__file__).parents[2] / "docs/models/lane.pml"
 DEPTH_MAX: Final = 100_000  # steps; the longest of any variant is below 1000
@@ -42,12 +43,6 @@ def tools() -> None:
     for program, package in (("spin", "spin"), ("gcc", "gcc libc6-dev")):
         if shutil.which(program) is None:
             missing(f"there is no {program}: apt-get install {package}")
-
-
-def missing(reason: str) -> NoReturn:
-    if "CI" in os.environ:
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def check(place: Path, *defines: str, liveness: bool = False, optimise: str = "-O2") -> str:

@@ -9,8 +9,6 @@ import pytest
 
 from toolchain import CSRC, HERE, Source, compile_program, compiler, run_program
 
-NO_COMPILER = "no C compiler: install gcc or clang (Debian: apt-get install gcc libc6-dev)"
-
 PROGRAMS = {
     "test_ring": ("fl_ring.c",),
     "test_wake": ("fl_wake.c",),
@@ -49,10 +47,7 @@ FUZZ_BYTES_MAX = 4096
 
 @pytest.fixture(scope="module")
 def command() -> list[str]:
-    found = compiler()
-    if found is None:
-        pytest.skip(NO_COMPILER)
-    return found
+    return compiler()
 
 
 def sources(*names: str) -> list[Source]:

@@ -20,8 +20,6 @@ Accepts = Callable[[bytes], bool]
 @pytest.fixture(scope="module")
 def accepts(tmp_path_factory: pytest.TempPathFactory) -> Accepts:
     command = compiler()
-    if command is None:
-        pytest.skip("no C compiler: install gcc or clang (Debian: apt-get install gcc libc6-dev)")
     library_path = tmp_path_factory.mktemp("scan") / "libfl_json.so"
     compile_program(command, [Source(CSRC / "fl_json.c")], ("-O2", "-fPIC"), library_path, link=["-shared"])
     scan = ctypes.CDLL(str(library_path)).fl_json_scan

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from needs import missing
+
 HERE = Path(__file__).parent
 CSRC = HERE.parent.parent / "csrc"
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
@@ -26,12 +28,14 @@ class Source(NamedTuple):
     defines: tuple[str, ...] = ()
 
 
-def compiler() -> list[str] | None:
-    """The command of the C compiler, None where there is none."""
+def compiler() -> list[str]:
+    """The command of the C compiler, which must be there."""
     if os.environ.get("CC"):
         return shlex.split(os.environ["CC"])
     found = next(filter(None, map(shutil.which, ("gcc", "clang", "cc"))), None)
-    return [found] if found else None
+    if found is None:
+        missing("there is no C compiler: install gcc or clang (Debian: apt-get install gcc libc6-dev)")
+    return [found]
 
 
 def compile_program(

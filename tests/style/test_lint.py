@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from needs import missing
 from tree import ROOT
 
 SCRIPTS = Path(sys.executable).parent
@@ -25,8 +26,8 @@ LINTERS = {
 @pytest.mark.parametrize("name", LINTERS)
 def test_linter_is_content(name: str) -> None:
     module, (program, *arguments) = LINTERS[name]
-    if importlib.util.find_spec(module) is None and "CI" not in os.environ:
-        pytest.skip(f"{name} is not installed: make lint installs it")
+    if importlib.util.find_spec(module) is None:
+        missing(f"{name} is not installed: make lint installs it")
     environment = {**os.environ, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
     result = subprocess.run(
         [str(SCRIPTS / program), *arguments], cwd=ROOT, env=environment, check=False, capture_output=True, text=True

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from needs import missing
 from real_packages import PackageCache
-from toolbox import missing
 
 
 class Packages(PackageCache):

@@ -12,11 +12,12 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 import pytest
 
 from daemon_running import REGION, RunningDaemon
+from needs import missing
 
 HERE: Final = Path(__file__).parent
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)")
@@ -76,13 +77,6 @@ def npm_install(place: Path) -> None:
     """The packages that package.json names; no lock file, since it would name the registry."""
     npm = require("npm", install="install Node.js 20 or later with npm")
     fetch([npm, "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"], place)
-
-
-def missing(reason: str) -> NoReturn:
-    """The test cannot be run here."""
-    if "CI" in os.environ:
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def _run(
