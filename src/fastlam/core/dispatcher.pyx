@@ -12,6 +12,7 @@ below `drive`: it alone touches sockets, slot tables, timers and counters. Who t
 
 * a thread that called `adopt()`, for good: the event loop of the daemon, which calls `drive_ready()` when `fileno()` is readable;
 * otherwise a thread inside `wait()`, if nobody else drives;
+* otherwise the thread of an event loop that has calls under way, in passes that do not sleep (loops.pxi);
 * otherwise the background thread, which takes over whenever work is outstanding and nobody has driven for a tick.
 
 The GIL makes the hand-over atomic: `owner` is read and written without releasing it. A driver sleeps in epoll without the GIL.
@@ -77,6 +78,14 @@ cdef extern from *:
     int __builtin_ctzll(uint64_t mask) nogil
 cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void *buffer, size_t count, int64_t offset)
+    int close(int fd)
+cdef extern from "<poll.h>" nogil:
+    cdef struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *watched, unsigned long count, int timeout_ms)
+    short POLLIN
 cdef extern from "<time.h>" nogil:
     int nanosleep(const timespec *wanted, timespec *left)
 cdef extern from "<sched.h>" nogil:
@@ -96,6 +105,7 @@ cdef enum:
     TICK_NS = 1000000            # how often the background thread looks whether somebody drives
     TICKS_BEFORE_SLEEP = 200     # idle ticks before it sleeps until it is woken
     LINGER_NS = 50000000         # how long it goes on driving after the last call was done
+    LOOPS_TICKS = 10             # of TICK_NS, between looks whether the event loops that stand by do drive
     HOUSE_NS = 250000000         # between looks at how much is printed
     TURN_NS = 1000000000         # a target without an environment waits so much longer than others before it gets one of theirs
     BUNDLE_AFTER = 8             # tasks that a worker has in hand before further ones are sent in bundles
@@ -122,6 +132,8 @@ cdef enum:
     MAP_BATCH = 32
     WAKE_WORTH_NS = 20000        # of tasks in hand; below that another worker is not woken
     REBALANCE_NS = 1000000
+
+cdef double ASIDE_SECONDS = 0.001   # an event loop reads the epoll descriptor again so long after another thread was found driving
 
 cdef uint64_t NEVER = <uint64_t>-1
 cdef uint64_t COUNT_MAX = <uint64_t>1 << 53   # as wire.frames.Count
@@ -164,6 +176,7 @@ include "lanes.pxi"
 include "idle.pxi"
 include "placement.pxi"
 include "ends.pxi"
+include "loops.pxi"
 include "outside.pxi"
 include "sampling.pxi"
 include "arrivals.pxi"

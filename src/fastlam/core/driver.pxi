@@ -7,8 +7,8 @@ class DispatcherClosed(RuntimeError):
 
 cdef class Driver:
     """Who drives, and what one pass is; the module's docstring tells it. Below it the classes build on one another, each in its file:
-    Lanes (frames), IdleEnvironments, Placement (which environment), Ends (deadlines and exits), Dispatcher (what the doors see). They
-    are one object, and all its fields stand here."""
+    Lanes (frames), IdleEnvironments, Placement (which environment), Ends (deadlines and exits), Standby (event loops), Dispatcher (what
+    the doors see). They are one object, and all its fields stand here."""
 
     cdef readonly object launcher
     cdef readonly object faults
@@ -35,6 +35,9 @@ cdef class Driver:
     cdef uint64_t epoch                  # counts drive passes
     cdef object waiters                  # deque of locks of threads that wait while another drives
     cdef object background
+    cdef bint busy                       # there was something to do in the last pass
+    cdef list loops                      # LoopDoors with calls under way
+    cdef bint by_loop                    # one of them submits
     cdef object background_wake          # lock that the sleeping background thread waits on
     cdef bint background_sleeps
     # Environments.
@@ -63,6 +66,7 @@ cdef class Driver:
     # Counters.
     cdef readonly uint64_t submitted, completed, wakes, passes, sleeps, stolen, requeued, bad_frames
     cdef readonly uint64_t environments_started, environments_failed, log_dropped_bytes, late_replies
+    cdef readonly uint64_t loop_wakes    # descriptors of event loops signalled
 
     def __cinit__(self, object launcher, object faults=None, int environments_max=limits.ENVIRONMENTS_MAX,
                   int pending_max=limits.PENDING_INVOCATIONS_MAX, uint32_t spin_ns=0):
@@ -79,6 +83,7 @@ cdef class Driver:
         self.timer_armed_ns = NEVER
         self.readers = []
         self.waiters = deque()
+        self.loops = []
         self.environments = {}
         self.rechecks = []
         self.unsent = []
@@ -164,7 +169,7 @@ cdef class Driver:
                     self._pass(0)   # a long run of submissions: take in replies meanwhile, so that workers do not starve
             finally:
                 self._release()
-            if self.background_sleeps:
+            if self.background_sleeps and not self.by_loop:
                 self._rouse_background()
             return
         Py_INCREF(invocation)
@@ -180,7 +185,7 @@ cdef class Driver:
                     self._drain_ring()
             finally:
                 self._release()
-            if self.background_sleeps:
+            if self.background_sleeps and not self.by_loop:
                 self._rouse_background()
         elif self.owner == pthread_self():
             if not self.driving:
@@ -370,6 +375,9 @@ cdef class Driver:
         self.owner = 0
         if self.waiters:
             self._offer_place()
+        elif self.loops:
+            if not self.closed:
+                self._leave_to_loops()
         elif self.outstanding and self.background_sleeps:
             self._rouse_background()
 
@@ -388,11 +396,10 @@ cdef class Driver:
         self.background_wake.release()
 
     def _background_main(self):
-        cdef uint64_t seen = 0, quiet_since
+        cdef uint64_t seen = 0
         cdef int idle_ticks = 0
         cdef timespec tick
         tick.tv_sec = 0
-        tick.tv_nsec = TICK_NS
         while not self.closed:
             if self.outstanding == 0 and not self.environments:
                 idle_ticks += 1
@@ -406,15 +413,19 @@ cdef class Driver:
                 self.background_wake.acquire(True, 1.0)
                 if self.background_sleeps:
                     self.background_sleeps = False
-                    if self.owner == 0 and not self.closed:
+                    if self.loops:
+                        idle_ticks = 0
+                    elif self.owner == 0 and not self.closed:
                         self._drive_in_background(0)
                 else:
                     idle_ticks = 0
                 continue
+            tick.tv_nsec = LOOPS_TICKS * TICK_NS if self.loops else TICK_NS
             with nogil:
                 nanosleep(&tick, NULL)
             if self.owner == 0 and self.outstanding and self.epoch == seen and not self.closed:
-                self._drive_in_background(LINGER_NS)
+                if not self.loops or self._loops_fail():
+                    self._drive_in_background(LINGER_NS)
             seen = self.epoch
 
     cdef _drive_in_background(self, uint64_t linger_ns):
@@ -477,6 +488,7 @@ cdef class Driver:
         try:
             self.epoch += 1
             self.passes += 1
+            self.busy = True
             may_sleep = not self._drain_ring()
             if self.unsent:
                 self._flush_all()
@@ -538,6 +550,7 @@ cdef class Driver:
                 self._drain_rechecks()
             if self.orders:
                 self._run_orders()
+            self.busy = not may_sleep or count > 0
             if self.adopted and self.hot:
                 self._before_loop_sleeps(not may_sleep or count > 0)
             if self.adopted:
@@ -594,8 +607,10 @@ cdef class Driver:
         return 0
 
     cdef int _arm_timer(self) except -1:
+        return self._arm_timer_at(fl_timers_next(&self.timers))
+
+    cdef int _arm_timer_at(self, uint64_t next_ns) except -1:
         """Sets the timer descriptor, only ever to an earlier time: a late call then costs no system call."""
-        cdef uint64_t next_ns = fl_timers_next(&self.timers)
         cdef itimerspec value
         if next_ns >= self.timer_armed_ns:
             return 0
@@ -689,6 +704,12 @@ cdef class Driver:
         return True
 
     # -- what the classes above this one do ------------------------------------------------------
+
+    cdef int _leave_to_loops(self) except -1:
+        raise NotImplementedError
+
+    cdef bint _loops_fail(self) except -1:
+        raise NotImplementedError
 
     cdef int _admit(self, Call invocation) except -1:
         raise NotImplementedError

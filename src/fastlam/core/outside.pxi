@@ -1,6 +1,6 @@
 # What the doors ask of the dispatcher besides submitting and waiting.
 
-cdef class Dispatcher(Ends):
+cdef class Dispatcher(Standby):
     """See the module's docstring. `launcher` makes environments (sandbox.launcher), `faults` words the error payloads
     (dispatch.faults): `timeout(invocation)`, `exited(invocation, wait_status)` return JSON bytes and (error type, JSON bytes)."""
 
@@ -171,6 +171,7 @@ cdef class Dispatcher(Ends):
             "passes": self.passes,
             "sleeps": self.sleeps,
             "wakes": self.wakes,
+            "loop_wakes": self.loop_wakes,
         }
 
     def close(self):

@@ -9,6 +9,7 @@ from fastlam import limits
 from fastlam.config import lane_kind
 from fastlam.core.dispatcher import Dispatcher, forget_randomness
 from fastlam.dispatch.faults import Faults
+from fastlam.embed import loops
 from fastlam.sandbox.launcher import Launcher
 from fastlam.sandbox.spinning import spin_ns
 
@@ -51,6 +52,7 @@ class Engine:
 
     def _close(self) -> None:
         self.dispatcher.close()
+        loops.leave(self.dispatcher)
         self.launcher.close()
 
 

@@ -12,6 +12,7 @@ WorkerDied, tasks that were queued behind it run elsewhere, and the pool stays u
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -43,6 +44,7 @@ from fastlam.core.dispatcher import (
 from fastlam.dispatch.faults import describe_exit
 from fastlam.embed import engine
 from fastlam.embed.future import TaskFuture
+from fastlam.embed.loops import AwaitedFuture, door_of
 from fastlam.embed.pickling import CallablePickler, preparation
 from fastlam.wire import tasks
 from fastlam.wire.control import WorkerSpec
@@ -128,6 +130,18 @@ class Executor(TaskDoor, StandardExecutor):
     if TYPE_CHECKING:
 
         def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]: ...
+
+    def asubmit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> asyncio.Future[T]:
+        """As `submit`, for asyncio: `value = await executor.asubmit(fn, *args)`.
+
+        The task is under way when this returns. Cancelling the future takes it back if no worker has begun it.
+        """
+        if self.refuses or self._engine.foreign:
+            self._check_usable()
+        loop = asyncio.get_running_loop()
+        future = AwaitedFuture(loop=loop)
+        future.call = door_of(loop, self._dispatcher).submit(self, future, fn, args, kwargs)
+        return future
 
     def map(
         self,

@@ -18,6 +18,7 @@ from fastlam.core.dispatcher import (
     Invocation,
     Target,
 )
+from fastlam.embed.loops import door_of
 from fastlam.errors import FastlamError
 
 if TYPE_CHECKING:
@@ -210,19 +211,9 @@ class Function:
     async def ainvoke(self, event: Any = None) -> InvokeResult:
         """As `invoke`, for asyncio. Cancelling the wait leaves the function running."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        def done(_: Invocation) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(wake)
-
+        future = loop.create_future()
         invocation = self._invocation(event)
-        invocation.on_done = done
-        self._dispatcher.submit(invocation)
+        door_of(loop, self._dispatcher).invoke(invocation, future)
         await future
         return _result(invocation)
 
