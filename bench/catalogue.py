@@ -25,6 +25,7 @@ TOPICS: Final = {
     "roundtrip": Entry("bench.roundtrip", "Embedded round trip against a libzmq ping-pong in C", True, 900),
     "executor": Entry("bench.executors", "Executor against other process pools, two workers each", True, 1800),
     "burners": Entry("bench.burners", "Executor round trips while two processes burn CPU", True, 1800),
+    "asyncio": Entry("bench.event_loops", "Awaiting tasks and functions in asyncio", True, 900),
     "http": Entry("bench.http_load", "Hello over HTTP, wrk with 32 connections", True, 1800),
     "boto3": Entry("bench.http_load", "Hello through boto3", True, 900, "run_boto3"),
     "coldstart": Entry("bench.coldstart", "Cold start, from no environment to the result", True, 1800),

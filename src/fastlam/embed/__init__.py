@@ -8,5 +8,6 @@
                                                         JSON over the lane
 
 All executors and runtimes of a process share one engine, which ends with the last of them. A caller that waits drives
-it; a background thread does so for those who do not (callbacks, `as_completed`, asyncio).
+it, and so does an event loop with calls under way; a background thread does so for those who do not (callbacks,
+`as_completed`, `asyncio.wrap_future`).
 """
