@@ -325,7 +325,8 @@ static void consume_what_is_scribbled(uint32_t capacity)
     pid_t pid = start_scribbler(&ring, PUBLISHED_AT);
     watch("consuming what is scribbled", TIME_MAX_S);
     uint32_t rounds = fl_rounds(200000);
-    for (uint32_t round = 0; round < rounds; round++) {
+    /* Until it has met with both: where there is more to run than there are CPUs, the other may not have run yet. */
+    for (uint32_t round = 0; round < rounds || taken == 0 || refused == 0; round++) {
         const uint8_t *data = NULL;
         uint64_t before = consumer->position;
         int64_t bytes = fl_spsc_peek(consumer, &data);
@@ -358,7 +359,6 @@ static void consume_what_is_scribbled(uint32_t capacity)
     }
     watch("", 0);
     end_scribbler(pid);
-    CHECK(taken > 0 && refused > 0);
     printf("    ring of %u: took %" PRIu64 ", refused %" PRIu64 ", found none %" PRIu64 ", skipped %" PRIu64 "\n", capacity,
            taken, refused, empty, skipped);
     guarded_ring_free(&ring);
@@ -372,7 +372,7 @@ static void produce_what_is_scribbled_over(uint32_t capacity)
     pid_t pid = start_scribbler(&ring, RELEASED_AT);
     watch("producing what is scribbled over", TIME_MAX_S);
     uint32_t rounds = fl_rounds(200000);
-    for (uint32_t round = 0; round < rounds; round++) {
+    for (uint32_t round = 0; round < rounds || placed == 0 || refused == 0; round++) {
         uint32_t bytes = next_size(&state, fl_spsc_record_bytes_max(producer) + 1);
         uint64_t before = producer->position;
         uint8_t *place = fl_spsc_reserve(producer, bytes);
@@ -399,7 +399,6 @@ static void produce_what_is_scribbled_over(uint32_t capacity)
     }
     watch("", 0);
     end_scribbler(pid);
-    CHECK(placed > 0 && refused > 0);
     printf("    ring of %u: placed %" PRIu64 ", refused %" PRIu64 ", drained %" PRIu64 "\n", capacity, placed, refused,
            drained);
     guarded_ring_free(&ring);
