@@ -193,9 +193,9 @@ class Played:
         assert self.slots.claim(frame.slot)
         return frame, payload
 
-    def answer(self, slot: int, body: bytes, error_type: str = "") -> None:
+    def answer(self, slot: int, body: bytes, error_type: str = "", duration_ns: int = 1_000_000) -> None:
         """The end of an invocation that has begun."""
-        self.reply(slot, Result(slot, 1_000_000, 500_000, 2000, 0, error_type), body)
+        self.reply(slot, Result(slot, duration_ns, 500_000, 2000, 0, error_type), body)
 
     def answer_task(self, slot: int, body: bytes, failed: bool = False) -> None:
         self.reply(slot, TaskResult(slot, 1_000_000, failed), body)

@@ -52,6 +52,7 @@ FRAME_BYTES_MAX: Final = RESPONSE_BYTES_MAX + FRAME_HEADER_BYTES_MAX + 64
 CHUNK_BYTES_MAX: Final = 65_536  # of a streamed response in one frame
 STREAM_PENDING_BYTES_MAX: Final = 262_144  # of a streamed response that its caller has not taken; then its lane rests
 SLOTS_PER_ENVIRONMENT: Final = 32  # power of two; tasks one executor worker may hold
+INVOCATIONS_PER_ENVIRONMENT: Final = 16  # that a function's may hold: one in hand, and short ones behind it
 EXPRESS_RING_BYTES: Final = 65_536  # power of two; each of the two rings of an environment's express lane
 EXPRESS_REGION_BYTES: Final = FRAME_BYTES_MAX + 64  # beside each ring, for what is too long for it
 SLOT_MIRROR_BYTES: Final = 1024  # replies up to this size survive the death of their worker

@@ -125,12 +125,15 @@ cdef enum:
     LOOKS_A_CLOCK = 8            # between two readings of the clock while it looks
     PREEMPTED_NS = 25000         # a longer gap between them: somebody else had this CPU
     LOAD_NS = 5000000            # how long one look at the number of runnable tasks is believed
+    LOAD_REST_MIN_NS = 100000    # the first one that finds too many, so long
+    WOKEN_SPIN_NS = 40000        # how long the driver looks for the answer of a worker that it had to wake
     POLL_NS = 50000              # descriptors are asked so often while replies come through rings
     SPIN_FAILURES_MAX = 8
     CROWD_TRIES_MAX = 16
     TEXT_BYTES_MAX = 2048        # of an ARN, of a trace header, in a record
     MAP_BATCH = 32
-    WAKE_WORTH_NS = 20000        # of tasks in hand; below that another worker is not woken
+    WAKE_WORTH_NS = 20000        # of calls in hand; below that another worker is not woken
+    STACKED_BYTES_MAX = 4096     # of the event of an invocation that lies behind others
     REBALANCE_NS = 1000000
 
 cdef double ASIDE_SECONDS = 0.001   # an event loop reads the epoll descriptor again so long after another thread was found driving
@@ -174,6 +177,7 @@ include "connections.pxi"
 include "express.pxi"
 include "lanes.pxi"
 include "idle.pxi"
+include "stacking.pxi"
 include "placement.pxi"
 include "ends.pxi"
 include "loops.pxi"

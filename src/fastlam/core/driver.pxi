@@ -7,8 +7,8 @@ class DispatcherClosed(RuntimeError):
 
 cdef class Driver:
     """Who drives, and what one pass is; the module's docstring tells it. Below it the classes build on one another, each in its file:
-    Lanes (frames), IdleEnvironments, Placement (which environment), Ends (deadlines and exits), Standby (event loops), Dispatcher (what
-    the doors see). They are one object, and all its fields stand here."""
+    Lanes (frames), IdleEnvironments, Stacking and Placement (which environment), Ends (deadlines and exits), Standby (event loops),
+    Dispatcher (what the doors see). They are one object, and all its fields stand here."""
 
     cdef readonly object launcher
     cdef readonly object faults
@@ -49,7 +49,7 @@ cdef class Driver:
     cdef list unsent                     # environments with an outbox
     cdef list hot                        # environments whose rings every pass looks into
     cdef uint64_t polled_ns              # when epoll was last asked
-    cdef bint unbalanced                 # tasks have been put behind others although environments were idle
+    cdef list stacked                    # environments in which calls have been put behind others
     cdef uint64_t rebalance_ns           # when that is next looked at
     # Spinning.
     cdef readonly uint32_t spin_ns       # how long the driver, or a worker, looks before it sleeps; 0: never
@@ -58,6 +58,7 @@ cdef class Driver:
     cdef int spin_failures               # in a row
     cdef int load_fd                     # /proc/loadavg
     cdef uint64_t spin_rests_until_ns, load_known_until_ns
+    cdef uint64_t load_rest_ns           # the last rest because of too many runnable tasks; 0: there were not too many
     cdef object orders                   # deque of (function, reply) that other threads want done by the driver
     cdef bint closing                    # close() has begun: nothing is started any more
     cdef object starved                  # deque of targets with waiting calls that this machine's bound holds up
@@ -84,6 +85,7 @@ cdef class Driver:
         self.readers = []
         self.waiters = deque()
         self.loops = []
+        self.stacked = []
         self.environments = {}
         self.rechecks = []
         self.unsent = []
@@ -504,12 +506,9 @@ cdef class Driver:
             if next_ns <= now:
                 self._fire_timers(now)
                 may_sleep = False
-            if self.unbalanced:
-                if self.rebalance_ns + REBALANCE_NS < now:
-                    self.rebalance_ns = now + REBALANCE_NS   # the first for a while: it is given its time
-                elif self.rebalance_ns <= now:
-                    self._rebalance(now)
-                    may_sleep = False
+            if self.stacked and self.rebalance_ns <= now:
+                self._rebalance(now)
+                may_sleep = False
             timeout_ms = 0
             if not may_sleep and self.hot and now - self.polled_ns < POLL_NS and not self.adopted:
                 whole = True
@@ -520,11 +519,9 @@ cdef class Driver:
                     return 0
                 may_sleep = False
             if may_sleep and until_ns > now and fl_ring_announce_sleep(self.ring):
-                next_ns = fl_timers_next(&self.timers)
+                next_ns = max(now, self._next_ns())
                 if until_ns < next_ns:
                     next_ns = until_ns
-                if self.unbalanced and self.rebalance_ns < next_ns:
-                    next_ns = max(now, self.rebalance_ns)
                 if next_ns == NEVER:
                     timeout_ms = -1
                 else:
@@ -558,7 +555,7 @@ cdef class Driver:
                 now = self._now()
                 if fl_timers_next(&self.timers) <= now:
                     self._fire_timers(now)
-                self._arm_timer()
+                self._arm_timer_at(self._next_ns())
                 if not fl_ring_announce_sleep(self.ring) or self.rechecks:
                     fl_wake_signal(self.wake_fd)   # what is left of a crowded ring, say: no event tells of that
             whole = True
@@ -605,6 +602,11 @@ cdef class Driver:
             if entry is not None:
                 entry[1]()
         return 0
+
+    cdef uint64_t _next_ns(self) noexcept:
+        """When the driver has something to do even if nothing comes."""
+        cdef uint64_t next_ns = fl_timers_next(&self.timers)
+        return min(next_ns, self.rebalance_ns) if self.stacked else next_ns
 
     cdef int _arm_timer(self) except -1:
         return self._arm_timer_at(fl_timers_next(&self.timers))
@@ -757,6 +759,12 @@ cdef class Driver:
         raise NotImplementedError
 
     cdef int _rebalance(self, uint64_t now) except -1:
+        raise NotImplementedError
+
+    cdef int _feed(self, Environment environment) except -1:
+        raise NotImplementedError
+
+    cdef int _grow(self, Target target) except -1:
         raise NotImplementedError
 
     cdef int _deadline(self, Environment environment) except -1:

@@ -56,10 +56,10 @@ cdef class Ends(Placement):
             self._read_rest(environment, True)
             self._stop(environment)
             return self._init_failed(environment, "Sandbox.Timedout", payload)
-        invocation = <Invocation>environment.held[0]
+        invocation = self._oldest_in(environment)
         if invocation is None:
             return 0
-        if invocation.streams or fl_slots_state(&environment.slots, 0) == FL_SLOT_DONE:
+        if invocation.streams or fl_slots_state(&environment.slots, invocation.slot) == FL_SLOT_DONE:
             self._drain(environment)   # the reply, or pieces of it, may already be on their way: they were in time
             if invocation.state == STATE_DONE:
                 return 0
@@ -135,11 +135,13 @@ cdef class Ends(Placement):
 
     cdef int _bury(self, Environment environment, bint grace_over) except -1:
         """Ends the calls of an exited environment and forgets it; waits a moment for replies that are known to have been sent."""
-        cdef Call invocation
+        cdef Call invocation, first = None
         cdef uint32_t state
         cdef int slot
         cdef bint unarrived = False
         if environment.outstanding:
+            if environment.target.is_function and not environment.timed_out:
+                first = self._oldest_in(environment)
             self._set_timer(environment, self._now() + LARGE_REPLY_GRACE_NS)   # also for what an interrupt leaves undone here
             self._drain(environment)
             for slot in range(len(environment.held) - 1, -1, -1):   # of those that go back into the line, the first is its head
@@ -156,8 +158,10 @@ cdef class Ends(Placement):
                 elif (state == FL_SLOT_QUEUED and invocation.attempts < RETRY_LOST_START_MAX
                         and fl_slots_revoke(&environment.slots, slot) == 1):
                     # Taken back rather than looked at: a worker whose zygote was killed may have a last instruction in it.
-                    invocation.attempts += 1
+                    if invocation is first or invocation.is_task:
+                        invocation.attempts += 1   # one that lay behind another has lost nothing of its own
                     self._unhold(environment, invocation)
+                    environment.target.invocations -= 1
                     self._again(invocation)
                     continue
                 self._lost(environment, invocation)
@@ -185,7 +189,7 @@ cdef class Ends(Placement):
             self._feed(self._idle_take(target))
         if target.waiting:
             self._grow(target)
-        elif target.slots_per_environment > 1:
+        elif not target.is_function and target.slots_per_environment > 1:
             self._start_helper(target)
         if self.starved:
             self._serve_starved()
@@ -214,6 +218,7 @@ cdef class Ends(Placement):
             return 0
         if started_ns == 0 or started_ns > now or started_ns < invocation.submitted_ns:
             started_ns = invocation.posted_ns
+        target.task_ns = -1.0   # nothing is stacked behind what kills
         call = <Invocation>invocation
         call.duration_ns += <int64_t>(now - started_ns)
         call.memory_peak_kib = environment.memory_peak_kib

@@ -46,8 +46,8 @@ cdef class Target:
     cdef bint abandoned                    # dismissed by force: its calls are cancelled
     cdef bint growing                      # inside Dispatcher._grow
     cdef int lost_starts                   # workers in a row that a signal ended before they were up
-    cdef Environment filling               # the environment that tiny tasks are given to, one behind the other
-    cdef double task_ns                    # moving average of task durations; < 0 unknown
+    cdef Environment filling               # the environment that tiny calls are given to, one behind the other
+    cdef double task_ns                    # moving average of their durations; < 0 unknown
     cdef readonly uint64_t invocations, throttles, errors, timeouts, cold_starts, queued
 
     def __cinit__(
@@ -133,8 +133,10 @@ cdef class Environment:
     cdef bint lined_up                     # among them
     cdef list held                         # slot -> Invocation or None
     cdef int outstanding
+    cdef uint64_t posts                    # invocations that it was given, those that were taken back among them
     cdef uint64_t done_count               # calls that have left it
-    cdef uint64_t done_count_seen          # by Placement._rebalance
+    cdef bint stacked                      # in Driver.stacked
+    cdef uint64_t done_count_seen          # by Stacking._rebalance
     cdef list outbox                       # tasks posted and not yet sent: (slot, payload)
     cdef bint unsent                       # in Dispatcher.unsent
     cdef fl_timer timer                    # INIT deadline, invocation deadline, or grace after death

@@ -462,28 +462,31 @@ cdef class Express(Connections):
     cdef bint _spin(self, uint64_t until_ns) except -1:
         """Looks for replies for a moment instead of sleeping. True if there is something.
 
-        Only where the worker was awake when it was posted to: one that had to be woken may have been put on this CPU. And not while
-        CPUs are short, which shows in the kernel's count of runnable tasks, or in this thread's not having been let run.
+        After a worker that had to be woken not for long: it may have been put on this CPU. And not while CPUs are short, which shows in
+        the kernel's count of runnable tasks, or in this thread's not having been let run: once in a while that means nothing, so it rests
+        the longer the more often it is found so.
         """
         cdef fl_spsc *rings[SPIN_RINGS_MAX]
         cdef int count = 0, index, look
         cdef uint64_t begun, now, last, end
         cdef bint found = False, preempted = False
-        if self.spin_ns == 0 or self.woke_worker or not 0 < len(self.hot) <= SPIN_RINGS_MAX:
+        if self.spin_ns == 0 or not 0 < len(self.hot) <= SPIN_RINGS_MAX:
             return False
         begun = now = last = monotonic_ns()
         if begun < self.spin_rests_until_ns:
             return False
         if begun >= self.load_known_until_ns:
-            self.load_known_until_ns = begun + LOAD_NS
             if runnable_tasks(self.load_fd) > self.cpus:
-                self.spin_rests_until_ns = begun + LOAD_NS
+                self.load_rest_ns = min(max(2 * self.load_rest_ns, LOAD_REST_MIN_NS), LOAD_NS)
+                self.load_known_until_ns = self.spin_rests_until_ns = begun + self.load_rest_ns
                 return False
+            self.load_rest_ns = 0
+            self.load_known_until_ns = begun + LOAD_NS
         self.spin_rests_until_ns = 0
         for item in self.hot:
             rings[count] = &(<Environment>item).express.replies
             count += 1
-        end = begun + self.spin_ns
+        end = begun + (min(WOKEN_SPIN_NS, self.spin_ns) if self.woke_worker else self.spin_ns)
         if until_ns < end:
             end = until_ns
         with nogil:

@@ -163,6 +163,7 @@ cdef class Invocation(Call):
     cdef readonly int64_t logs_dropped_bytes
     cdef readonly bint streamed           # its answer has begun to come in pieces: `result` is no part of it
     cdef readonly int64_t streamed_bytes  # so much of it has come
+    cdef uint64_t post_number             # its environment's, in the order in which they are run
     cdef list pieces                      # what nobody has taken yet
     cdef int64_t pieces_bytes
 

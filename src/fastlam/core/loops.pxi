@@ -25,9 +25,7 @@ cdef class Standby(Ends):
         cdef uint64_t next_ns
         if (self.hot and not self._cool()) or self.rechecks or self.unsent or self.orders:
             return False
-        next_ns = fl_timers_next(&self.timers)
-        if self.unbalanced and self.rebalance_ns < next_ns:
-            next_ns = self.rebalance_ns
+        next_ns = self._next_ns()
         if next_ns <= self._now():
             return False
         self._arm_timer_at(next_ns)
@@ -56,9 +54,9 @@ cdef class LoopDoor:
     """Where the calls of one event loop come in and go out. embed/loops.py makes them, one for a loop.
 
     Whoever drives puts what is done into `done` and rings one descriptor, once for all that comes until the loop has heard it; the loop's
-    own thread then sets the futures. While calls are under way the loop also reads the dispatcher's epoll descriptor, and drives when nobody
-    else does, in passes that do not sleep. When somebody else does it leaves off reading, or each event would wake both: it reads again a
-    moment later, or, when that was too soon, it is rung for by the driver that leaves.
+    own thread then sets the futures. While calls are under way the loop also reads the dispatcher's epoll descriptor, and drives when
+    nobody else does, in passes that do not sleep. When somebody else does it leaves off reading, or each event would wake both: it reads
+    again a moment later, or, when that was too soon, it is rung for by the driver that leaves.
 
     All of it belongs to the loop's thread, except for `finished` and `_ring`, which are the driver's, and `close`. The loop holds the door,
     the door does not hold the loop.

@@ -33,6 +33,7 @@ cdef class Dispatcher(Standby):
             return False
         self._unhold(environment, invocation)
         environment.invocations -= 1
+        environment.target.invocations -= 1
         return True
 
     # -- streams: any thread ---------------------------------------------------------------------

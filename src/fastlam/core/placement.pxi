@@ -1,6 +1,6 @@
 # From an admitted call to an environment, and from its answer to the next call.
 
-cdef class Placement(IdleEnvironments):
+cdef class Placement(Stacking):
     """Admission, waiting lines, starting, posting, feeding and stealing."""
 
     # -- admission and placement -----------------------------------------------------------------
@@ -25,18 +25,19 @@ cdef class Placement(IdleEnvironments):
         """Gives an admitted call to an environment, or to the waiting line of its target."""
         cdef Target target = invocation.target
         cdef Environment environment
+        cdef bint stacks = self._stacks(invocation)
         while target.idle_count:
             environment = target.filling
-            if environment is not None and self._not_worth_a_wake(environment):
-                self.unbalanced = True
+            if stacks and environment is not None and self._not_worth_a_wake(environment):
+                self._stack(environment)
             else:
                 environment = self._idle_take(target)
                 if self._speaks_unasked(environment):
                     continue
-                target.filling = environment if environment.has_express and target.slots_per_environment > 1 else None
+                target.filling = environment if environment.has_express and stacks else None
             self._post(environment, invocation)
             return 0
-        if target.slots_per_environment > 1:
+        if not target.is_function and target.slots_per_environment > 1:
             environment = self._shared_environment(target)
             if environment is not None:
                 self._post(environment, invocation)
@@ -50,28 +51,6 @@ cdef class Placement(IdleEnvironments):
         target.queued += 1
         self.waiting += 1
         self._grow(target)
-        return 0
-
-    cdef bint _not_worth_a_wake(self, Environment environment) noexcept:
-        """Whether a busy worker has so little in hand that another one would hardly be awake before it is done with one more."""
-        return (environment.state == ENVIRONMENT_BUSY and environment.free_slots != 0 and environment.target.task_ns >= 0
-                and environment.outstanding * (environment.target.task_ns + 1000.0) < WAKE_WORTH_NS and not environment.used_up())
-
-    cdef int _rebalance(self, uint64_t now) except -1:
-        """Tasks lie behind others, which were short as a rule, while environments idle: where one has not moved on for a while, they take
-        of them."""
-        cdef Environment environment
-        self.unbalanced = False
-        for item in list(self.environments.values()):
-            environment = <Environment>item
-            if environment.outstanding < 2 or environment.target.idle_count == 0:
-                continue
-            if environment.done_count == environment.done_count_seen:
-                self._feed(self._idle_take(environment.target))
-            else:
-                self.unbalanced = True
-            environment.done_count_seen = environment.done_count
-        self.rebalance_ns = now + REBALANCE_NS
         return 0
 
     cdef Environment _shared_environment(self, Target target):
@@ -187,6 +166,8 @@ cdef class Placement(IdleEnvironments):
         if target.is_function:
             target.invocations += 1
             call = <Invocation>invocation
+            environment.posts += 1
+            call.post_number = environment.posts
             if environment.init_ns >= 0:
                 call.init_ns = environment.init_ns
                 call.init_logs = environment.init_logs
@@ -194,7 +175,7 @@ cdef class Placement(IdleEnvironments):
                 environment.init_logs = None
                 target.cold_starts += 1
             call.epoch_ms = self._epoch_ms()
-            if target.timeout_ns:
+            if target.timeout_ns and environment.outstanding == 1:
                 self._set_timer(environment, invocation.posted_ns + <uint64_t>target.timeout_ns)
         else:
             target.invocations += 1
@@ -251,7 +232,7 @@ cdef class Placement(IdleEnvironments):
                 self._post(environment, <Call>invocation)
                 return 0
         self._feed(environment)
-        if environment.target.slots_per_environment > 1:
+        if not environment.target.is_function and environment.target.slots_per_environment > 1:
             self._start_helper(environment.target)   # it may have taken what waited, and tasks still lie behind others
         return 0
 
@@ -329,7 +310,9 @@ cdef class Placement(IdleEnvironments):
     cdef int _on_answer(self, Environment environment, int64_t slot, int64_t duration_ns, int64_t cpu_ns, int64_t memory_peak_kib,
                         int64_t log_end_bytes, str error_type, str content_type, bytes payload) except -1:
         cdef Invocation invocation
-        if not 0 <= slot < len(environment.held) or environment.held[slot] is None or not environment.target.is_function:
+        cdef Target target = environment.target
+        cdef bint in_order
+        if not 0 <= slot < len(environment.held) or environment.held[slot] is None or not target.is_function:
             if environment.state < ENVIRONMENT_STOPPING:
                 self._bad_frame(environment, f"a reply for slot {slot}, where nothing runs")
             return 0
@@ -340,7 +323,10 @@ cdef class Placement(IdleEnvironments):
         if fl_slots_state(&environment.slots, <uint32_t>slot) != FL_SLOT_DONE:
             # A second answer to the call before, most likely: it must not become the answer to this one.
             return self._bad_frame(environment, f"a reply for slot {slot}, whose call is not over")
-        fl_timers_cancel(&self.timers, &environment.timer)
+        in_order = environment.outstanding == 1 or self._oldest_in(environment) is invocation
+        if in_order:   # else it would gain time for the one before it
+            fl_timers_cancel(&self.timers, &environment.timer)
+        self._took_ns(target, <double>duration_ns)
         invocation.duration_ns += duration_ns
         invocation.cpu_ns = cpu_ns
         invocation.memory_peak_kib = environment.memory_peak_kib = memory_peak_kib
@@ -352,9 +338,11 @@ cdef class Placement(IdleEnvironments):
         invocation.content_type = content_type
         fl_slots_free(&environment.slots, <uint32_t>slot)
         self._unhold(environment, invocation)
-        environment.target.pool.release()
+        if environment.outstanding and in_order and target.timeout_ns and environment.state == ENVIRONMENT_BUSY:
+            self._set_timer(environment, self._now() + <uint64_t>target.timeout_ns)
+        target.pool.release()
         if error_type:
-            environment.target.errors += 1
+            target.errors += 1
             self._complete(environment, invocation, C_FUNCTION_ERROR, payload)
         else:
             self._complete(environment, invocation, C_OK, payload)
@@ -412,12 +400,7 @@ cdef class Placement(IdleEnvironments):
         if fl_slots_state(&environment.slots, <uint32_t>slot) != FL_SLOT_DONE:
             return self._bad_frame(environment, f"a reply for slot {slot}, whose task is not over")
         invocation.duration_ns = <int64_t>task_ns
-        if target.task_ns < 0:
-            target.task_ns = task_ns
-        elif task_ns > target.task_ns:
-            target.task_ns += (task_ns - target.task_ns) * 0.5   # long tasks: stop stacking behind them soon
-        else:
-            target.task_ns += (task_ns - target.task_ns) * 0.1
+        self._took_ns(target, task_ns)
         fl_slots_free(&environment.slots, <uint32_t>slot)
         self._unhold(environment, invocation)
         if environment.outbox and environment.outstanding - len(environment.outbox) <= BUNDLE_AFTER // 2:
@@ -458,8 +441,6 @@ cdef class Placement(IdleEnvironments):
     cdef int _feed(self, Environment environment) except -1:
         """Gives the environment what waits for its target; idle, it goes on the stack (or away, if another target starves)."""
         cdef Target target = environment.target
-        cdef Call invocation
-        cdef int depth
         if target.retired and not target.waiting:
             if environment.outstanding == 0:
                 self._stop(environment)
@@ -469,15 +450,10 @@ cdef class Placement(IdleEnvironments):
             self._stop(environment)
             self._serve_starved()
             return 0
-        depth = target.depth()
-        while target.waiting and environment.outstanding < depth and environment.free_slots:
-            if environment.used_up():
-                break
-            invocation = <Call>target.waiting.popleft()
-            self.waiting -= 1
-            self._post(environment, invocation)
-        if environment.outstanding == 0 and target.slots_per_environment > 1:
-            self._steal(environment)
+        if target.is_function:
+            self._feed_invocations(environment)
+        else:
+            self._feed_tasks(environment)
         if environment.outstanding == 0 and environment.state != ENVIRONMENT_STOPPING:
             environment.state = ENVIRONMENT_IDLE
             environment.idle_since_ns = self._now()
@@ -486,6 +462,41 @@ cdef class Placement(IdleEnvironments):
                 self._serve_starved()
                 return 0
             self._idle_add(environment)
+        return 0
+
+    cdef int _feed_tasks(self, Environment environment) except -1:
+        cdef Target target = environment.target
+        cdef Call task
+        cdef int depth = target.depth()
+        while target.waiting and environment.outstanding < depth and environment.free_slots:
+            if environment.used_up():
+                break
+            task = <Call>target.waiting.popleft()
+            self.waiting -= 1
+            self._post(environment, task)
+        if environment.outstanding == 0 and target.slots_per_environment > 1:
+            self._steal(environment)
+        return 0
+
+    cdef int _feed_invocations(self, Environment environment) except -1:
+        """The next one that waits; with it those that are too short for anything else."""
+        cdef Target target = environment.target
+        cdef Call invocation
+        cdef bint stacks
+        while target.waiting:
+            invocation = <Call>target.waiting[0]
+            stacks = environment.has_express and self._stacks(invocation)
+            if environment.outstanding:
+                if not stacks or target.filling is not environment or not self._not_worth_a_wake(environment):
+                    break
+                self._stack(environment)
+            elif stacks:
+                target.filling = environment
+            elif target.filling is environment:
+                target.filling = None
+            target.waiting.popleft()
+            self.waiting -= 1
+            self._post(environment, invocation)
         return 0
 
     cdef bint _gives_way(self, Target target) except -1:

@@ -190,6 +190,7 @@ class Targets:
             spec,
             self._pool(record.key),
             record.timeout_seconds * 1000,
+            slots_per_environment=limits.INVOCATIONS_PER_ENVIRONMENT,
             log=function_log,
         )
         self._targets[_TargetKey(record.key, tenant_id)] = target

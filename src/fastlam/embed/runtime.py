@@ -162,7 +162,14 @@ class Runtime:
         pool = FunctionPool(self._pool, name)
         if reserved is not None:
             pool.set_reserved(reserved)
-        target = Target(f"{name}:{record.version}", spec, pool, timeout * 1000, log=log)
+        target = Target(
+            f"{name}:{record.version}",
+            spec,
+            pool,
+            timeout * 1000,
+            slots_per_environment=limits.INVOCATIONS_PER_ENVIRONMENT,
+            log=log,
+        )
         dispatcher = self._engine.dispatcher
         previous = self._functions.get(name)
         if isinstance(previous, Function):
