@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from statistics import NormalDist
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from fastlam.core.dispatcher import (
     AccountPool,
@@ -51,7 +52,7 @@ def interval(values: list[float]) -> Interval:
     return Interval(statistics.mean(values) - half, statistics.mean(values) + half)
 
 
-class System:
+class System(AbstractContextManager["System"]):
     """A simulated dispatcher and what is asked of it in tests."""
 
     def __init__(self, seed: int, limit: int = 1_000_000, *, enforce_rates: bool = False, **options: Any) -> None:
@@ -89,14 +90,8 @@ class System:
                 found[name].append(measure(figures))
         return {name: interval(values) for name, values in found.items()}
 
-    def close(self) -> None:
-        self.dispatcher.close()
-
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self.dispatcher.close()
 
 
 def throttled(figures: dict[str, Any]) -> float:

@@ -20,6 +20,7 @@ import zmq
 import executor_tasks as tasks
 import fastlam
 from fastlam import Executor
+from interrupts import Interrupts
 from waiting import await_that
 
 pytestmark = pytest.mark.lanes
@@ -547,45 +548,20 @@ def test_ctrl_c_ends_the_wait_and_not_the_work(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupts_under_load_lose_nothing() -> None:
     """KeyboardInterrupts at arbitrary moments of a drive: every future still gets its result."""
-    main = threading.main_thread().ident
-    assert main is not None
-    stop = threading.Event()
-    armed = False
-    interrupts = 0
-
-    def interrupt() -> None:
-        while not stop.wait(0.003):
-            signal.pthread_kill(main, signal.SIGINT)
-
-    def handler(*_: object) -> None:
-        """One KeyboardInterrupt at a time, and only where it is expected: what deals with one is left in peace."""
-        nonlocal armed, interrupts
-        if armed:
-            armed = False
-            interrupts += 1
-            raise KeyboardInterrupt
-
     with Executor(2) as executor:
         futures = [executor.submit(tasks.out_of_band, list(range(number % 3000))) for number in range(4000)]
-        thread = threading.Thread(target=interrupt)
         remaining = list(reversed(futures))
-        before = signal.signal(signal.SIGINT, handler)
-        try:
-            thread.start()
+        with Interrupts(0.003) as interrupts:
             while remaining:
                 # No loop in here: in Python 3.13 an interrupt at the jump back to its head passes by the `except`.
                 try:
-                    armed = True
+                    interrupts.armed = True
                     remaining[-1].result(timeout=SECONDS)
                     remaining.pop()
-                    armed = False
+                    interrupts.armed = False
                 except KeyboardInterrupt:
                     pass
-        finally:
-            stop.set()
-            thread.join()
-            signal.signal(signal.SIGINT, before)
-        assert interrupts > 0
+        assert interrupts.count > 0
         assert [future.result()[1] for future in futures] == [number % 3000 for number in range(4000)]
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -22,6 +21,7 @@ import executor_tasks as tasks
 import fastlam
 from daemon_running import zipped
 from fastlam import Executor, Runtime
+from interrupts import Interrupts
 from waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.lanes
@@ -169,44 +169,20 @@ def test_many_callers() -> None:
 
 def test_interrupts_while_one_looks() -> None:
     """Tiny tasks, one at a time: the caller is nearly always looking, or about to sleep."""
-    main = threading.main_thread().ident
-    assert main is not None
-    stop, armed, interrupts = threading.Event(), False, 0
-
-    def interrupt() -> None:
-        while not stop.wait(0.002):
-            signal.pthread_kill(main, signal.SIGINT)
-
-    def handler(*_: object) -> None:
-        nonlocal armed, interrupts
-        if armed:
-            armed = False
-            interrupts += 1
-            raise KeyboardInterrupt
-
-    thread = threading.Thread(target=interrupt)
-    before = signal.signal(signal.SIGINT, handler)
     number = 0
-    try:
-        with Executor(2) as executor:
-            thread.start()
-            while interrupts < 100:
-                future = executor.submit(tasks.square, number)
-                while not future.done():
-                    try:
-                        armed = True
-                        future.result(timeout=WAIT_SECONDS)
-                        armed = False
-                    except KeyboardInterrupt:
-                        pass
-                armed = False
-                assert future.result() == number**2
-                number += 1
-            stop.set()
-    finally:
-        stop.set()
-        thread.join()
-        signal.signal(signal.SIGINT, before)
+    with Executor(2) as executor, Interrupts(0.002) as interrupts:
+        while interrupts.count < 100:
+            future = executor.submit(tasks.square, number)
+            while not future.done():
+                try:
+                    interrupts.armed = True
+                    future.result(timeout=WAIT_SECONDS)
+                    interrupts.armed = False
+                except KeyboardInterrupt:
+                    pass
+            interrupts.armed = False
+            assert future.result() == number**2
+            number += 1
 
 
 def test_closing_while_workers_look() -> None:

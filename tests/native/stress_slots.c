@@ -9,9 +9,8 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 
+#include "children.h"
 #include "fl_slots.h"
 #include "fl_test.h"
 
@@ -177,17 +176,13 @@ static void claims_race_revokes_between_processes(void)
 {
     uint32_t rounds = fl_rounds(RACE_ROUNDS);
     start_race();
-    int status;
-    pid_t pid = fork();
-    CHECK(pid >= 0);
+    pid_t pid = start_child();
     if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL); /* does not outlive a test that fails or is killed */
         work(NULL);
         _exit(0);
     }
     uint32_t revoked = dispatch(rounds);
-    CHECK_EQUAL(waitpid(pid, &status, 0), pid);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    await_exit(pid);
     end_race(rounds, revoked);
 }
 

@@ -7,10 +7,9 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <time.h>
 
+#include "children.h"
 #include "fl_wake.h"
 
 enum { LOST_WAKE_MS = 20000, TIME_MAX_S = 100, RECORDS = 70000, BATCH_MAX = 5 };
@@ -171,17 +170,6 @@ static void *produce_in_thread(void *argument)
     return (void *)(uintptr_t)produce(argument);
 }
 
-static pid_t start_child(void)
-{
-    fflush(stdout);
-    pid_t pid = fork();
-    CHECK(pid >= 0);
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL); /* does not outlive a test that fails or is killed */
-    }
-    return pid;
-}
-
 static void run_course(uint32_t capacity, int bells, int processes)
 {
     static char name[100];
@@ -208,9 +196,7 @@ static void run_course(uint32_t capacity, int bells, int processes)
             _exit(0);
         }
         slept = consume(&course);
-        int status;
-        CHECK_EQUAL(waitpid(pid, &status, 0), pid);
-        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        await_exit(pid);
     } else {
         pthread_t thread;
         void *result;
@@ -310,10 +296,8 @@ static pid_t start_scribbler(guarded_ring *ring, size_t mine)
 
 static void end_scribbler(pid_t pid)
 {
-    int status;
     kill(pid, SIGKILL);
-    CHECK_EQUAL(waitpid(pid, &status, 0), pid);
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    await_kill(pid);
 }
 
 static void consume_what_is_scribbled(uint32_t capacity)

@@ -10,11 +10,10 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/time.h>
-#include <sys/wait.h>
 
+#include "children.h"
 #include "fl_test.h"
 
 enum { RING_BYTES = 4096, REGION_BYTES = 100000, REGION_PAGES_BYTES = 102400, PAGE = 4096, TIME_MAX_S = 60 };
@@ -298,24 +297,6 @@ static void trimming_gives_memory_back(void)
 
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */
 
-static pid_t start_child(void)
-{
-    fflush(stdout);
-    pid_t pid = fork();
-    CHECK(pid >= 0);
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL); /* does not outlive a test that fails or is killed */
-    }
-    return pid;
-}
-
-static void end_child(pid_t pid)
-{
-    int status;
-    CHECK_EQUAL(waitpid(pid, &status, 0), pid);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
 static uint32_t asleep(const fl_express *express)
 {
     return atomic_load((_Atomic uint32_t *)(void *)((uint8_t *)express->base + REQUESTS_ASLEEP_AT));
@@ -369,7 +350,7 @@ static void ask(fl_express *dispatcher, uint32_t spin_ns)
         CHECK_EQUAL(reply, i);
     }
     alarm(0);
-    end_child(pid);
+    await_exit(pid);
     printf("    %u requests, %u wakes, may spin %u ns\n", count, told, spin_ns);
     CHECK(told > 0);
 }
@@ -447,18 +428,11 @@ static void who_was_not_let_run_does_not_spin(void)
         fl_spsc_rouse(&dispatcher.requests);
     }
     alarm(0);
-    end_child(pid);
+    await_exit(pid);
     end(&dispatcher, &worker, fd);
 }
 
 /* ---- deaths ------------------------------------------------------------------------------------------------------ */
-
-static void die_of_a_kill(pid_t pid)
-{
-    int status;
-    CHECK_EQUAL(waitpid(pid, &status, 0), pid);
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-}
 
 static void a_worker_dies_in_the_middle(void)
 {
@@ -476,7 +450,7 @@ static void a_worker_dies_in_the_middle(void)
         CHECK(fl_spsc_reserve(&worker.replies, 20) != NULL);
         raise(SIGKILL);
     }
-    die_of_a_kill(pid);
+    await_kill(pid);
     CHECK_EQUAL(fl_spsc_drained(&dispatcher.requests), 0); /* peeked is not released: its region is not given anew */
     CHECK(fl_region_take(&dispatcher.request_region, &dispatcher.requests, 1000) != dispatcher.request_region.base);
     take_from(&dispatcher.replies, 10);
@@ -529,7 +503,7 @@ static void a_worker_dies_anywhere(void)
             }
             if (number == wanted + 1) {
                 kill(pid, SIGKILL);
-                die_of_a_kill(pid);
+                await_kill(pid);
                 killed = 1;
             }
         }

@@ -11,8 +11,8 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 
+#include "children.h"
 #include "fl_test.h"
 
 enum { SLOTS = 4, MIRROR_BYTES = 100 };
@@ -289,15 +289,13 @@ static void impossible_values_are_survived(void)
 static void a_reply_outlives_its_worker(void)
 {
     uint8_t read[MIRROR_BYTES];
-    int status;
     fl_slots dispatcher = {0};
     int fd = make_memfd();
     CHECK_EQUAL(fl_slots_create(&dispatcher, fd, SLOTS, MIRROR_BYTES), 0);
     for (uint32_t slot = 0; slot < 3; slot++) {
         CHECK_EQUAL(fl_slots_queue(&dispatcher, slot), 0);
     }
-    pid_t pid = fork();
-    CHECK(pid >= 0);
+    pid_t pid = start_child();
     if (pid == 0) {
         fl_slots worker;
         CHECK_EQUAL(fl_slots_open(&worker, fd), 0);
@@ -306,8 +304,7 @@ static void a_reply_outlives_its_worker(void)
         CHECK_EQUAL(fl_slots_claim(&worker, 1, 78), 1);
         kill(getpid(), SIGKILL);
     }
-    CHECK_EQUAL(waitpid(pid, &status, 0), pid);
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    await_kill(pid);
     CHECK_EQUAL(fl_slots_reply(&dispatcher, 0, read, sizeof read), 10);
     CHECK(memcmp(read, "last words", 10) == 0);
     CHECK_EQUAL(fl_slots_state(&dispatcher, 1), FL_SLOT_STARTED);

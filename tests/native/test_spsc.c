@@ -1,9 +1,9 @@
 #include "guarded_ring.h"
 
 #include <errno.h>
-#include <sys/prctl.h>
 #include <sys/time.h>
-#include <sys/wait.h>
+
+#include "children.h"
 
 enum { HEAD = FL_SPSC_RECORD_BYTES, REWIND_BYTES = 8192 };
 
@@ -273,18 +273,13 @@ static void sleeping_by_futex(void)
 
 /* ---- deaths ------------------------------------------------------------------------------------------------------ */
 
+/* 0 in a child, which kills itself; returns in its parent when it has. */
 static pid_t child_or_wait(void)
 {
-    fflush(stdout);
-    pid_t pid = fork();
-    CHECK(pid >= 0);
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        return 0;
+    pid_t pid = start_child();
+    if (pid != 0) {
+        await_kill(pid);
     }
-    int status;
-    CHECK_EQUAL(waitpid(pid, &status, 0), pid);
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     return pid;
 }
 

@@ -125,7 +125,7 @@ def test_closing_ends_what_runs() -> None:
     target = system.function()
     calls = [system.dispatcher.call(target, 100.0) for _ in range(50)]
     system.dispatcher.run(1.0)
-    system.close()
+    system.dispatcher.close()
     assert all(call.done for call in calls)
     assert system.dispatcher.environments_all() == []
     with pytest.raises(DispatcherClosed):

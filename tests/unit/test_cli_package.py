@@ -11,14 +11,7 @@ import pytest
 
 from fastlam.cli.package import collect, default_handler, package, zip_files
 from fastlam.cli.session import CommandError
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
+from trees import write_tree
 
 
 def names(code: bytes) -> list[str]:
@@ -29,8 +22,8 @@ def names(code: bytes) -> list[str]:
 
 def test_the_zip_depends_on_names_contents_and_the_executable_bit_only(tmp_path: Path) -> None:
     files = {"app.py": "a", "lib/x.py": "x", "b/c/d.txt": "d"}
-    first = write(tmp_path / "first", files)
-    second = write(tmp_path / "second", dict(reversed(files.items())))
+    first = write_tree(tmp_path / "first", files)
+    second = write_tree(tmp_path / "second", dict(reversed(files.items())))
     for path in second.rglob("*.py"):
         os.utime(path, (1, 1))
         path.chmod(0o600)
@@ -44,7 +37,7 @@ def test_the_zip_depends_on_names_contents_and_the_executable_bit_only(tmp_path:
 
 
 def test_what_is_left_out(tmp_path: Path) -> None:
-    write(
+    write_tree(
         tmp_path,
         {
             "app.py": "",
@@ -57,8 +50,8 @@ def test_what_is_left_out(tmp_path: Path) -> None:
 
 
 def test_links_are_followed_and_circles_refused(tmp_path: Path) -> None:
-    shared = write(tmp_path / "shared", {"common.py": "c"})
-    project = write(tmp_path / "project", {"app.py": ""})
+    shared = write_tree(tmp_path / "shared", {"common.py": "c"})
+    project = write_tree(tmp_path / "project", {"app.py": ""})
     (project / "shared").symlink_to(shared)
     (project / "alias.py").symlink_to(project / "app.py")
     assert sorted(collect(project)) == ["alias.py", "app.py", "shared/common.py"]
@@ -88,7 +81,7 @@ def test_what_cannot_be_packed_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_and_a_zip(tmp_path: Path) -> None:
-    write(tmp_path, {"handler.py": "def main(e, c): return e"})
+    write_tree(tmp_path, {"handler.py": "def main(e, c): return e"})
     code = package(tmp_path / "handler.py", "python3.11")
     assert names(code) == ["handler.py"]
     (tmp_path / "ready.zip").write_bytes(code)
@@ -97,7 +90,7 @@ def test_a_file_and_a_zip(tmp_path: Path) -> None:
 
 def test_requirements_are_installed_beside_the_projects_own_files(tmp_path: Path) -> None:
     """A local package, so that pip needs no index."""
-    write(
+    write_tree(
         tmp_path / "dependency",
         {
             "pyproject.toml": '[project]\nname = "dependency"\nversion = "1"\n[build-system]\n'
@@ -105,7 +98,7 @@ def test_requirements_are_installed_beside_the_projects_own_files(tmp_path: Path
             "backend.py": BACKEND,
         },
     )
-    project = write(
+    project = write_tree(
         tmp_path / "project", {"app.py": "own", "shadowed.py": "own", "requirements.txt": "../dependency\n"}
     )
     code = package(project, "python3.11")
@@ -139,7 +132,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
 
 
 def test_the_handler_that_the_files_suggest(tmp_path: Path) -> None:
-    write(tmp_path, {"one/app.py": "", "two/lambda_function.py": "", "three/other.py": ""})
+    write_tree(tmp_path, {"one/app.py": "", "two/lambda_function.py": "", "three/other.py": ""})
     assert default_handler(tmp_path / "one") == "app.handler"
     assert default_handler(tmp_path / "two") == "lambda_function.lambda_handler"
     assert default_handler(tmp_path / "three") is None
@@ -148,5 +141,5 @@ def test_the_handler_that_the_files_suggest(tmp_path: Path) -> None:
 
 
 def test_zip_files_sorts_by_name(tmp_path: Path) -> None:
-    write(tmp_path, {"a": "1", "b": "2"})
+    write_tree(tmp_path, {"a": "1", "b": "2"})
     assert names(zip_files({"z": tmp_path / "a", "a/b": tmp_path / "b"})) == ["a/b", "z"]

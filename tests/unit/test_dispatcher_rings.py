@@ -371,6 +371,31 @@ def test_a_bell_that_is_rung_for_nothing(stage: Stage) -> None:
     assert call.result == b"1"
 
 
+def test_an_interrupt_between_two_bells(stage: Stage) -> None:
+    """Both have been rung, and only one is heard: what the other was rung for is found, and so is what comes later."""
+    both = [begun(stage), begun(stage)]
+    told: set[Invocation] = set()
+
+    def interrupted_once(call: Invocation) -> None:
+        if call not in told:
+            told.add(call)
+            raise KeyboardInterrupt
+
+    for call, played, _ in both:
+        call.on_done = interrupted_once
+        played.answer(0, b"1")
+    for _ in both:
+        with pytest.raises(KeyboardInterrupt):
+            stage.drive()
+    for call, played, _ in both:
+        assert call.result == b"1"
+        later = stage.call(call.target)
+        played.begin()
+        played.answer(0, b"2")
+        stage.drive()
+        assert later.result == b"2"
+
+
 def test_a_bell_outlives_its_environment(stage: Stage) -> None:
     """In a child that has left the worker's group, say: nobody listens any more."""
     call, played, rings = begun(stage)

@@ -9,17 +9,10 @@ import pytest
 
 from fastlam.sandbox import spinning
 from fastlam.sandbox.spinning import SPIN_NS, has_quota, spin_ns
+from trees import write_tree
 
 V2 = "0::/user.slice/session.scope\n"
 V1 = "5:memory:/jobs/one\n3:cpu,cpuacct:/jobs/one\n1:name=systemd:/\n"
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 @pytest.mark.parametrize(
@@ -44,12 +37,12 @@ def tree(root: Path, files: dict[str, str]) -> Path:
     ],
 )
 def test_quotas(tmp_path: Path, own: str, files: dict[str, str], expected: bool) -> None:
-    assert has_quota(own, tree(tmp_path, files)) is expected
+    assert has_quota(own, write_tree(tmp_path, files)) is expected
 
 
 def test_a_group_that_is_out_of_sight(tmp_path: Path) -> None:
     """A path with .. (of a process that has left its namespace's root) leads nowhere, and to no end either."""
-    assert has_quota("0::/../../other\n", tree(tmp_path / "root", {"cpu.max": "max 100000\n"})) is False
+    assert has_quota("0::/../../other\n", write_tree(tmp_path / "root", {"cpu.max": "max 100000\n"})) is False
 
 
 @pytest.mark.parametrize(

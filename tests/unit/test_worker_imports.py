@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastlam.worker import imports
+from trees import write_tree
 
 SOURCES = str(Path(imports.__file__).parents[2])
 
@@ -190,14 +191,13 @@ def test_packages_that_lambda_brings_along(tmp_path: Path) -> None:
 
 
 def test_a_function_s_own_packages_come_first(tmp_path: Path) -> None:
-    for name, text in {
+    own = {
         "boto3/__init__.py": "__version__ = 'own'\n",
         "boto3-0.1.dist-info/METADATA": "Metadata-Version: 2.1\nName: boto3\nVersion: 0.1\n",
         "msgspec/__init__.py": "__version__ = 'own'\n",
         "layer/six.py": "__version__ = 'own'\n",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    }
+    write_tree(tmp_path, own)
     out = run(
         """
         import boto3 as ours

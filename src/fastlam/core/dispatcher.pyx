@@ -32,6 +32,7 @@ from libc.math cimport exp
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from fastlam.core.epoll cimport *
 from fastlam.core.native cimport *
 from fastlam.core.plain cimport *
 

@@ -567,6 +567,7 @@ cdef class Driver:
                 self.unsent = []
                 for item in self.rechecks:
                     (<Environment>item).recheck = True
+                    (<Environment>item).bell_set = False   # it may have rung in vain: its event is lost, and it will not ring again
                     (<Environment>item).unsent = bool((<Environment>item).outbox)
                     if (<Environment>item).unsent:
                         self.unsent.append(item)

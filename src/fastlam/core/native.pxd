@@ -17,17 +17,6 @@ cdef extern from "<sys/timerfd.h>" nogil:
     int timerfd_settime(int fd, int flags, const itimerspec *new_value, itimerspec *old_value)
     int TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME
 
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        uint64_t u64
-    cdef struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
-    int epoll_wait(int epfd, epoll_event *events, int max_events, int timeout_ms)
-    int EPOLLIN, EPOLLOUT, EPOLLET, EPOLLERR, EPOLLHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC
-
 cdef extern from "<sys/resource.h>" nogil:
     cdef struct rusage:
         long ru_maxrss

@@ -20,6 +20,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
+from fastlam.core.epoll cimport *
 from fastlam.http.native cimport *
 
 import os

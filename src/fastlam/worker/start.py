@@ -49,12 +49,15 @@ def rehearse_function() -> None:
 
 def rehearse_tasks() -> None:
     """As `rehearse_function`, for workers that import a program's main module and run tasks (more than 1 MB each)."""
+    import cloudpickle
+
     program = os.memfd_create("fastlam-rehearsal")
     os.write(program, b"import os\ndef task(argument):\n    return argument\n")
     spec = control.WorkerSpec(kind="tasks", title="", environ={}, directory="/", path=[])
     worker = tasks.TaskWorker(None, spec, None, 0)  # type: ignore[arg-type]
     arguments: tuple[tuple[Any, ...], ...] = ((1,), ([],))  # marshalled, pickled
-    calls = [wire_tasks.pack_call(each, {}, pickle.dumps(id), pickle.dumps) for each in arguments]
+    functions = (pickle.dumps(id), cloudpickle.dumps(lambda argument: argument))
+    calls = [wire_tasks.pack_call(each, {}, function, pickle.dumps) for function in functions for each in arguments]
     try:
         for _ in range(_REHEARSALS):
             control.decode_spec(control.encode(spec))

@@ -25,8 +25,8 @@ from fastlam.core.channel import settle_child
 from fastlam.wire import control
 
 # By the kind of zygote, what its workers would otherwise import one by one: a program that embeds fastlam has imported
-# these itself, and each worker of an executor imports the program's main module.
-PRELOADED = {"embedded": ("fastlam.embed.executor", "fastlam.embed.runtime")}
+# these itself, each worker of an executor imports the program's main module, and lambdas and closures need cloudpickle.
+PRELOADED = {"embedded": ("fastlam.embed.executor", "fastlam.embed.runtime", "cloudpickle")}
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
