@@ -108,8 +108,10 @@ debug: build/debug/venv/.built
 # The C tests in the way that fits, then what has the most C in it: lanes, slots and workers through the executor's and the
 # daemon's doors (every environment is a checked process too), what hostile environments send, the JSON scanner, the result
 # writer and the front of the HTTP server.
-CHECKED_TESTS = tests/unit/test_dispatcher_frames.py tests/unit/test_dispatcher_streams.py tests/faults/test_stream_faults.py \
-	tests/faults/test_hostile_lane.py tests/faults/test_hostile_frames.py \
+CHECKED_TESTS = tests/unit/test_dispatcher_frames.py tests/unit/test_dispatcher_streams.py tests/unit/test_dispatcher_rings.py \
+	tests/unit/test_dispatcher_stacking.py tests/faults/test_stream_faults.py \
+	tests/faults/test_hostile_lane.py tests/faults/test_hostile_frames.py tests/faults/test_hostile_rings.py \
+	tests/integration/test_stacked_invocations.py tests/integration/test_event_loops.py \
 	tests/integration/test_executor.py tests/integration/test_invoke_errors.py tests/native/test_scan_texts.py \
 	tests/integration/test_http_server.py tests/integration/test_http_streaming.py tests/fuzz/test_http_front.py \
 	tests/conformance/test_awslambdaric.py::test_plain_results tests/conformance/test_awslambdaric.py::test_floats --timeout 600
