@@ -157,6 +157,7 @@ class Fronts:
         self.processes: dict[int, FrontProcess] = {}
         self._listeners: list[list[socket.socket]] = []
         self._stopping = False
+        self._drained: asyncio.Task[None] | None = None
         self._again: set[asyncio.TimerHandle] = set()
         # of processes that are gone
         self._accepted = 0
@@ -206,6 +207,11 @@ class Fronts:
 
     async def drain(self) -> None:
         """Every connection with a request in work comes to the server; then the processes leave."""
+        if self._drained is None:
+            self._drained = self.loop.create_task(self._drain())
+        await asyncio.shield(self._drained)
+
+    async def _drain(self) -> None:
         self._stopping = True
         for again in self._again:
             again.cancel()

@@ -397,6 +397,7 @@ cdef class Link(Origin):
     cdef int _moved(self, const front_moved *moved) except -1:
         cdef Request request
         cdef bint aborted = False
+        cdef list deferred = []
         cdef list requests = self.moving
         cdef object connection = self.server.take_over(
             self._socket(), requests, EMPTY.join(self.unread), EMPTY.join(self.unsent), moved.ended != 0,
@@ -412,18 +413,18 @@ cdef class Link(Origin):
                 request.rendered.move(connection)
                 aborted = aborted or request.connection.aborted
             request.connection = connection
+            answer = self.deferred.pop(request.id, None) if request.id else None
+            if answer is not None:
+                request.rendered = None
+                deferred.append((request, answer))
         if aborted:
             connection.abort()
         connection.go_on()
         if self.server.closing:
             connection.drain()
-        for item in requests:
+        for item, (status, headers, body) in deferred:
             request = <Request>item
-            answer = self.deferred.pop(request.id, None) if request.id else None
-            if answer is not None:
-                request.rendered = None
-                status, headers, body = answer
-                request.respond(status, headers, body)
+            request.respond(status, headers, body)
         return 0
 
     cdef int _returned(self, uint64_t id, bytes answer) except -1:

@@ -151,8 +151,9 @@ class HttpServer:
             self._front = None
         if self._fronts is not None:
             await self._fronts.drain()
-            self._keep_front_counts(self._fronts)
-            self._fronts = None
+            if self._fronts is not None:
+                self._keep_front_counts(self._fronts)
+                self._fronts = None
         for connection in tuple(self._connections):
             connection.drain()
         if self._connections:
