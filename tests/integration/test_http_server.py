@@ -16,6 +16,8 @@ from fastlam.http.server import HttpServer, Request
 from fastlam.limits import HTTP_HEADERS_MAX, HTTP_PIPELINE_MAX
 from http_running import WAIT_SECONDS, Running
 
+pytestmark = pytest.mark.usefixtures("fronts")
+
 JSON = b"Content-Type: application/json\r\n"
 
 
@@ -28,14 +30,6 @@ def echo(request: Request) -> None:
         "body": request.body[:100].decode("latin-1"),
     }
     request.respond(200, JSON, json.dumps(body).encode())
-
-
-@pytest.fixture(autouse=True, params=[0, 2], ids=lambda fronts: f"fronts:{fronts}")
-def fronts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Every test runs with the sockets in the server's process and with two processes for them."""
-    count: int = request.param
-    monkeypatch.setattr(Running, "fronts", count)
-    return count
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
         unread, self._unread = self._unread, b""
         if unread:
             self.data_received(unread)
-        if self._answering and self._answering[0].rendered is not None:  # before it was its turn, or before we were there
+        if self._answering and isinstance(self._answering[0].rendered, bytes):  # answered before it was its turn
             self.flush(self._answering[0])
         self._settle()
 

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fastlam.errors import FastlamError
 from fastlam.http.link import Link, Links, Tally
 from fastlam.limits import FRONT_AGAIN_SECONDS, FRONT_LEAVE_SECONDS
 
@@ -35,7 +36,7 @@ _PROGRAM: Final = (
 )
 
 
-class FrontFailed(OSError):
+class FrontFailed(FastlamError):
     """A front process has ended before it served anybody."""
 
 
@@ -156,7 +157,7 @@ class Fronts:
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.processes: dict[int, FrontProcess] = {}
         self._listeners: list[list[socket.socket]] = []
-        self._stopping = False
+        self._started = self._stopping = False
         self._drained: asyncio.Task[None] | None = None
         self._again: set[asyncio.TimerHandle] = set()
         # of processes that are gone
@@ -175,7 +176,8 @@ class Fronts:
         for process in begun:
             await process.ready
             if process.ended.done():
-                raise FrontFailed("a front process did not start")
+                raise FrontFailed("A front process did not start: see what it has said above, or do without --fronts.")
+        self._started = True
 
     def _start_one(self, row: int) -> None:
         self.processes[row] = FrontProcess(self, row, self._listeners[row - 1])
@@ -190,7 +192,7 @@ class Fronts:
         self._bytes_received += received
         self._bytes_sent += sent
         self.tally.clear(row)
-        if self._stopping:
+        if self._stopping or not self._started:
             return
         log.warning("front %d (pid %d) has ended with status %d; another one is started", row, process.pid, status)
         lived = self.loop.time() - process.started
@@ -223,6 +225,9 @@ class Fronts:
             process.link.leave()
         for process in processes:
             await self._until(process, process.ended)
+
+    def close(self) -> None:
+        """After the drain, when nobody asks any more."""
         self.loop.remove_reader(self.bell)
         os.close(self.bell)
         self.tally.close()

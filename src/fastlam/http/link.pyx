@@ -68,7 +68,7 @@ cdef class Tally:
 
     cdef uint8_t[::1] rows
     cdef uint32_t row_count
-    cdef readonly int fd
+    cdef readonly int fd                # -1: closed
 
     def __init__(self, uint32_t row_count):
         self.row_count = row_count
@@ -76,26 +76,37 @@ cdef class Tally:
         os.ftruncate(self.fd, row_count * FL_TALLY_ROW_BYTES)
         self.rows = memoryview(mmap.mmap(self.fd, row_count * FL_TALLY_ROW_BYTES))
 
+    cdef uint8_t *_rows(self) except NULL:
+        if self.fd < 0:
+            raise ValueError("the tally is closed")
+        return &self.rows[0]
+
     def close(self):
+        """Gives the memory back; nothing is counted any more."""
         os.close(self.fd)
         self.fd = -1
+        self.rows = None
 
     def open_connections(self):
-        return fl_tally_open(&self.rows[0], self.row_count)
+        return fl_tally_open(self._rows(), self.row_count)
 
     def hold(self, uint64_t connections):
         """So many are the dispatcher's own."""
-        fl_tally_hold(&self.rows[0], 0, connections)
+        fl_tally_hold(self._rows(), 0, connections)
+
+    def take(self, uint32_t row):
+        """One of the row's connections has come here."""
+        fl_tally_take(self._rows(), row)
 
     def counts(self, uint32_t row):
         """Open connections, those ever accepted, requests, bytes received and sent."""
         cdef fl_tally_counts counts
-        fl_tally_read(&self.rows[0], row, &counts)
+        fl_tally_read(self._rows(), row, &counts)
         return counts.held - counts.taken, counts.accepted, counts.requests, counts.bytes_received, counts.bytes_sent
 
     def clear(self, uint32_t row):
         """The process is gone, and another one will have the row."""
-        fl_tally_clear(&self.rows[0], row)
+        fl_tally_clear(self._rows(), row)
 
 
 cdef class Links:
@@ -206,10 +217,13 @@ cdef class Link(Origin):
             for item in self.requests:
                 if item is not None:
                     self._lose(<Request>item)
+            for item in self.moving:             # their socket went with the process
+                self._lose(<Request>item)
             for item in self.returning.values():
                 request = <Request>item
-                if not request.connection.closed:
+                if request.connection is not None and not request.connection.closed:
                     request.connection.abort()   # its answer went with the process
+            self.moving = []
             self.returning.clear()
             self.crowd.clear()
 
@@ -402,7 +416,7 @@ cdef class Link(Origin):
         cdef object connection = self.server.take_over(
             self._socket(), requests, EMPTY.join(self.unread), EMPTY.join(self.unsent), moved.ended != 0,
             moved.requests, moved.bytes_received, moved.bytes_sent, min(moved.quiet_ticks, <uint64_t>1 << 20))
-        fl_tally_take(&self.tally.rows[0], self.row)
+        self.tally.take(self.row)
         self.moving = []
         self.unread = []
         self.unsent = []
@@ -420,6 +434,8 @@ cdef class Link(Origin):
         if aborted:
             connection.abort()
         connection.go_on()
+        if requests and type((<Request>requests[0]).rendered) is ResponseBody:
+            connection.flush(requests[0])         # begun before it was here
         if self.server.closing:
             connection.drain()
         for item, (status, headers, body) in deferred:
@@ -429,7 +445,11 @@ cdef class Link(Origin):
 
     cdef int _returned(self, uint64_t id, bytes answer) except -1:
         cdef Request request = self.returning.pop(id, None)
-        if request is not None and not request.connection.closed:
+        if request is None:
+            return 0
+        if request.connection is None:
+            raise Broken("an answer to a connection that has not come")
+        if not request.connection.closed:
             request.rendered = answer
             request.connection.flush(request)
         return 0

@@ -151,8 +151,9 @@ class HttpServer:
             self._front = None
         if self._fronts is not None:
             await self._fronts.drain()
-            if self._fronts is not None:
+            if self._fronts is not None:  # by another drain
                 self._keep_front_counts(self._fronts)
+                self._fronts.close()
                 self._fronts = None
         for connection in tuple(self._connections):
             connection.drain()
