@@ -364,5 +364,3 @@ def run_daemon(config: DaemonConfig, on_ready: Callable[[Daemon], None] | None =
         pass
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(config, on_ready))
-
-

@@ -57,7 +57,10 @@ Pair = tuple[Running, Running]
 def servers(request: pytest.FixtureRequest) -> Iterator[Pair]:
     answer: Callable[[Request], None] = request.param[0]
     options = {"body_bytes_max": BODY_BYTES_MAX, "header_bytes_max": 8192}
-    with Running(answer, fronts=request.param[1], **options) as front, RunningWithoutFront(answer, **options) as general:
+    with (
+        Running(answer, fronts=request.param[1], **options) as front,
+        RunningWithoutFront(answer, **options) as general,
+    ):
         yield front, general
 
 

@@ -21,8 +21,8 @@ GET: Final = b"GET /a HTTP/1.1\r\n\r\n"
 POST: Final = b"POST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\n"
 
 
-def record(kind: int, number: int = 0, id: int = 0, rest: bytes = b"") -> bytes:  # noqa: A002  as it is called there
-    return struct.pack("<IIQ", kind, number, id) + rest
+def record(kind: int, number: int = 0, request_id: int = 0, rest: bytes = b"") -> bytes:
+    return struct.pack("<IIQ", kind, number, request_id) + rest
 
 
 class Played:

@@ -68,8 +68,8 @@ class Arriving:
 
 
 class Expected:
-    """In a connection's place for an answer in pieces, until the front process has sent the socket for which a connection
-    is made.
+    """In a connection's place for an answer in pieces, until a front process has sent the socket that the connection
+    needs.
     """
 
     __slots__ = ("aborted", "closed", "ending", "heads")

@@ -1,7 +1,7 @@
 """The front processes of a server: started, watched, started again when they die, drained.
 
-Each has listening sockets of its own on the server's address (SO_REUSEPORT: the kernel shares the clients out), a ring to
-the dispatcher (http.link), and a control socket: sockets come from it, and its end ends the process. The listening
+Each has listening sockets of its own on the server's address (SO_REUSEPORT: the kernel shares the clients out), a ring
+to the dispatcher (http.link), and a control socket: sockets come from it, and its end ends the process. The listening
 sockets stay open here too, so that clients who come while a process is started again wait and are not refused.
 """
 
@@ -159,7 +159,7 @@ class Fronts:
         self._listeners: list[list[socket.socket]] = []
         self._started = self._stopping = False
         self._drained: asyncio.Task[None] | None = None
-        self._again: set[asyncio.TimerHandle] = set()
+        self._again: dict[int, asyncio.TimerHandle] = {}  # of rows without a process
         # of processes that are gone
         self._accepted = 0
         self._requests = 0
@@ -196,13 +196,18 @@ class Fronts:
             return
         log.warning("front %d (pid %d) has ended with status %d; another one is started", row, process.pid, status)
         lived = self.loop.time() - process.started
-        again = self.loop.call_later(max(0.0, FRONT_AGAIN_SECONDS - lived), self._start_again, row)
-        self._again.add(again)
+        self._start_later(row, max(0.0, FRONT_AGAIN_SECONDS - lived))
+
+    def _start_later(self, row: int, seconds: float) -> None:
+        self._again[row] = self.loop.call_later(seconds, self._start_again, row)
 
     def _start_again(self, row: int) -> None:
-        self._again = {again for again in self._again if again.when() > self.loop.time()}
-        if not self._stopping:
+        del self._again[row]
+        try:
             self._start_one(row)
+        except OSError as error:  # no descriptors, no memory: for the moment
+            log.error("front %d cannot be started now: %s", row, error)
+            self._start_later(row, FRONT_AGAIN_SECONDS)
 
     def hear_soon(self) -> None:
         self.loop.call_soon(self.links.batch, self.links.hear)
@@ -215,7 +220,7 @@ class Fronts:
 
     async def _drain(self) -> None:
         self._stopping = True
-        for again in self._again:
+        for again in self._again.values():
             again.cancel()
         processes = list(self.processes.values())
         for process in processes:

@@ -52,6 +52,7 @@ from fastlam.limits import HTTP_HEADERS_MAX, HTTP_PIPELINE_MAX
 cdef enum:
     RECORDS_MAX = 512             # of one front, before the others and the rest of the loop have their turn
     UNREAD_BYTES_MAX = 1 << 18    # what one recv of a front brings
+    HEAD_BYTES_MAX = 1024         # of status line, Date, Connection and Content-Length
     ANSWERS_MAX = 128             # of one connection that moves
 
 cdef bytes EMPTY = b""
@@ -149,7 +150,7 @@ cdef class Links:
 
 
 cdef class Link(Origin):
-    """One front process. `owner` (http.fronts) is told by `on_ready`, `on_drained` and `on_broken`, and has the sockets that come from it."""
+    """One front process. `owner` (http.fronts) is told by `on_ready`, `on_drained` and `on_broken`, and has the sockets that it sends."""
 
     cdef Links links
     cdef object server, owner, heads, keep_alive_heads
@@ -458,11 +459,10 @@ cdef class Link(Origin):
 
     cdef bytes answer(self, Request request, int status, bytes headers, bytes body):
         cdef bytes whole
-        cdef uint8_t *place
-        cdef Py_ssize_t size
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(body) + PyBytes_GET_SIZE(headers) + PyBytes_GET_SIZE(request.extra_headers)
         if request.lost:
             return ANSWERED
-        if self.draining or PyBytes_GET_SIZE(body) + PyBytes_GET_SIZE(headers) + PyBytes_GET_SIZE(request.extra_headers) > ANSWER_BYTES_MAX - 1024:
+        if self.draining or size > ANSWER_BYTES_MAX - HEAD_BYTES_MAX:
             self.deferred[request.id] = (status, headers, body)
             if not self.draining:
                 self._order(ORDER_RECALL, request.id, EMPTY)

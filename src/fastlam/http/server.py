@@ -1,8 +1,8 @@
 """The HTTP server: listens, bounds and counts connections, drains. It knows nothing of Lambda.
 
 `Front` has the accepted sockets as long as only plain requests come in, here or in front processes (`Fronts`),
-`Connection` holds the whole protocol and takes over the others, `Request` is what the handler gets. The handler is called in the loop's thread and must not block; it
-answers by `request.respond`, at once or whenever it likes.
+`Connection` holds the whole protocol and takes over the others, `Request` is what the handler gets. The handler is
+called in the loop's thread and must not block; it answers by `request.respond`, at once or whenever it likes.
 """
 
 from __future__ import annotations
@@ -348,7 +348,7 @@ class HttpServer:
 
 
 def _listen(listener: socket.socket, address: Any, *, shared: bool) -> None:
-    """Bound alone, so that it fails where anybody else has the address; others may join afterwards if it is `shared`."""
+    """Binds alone, so that it fails where anybody else has the address; others may join it then if it is `shared`."""
     listener.setblocking(False)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets have it from here
