@@ -55,8 +55,8 @@ class FrontProcess:
         self._control.setblocking(False)
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         memory = os.memfd_create("fastlam-front", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.link = Link(fronts.links, self, fronts.tally, row, memory, self._bell)
         try:
-            self.link = Link(fronts.links, self, fronts.tally, row, memory, self._bell)
             descriptors = {
                 "control": theirs.fileno(),
                 "memory": memory,
@@ -67,6 +67,7 @@ class FrontProcess:
             listening = [listener.fileno() for listener in listeners]
             self._process = self._spawn(descriptors, listening)
         except BaseException:
+            self.link.end()
             self._close()
             raise
         finally:
