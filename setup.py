@@ -72,6 +72,8 @@ EXTENSIONS = [
     extension("core.channel", "fl_express.c", "fl_slots.c", "fl_spsc.c", "fl_wake.c", "fl_zmtp.c"),
     extension("core.dispatcher", *(f"fl_{name}.c" for name in DISPATCHER_SOURCES)),
     extension("http.front", "fl_http.c"),
+    extension("http.front_process", "fl_express.c", "fl_spsc.c", "fl_tally.c", "fl_wake.c"),
+    extension("http.link", "fl_express.c", "fl_http.c", "fl_spsc.c", "fl_tally.c", "fl_wake.c"),
     extension("api.repeated"),
 ]
 # Plain Python that every invocation passes through, compiled as it stands: fewer instructions, and above all fewer

@@ -27,6 +27,7 @@ TOPICS: Final = {
     "burners": Entry("bench.burners", "Executor round trips while two processes burn CPU", True, 1800),
     "asyncio": Entry("bench.event_loops", "Awaiting tasks and functions in asyncio", True, 900),
     "http": Entry("bench.http_load", "Hello over HTTP, wrk with 32 connections", True, 1800),
+    "fronts": Entry("bench.fronts", "Hello over HTTP with front processes", True, 900),
     "boto3": Entry("bench.http_load", "Hello through boto3", True, 900, "run_boto3"),
     "coldstart": Entry("bench.coldstart", "Cold start, from no environment to the result", True, 1800),
     "memory": Entry("bench.memory", "Memory of idle workers: of one, and of 500 together", True, 900),

@@ -300,7 +300,7 @@ def running_daemon(
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "FASTLAM_")) or name == "FASTLAM_LANE"
+            if not name.startswith(("AWS_", "FASTLAM_")) or name in ("FASTLAM_LANE", "FASTLAM_FRONTS")
         }
         kept |= {"TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(temporary), "HOME": base, "PYTHONWARNINGS": "default"}
         arguments = ["serve", "--port", "0", *(["--ephemeral"] if ephemeral else []), *options]

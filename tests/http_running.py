@@ -21,10 +21,12 @@ WAIT_SECONDS = 20
 class Running:
     """Started and stopped by `with`. `seen` are the requests its handler got, `errors` what the loop complained of."""
 
+    fronts = 0  # processes, unless `options` say otherwise
+
     def __init__(self, answer: Callable[[Request], None] | None = None, **options: Any) -> None:
         self.seen: queue.Queue[Request] = queue.Queue()
         self.answer = answer
-        self.options = {"body_bytes_max": 1_000_000, **options}
+        self.options = {"body_bytes_max": 1_000_000, "fronts": self.fronts, **options}
         self.loop = uvloop.new_event_loop()
         self.errors: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.errors.append(context))

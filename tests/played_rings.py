@@ -41,7 +41,8 @@ def padded(size: int) -> int:
 class Rings:
     """Both rings and regions. `bell_fd` is the worker's own end of the bell, and this object's, as is the memfd `fd`."""
 
-    def __init__(self, fd: int, bell_fd: int) -> None:
+    def __init__(self, fd: int, bell_fd: int, ring_bytes: int = EXPRESS_RING_BYTES) -> None:
+        self.ring_bytes = ring_bytes
         self.fd = fd
         self.memory = mmap.mmap(fd, 0)
         self.bell_fd = bell_fd
@@ -66,16 +67,16 @@ class Rings:
         while True:
             if self.word(REQUESTS_CONTROL + PUBLISHED) == self.taken:
                 return None
-            offset = self.taken % EXPRESS_RING_BYTES
+            offset = self.taken % self.ring_bytes
             (size,) = struct.unpack_from("<I", self.memory, DATA + offset)
             if size != SKIP:
                 break
-            self.taken += EXPRESS_RING_BYTES - offset
+            self.taken += self.ring_bytes - offset
         at = DATA + offset + HEAD_BYTES
         content = self.memory[at : at + size]
         if content[:4] == struct.pack("<I", DISTANT):
             _, _, place, length = struct.unpack("<IIQQ", content)
-            at = DATA + 2 * EXPRESS_RING_BYTES + place
+            at = DATA + 2 * self.ring_bytes + place
             content = self.memory[at : at + length]
         self.taken += HEAD_BYTES + padded(size)
         self.set_word(REQUESTS_CONTROL + RELEASED, self.taken)
@@ -93,11 +94,11 @@ class Rings:
     def put(self, content: bytes) -> bool:
         """Publishes one record as it stands. False: there is no room for it."""
         total = HEAD_BYTES + padded(len(content))
-        offset = self.written % EXPRESS_RING_BYTES
-        skip = EXPRESS_RING_BYTES - offset if EXPRESS_RING_BYTES - offset < total else 0
-        if self.unread_bytes + skip + total > EXPRESS_RING_BYTES:
+        offset = self.written % self.ring_bytes
+        skip = self.ring_bytes - offset if self.ring_bytes - offset < total else 0
+        if self.unread_bytes + skip + total > self.ring_bytes:
             return False
-        at = DATA + EXPRESS_RING_BYTES
+        at = DATA + self.ring_bytes
         if skip:
             struct.pack_into("<I", self.memory, at + offset, SKIP)
             self.written += skip
@@ -131,7 +132,7 @@ class Rings:
 
     def put_distant(self, offset: int, size: int, content: bytes = b"") -> bool:
         """Tells of a record in the region that begins with `content`."""
-        at = DATA + 2 * EXPRESS_RING_BYTES + _REGION + offset
+        at = DATA + 2 * self.ring_bytes + _REGION + offset
         self.memory[at : at + len(content)] = content
         return self.put(struct.pack("<IIQQ", DISTANT, 0, offset, size))
 

@@ -156,17 +156,26 @@ class Daemon:
             },
         )
         guarded = Cors(api, origins=config.cors_origins, host=config.host)
-        self.http = HttpServer(guarded, body_bytes_max=limits.FORWARD_BODY_BYTES_MAX + limits.SYNC_PAYLOAD_BYTES_MAX)
+        body_bytes_max = limits.FORWARD_BODY_BYTES_MAX + limits.SYNC_PAYLOAD_BYTES_MAX
+        self.http = HttpServer(guarded, body_bytes_max=body_bytes_max, fronts=config.fronts)
         try:
             self.port = await self.http.start(config.host, config.port)
         except OSError as error:
             raise _address_error(config, error) from None
+        if config.fronts:
+            self._drive_in_batches()
         host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
         authority = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self.url = f"http://{authority}"
         self.launches.endpoint_url = self.url
         links.authority = authority
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
+
+    def _drive_in_batches(self) -> None:
+        """The answers of one pass of the dispatcher wake each front process once."""
+        in_batch, drive = self.http.in_batch, self.dispatcher.drive_ready
+        self._loop.add_reader(self.dispatcher.fileno(), in_batch, drive)
+        self.dispatcher.adopt(lambda callback: self._loop.call_soon(in_batch, callback))
 
     def _open_data_dir(self) -> Path:
         if self.config.ephemeral:
@@ -233,6 +242,7 @@ class Daemon:
             "data_dir": None if self.config.ephemeral else str(self._data_dir),
             "functions": len(self.store.all(FUNCTION)),
             "environments": counts,
+            "fronts": self.http.fronts(),
             "statistics": {
                 "dispatcher": self.dispatcher.statistics(),
                 "http": asdict(self.http.statistics()),
@@ -354,5 +364,3 @@ def run_daemon(config: DaemonConfig, on_ready: Callable[[Daemon], None] | None =
         pass
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(config, on_ready))
-
-

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from fastlam.errors import FastlamError
-from fastlam.limits import ACCOUNT_CONCURRENCY, ENVIRONMENT_IDLE_SECONDS, ENVIRONMENTS_MAX
+from fastlam.limits import ACCOUNT_CONCURRENCY, ENVIRONMENT_IDLE_SECONDS, ENVIRONMENTS_MAX, FRONTS_MAX
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 4566
@@ -54,6 +54,7 @@ class DaemonConfig:
     environments_max: int = ENVIRONMENTS_MAX  # live at a time on this machine; beyond it invocations wait
     lane: str = LANE_KINDS[0]  # how environments are fed
     idle_seconds: float = ENVIRONMENT_IDLE_SECONDS  # after which an unused environment is stopped
+    fronts: int = 0  # processes that accept and read requests for the daemon's; 0: it does so itself
     cors_origins: tuple[str, ...] = ()  # of pages that may call, beside this machine's own; "*" allows all
 
     def __post_init__(self) -> None:
@@ -73,6 +74,8 @@ class DaemonConfig:
             raise FastlamError(f"--environments-max {self.environments_max} leaves nothing to run: give at least 1.")
         if self.lane not in LANE_KINDS:
             raise FastlamError(f"--lane {self.lane!r} is none: give {' or '.join(LANE_KINDS)}.")
+        if not 0 <= self.fronts <= FRONTS_MAX:
+            raise FastlamError(f"--fronts {self.fronts} is no number of front processes: give 0 to {FRONTS_MAX}.")
         if not self.idle_seconds > 0:
             raise FastlamError(f"--idle-seconds {self.idle_seconds:g} is no time to keep anything: give more than 0.")
         for origin in self.cors_origins:

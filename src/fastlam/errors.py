@@ -16,7 +16,8 @@ class FastlamError(Exception):
 
 def native_module_missing(error: ModuleNotFoundError) -> str | None:
     """What to do where one of our compiled modules is not there (for this Python); None when it is something else."""
-    if error.name is None or not error.name.startswith(("fastlam.core.", "fastlam.http.front", "fastlam.api.repeated")):
+    places = ("fastlam.core.", "fastlam.http.front", "fastlam.http.link", "fastlam.api.repeated")
+    if error.name is None or not error.name.startswith(places):
         return None
     return (
         f"fastlam's native module {error.name} is missing: build it with `pip install .` in the clone, which needs a C"

@@ -49,11 +49,18 @@ def in_any_order(request: Request) -> None:
 Pair = tuple[Running, Running]
 
 
-@pytest.fixture(scope="module", params=[at_once, in_any_order])
+@pytest.fixture(
+    scope="module",
+    params=[(at_once, 0), (in_any_order, 0), (at_once, 2), (in_any_order, 2)],
+    ids=lambda param: f"{param[0].__name__}-fronts:{param[1]}",
+)
 def servers(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    answer: Callable[[Request], None] = request.param
+    answer: Callable[[Request], None] = request.param[0]
     options = {"body_bytes_max": BODY_BYTES_MAX, "header_bytes_max": 8192}
-    with Running(answer, **options) as front, RunningWithoutFront(answer, **options) as general:
+    with (
+        Running(answer, fronts=request.param[1], **options) as front,
+        RunningWithoutFront(answer, **options) as general,
+    ):
         yield front, general
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from api_server import ApiServer, api_server
+from http_running import Running
 from real_packages import PackageCache
 
 
@@ -30,3 +31,11 @@ def packages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Real packages for deployment packages, kept in pytest's cache directory where there is one."""
     cache = getattr(request.config, "cache", None)
     return PackageCache(tmp_path_factory.mktemp("packages") if cache is None else cache.mkdir("packages"))
+
+
+@pytest.fixture(params=[0, 2], ids=lambda count: f"fronts:{count}")
+def fronts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """HTTP servers have their sockets themselves, and then in two front processes."""
+    count: int = request.param
+    monkeypatch.setattr(Running, "fronts", count)
+    return count

@@ -11,6 +11,7 @@ from toolchain import CSRC, HERE, Source, compile_program, compiler, run_program
 
 PROGRAMS = {
     "test_ring": ("fl_ring.c",),
+    "test_tally": ("fl_tally.c",),
     "test_wake": ("fl_wake.c",),
     "test_timer": ("fl_timer.c",),
     "test_rng": ("fl_rng.c",),
@@ -35,6 +36,7 @@ THREADED = (
     "test_slots",
     "test_spsc",
     "test_express",
+    "test_tally",
     "stress_ring",
     "stress_slots",
     "stress_spsc",

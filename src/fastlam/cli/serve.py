@@ -76,6 +76,13 @@ POLL_SECONDS: Final = 0.02
     envvar="FASTLAM_LANE",
     help="How environments are fed: by rings in shared memory, or by ZeroMQ messages of fastlam's own or of libzmq's.",
 )
+@click.option(
+    "--fronts",
+    default=0,
+    show_default=True,
+    envvar="FASTLAM_FRONTS",
+    help="Processes that accept and read requests for the daemon's, on machines with CPUs to spare; 0 for none.",
+)
 def command(detach: bool, **options: Any) -> None:
     """Start the daemon: the AWS Lambda API on this machine.
 
@@ -166,6 +173,7 @@ def _arguments(config: DaemonConfig, port: int) -> list[str]:
     arguments = ["--host", config.host, "--port", str(port), "--account", config.account, "--region", config.region]
     arguments += ["--concurrency", str(config.concurrency), "--environments-max", str(config.environments_max)]
     arguments += ["--idle-seconds", str(config.idle_seconds), "--lane", config.lane]
+    arguments += ["--fronts", str(config.fronts)]
     if config.ephemeral:
         arguments.append("--ephemeral")
     if config.data_dir is not None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from fastlam.http.front import Request
-from fastlam.http.responses import CONTINUE, JSON_HEADERS, message_body
+from fastlam.http.responses import CONTINUE, JSON_HEADERS, Heads, message_body
 from fastlam.http.streaming import ResponseBody
 from fastlam.limits import HTTP_HEADERS_MAX, HTTP_LINGER_SECONDS, HTTP_PIPELINE_MAX
 
@@ -65,6 +65,31 @@ class Arriving:
         """Nothing is read yet; whether it shall be is asked when the transport is there."""
 
     resume_reading = pause_reading
+
+
+class Expected:
+    """In a connection's place for an answer in pieces, until a front process has sent the socket that the connection
+    needs.
+    """
+
+    __slots__ = ("aborted", "closed", "ending", "heads")
+
+    takes_more = False
+
+    def __init__(self, heads: Heads) -> None:
+        self.heads = heads
+        self.ending = False
+        self.closed = self.aborted = False
+
+    def flush(self, request: Request) -> None:
+        """The connection will."""
+
+    def send(self, data: bytes) -> None:
+        raise RuntimeError(f"{len(data)} bytes for a connection that is not there yet")
+
+    def abort(self) -> None:
+        """As soon as there is a connection."""
+        self.aborted = True
 
 
 class Connection(asyncio.Protocol):

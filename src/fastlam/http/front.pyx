@@ -55,51 +55,32 @@ cdef inline bytes length_line(Py_ssize_t size):
     return <bytes>length_lines[size] if size < LENGTH_LINES_MAX else b"%d\r\n" % size
 
 
-cdef class Peer
-cdef class Front
-
 include "request.pxi"
 
 
-cdef class Peer:
-    """One accepted socket."""
+cdef class Peer(Origin):
+    """One accepted socket of a front."""
 
-    cdef Front front
-    cdef int fd
-    cdef Request first, last       # in work, in order
-    cdef int in_work
-    cdef Head head                 # the latest
-    cdef bytes partial             # the beginning of a request; None between two
-    cdef int parts                 # reads that have brought it
-    cdef int quiet_ticks
-    cdef uint64_t progress_seen, requests, bytes_received, bytes_sent
-    cdef bint paused               # not read: too many of its requests are in work
-    cdef bint ended                # the client has ended its sending side
-    cdef bint gone                 # closed or handed over
-    cdef object successor          # the connection that it was handed over to
+    cdef bytes answer(self, Request request, int status, bytes headers, bytes body):
+        return ANSWERED if self.gone else self.front._answer(request, status, headers, body)
+
+    cdef object connection_of(self, Request request):
+        """The connection that goes on with the peer, which is handed over for it unless it has been."""
+        if not self.gone:
+            self.front.hand_over(self, EMPTY if self.partial is None else self.partial, EMPTY)
+        return self.front.server.closed_connection() if self.successor is None else self.successor
+
+    cdef bint has_lost(self, Request request):
+        return self.gone if self.successor is None else self.successor.closed
+
+    cdef int give_anew(self, Request request) except -1:
+        self.front.handler(request)
+        return 0
 
 
 cdef class Front:
-    """The accepted sockets of one server (http.server), which is told of what it has to decide."""
-
-    cdef object server, handler, heads
-    cdef object keep_alive_heads         # Heads.keep_alive
-    cdef size_t head_bytes_max, body_bytes_max
-    cdef int epoll_fd
-    cdef list listeners                  # descriptors
-    cdef list peers                      # by descriptor
-    cdef Head head                       # the latest of all
-    cdef Peer lone                       # the only one that had sent something the last time
-    cdef int lone_reads                  # since then, without a look at the others
-    cdef readonly int open_connections
-    # of peers that are gone
-    cdef uint64_t requests_total, bytes_received_total, bytes_sent_total
-    # the peer whose requests are being given to the handler, what of its bytes has not been read, and its answers so far
-    cdef Peer current
-    cdef uint8_t *buffer
-    cdef size_t unread, end
-    cdef uint8_t *out
-    cdef size_t out_bytes, out_capacity
+    """The accepted sockets of one server (http.server), which is told of what it has to decide. A front process (http.front_process) has
+    another kind of it, whose requests are answered elsewhere."""
 
     def __cinit__(self, object server not None):
         self.epoll_fd = -1
@@ -134,7 +115,7 @@ cdef class Front:
 
     def listen(self, int fd):
         """Takes connections from a listening socket, non-blocking, which stays its owner's."""
-        self._watch(fd, EPOLL_CTL_ADD, EPOLLIN)
+        self.watch(fd, EPOLL_CTL_ADD, EPOLLIN)
         self.listeners.append(fd)
 
     def ignore(self, int fd):
@@ -145,18 +126,21 @@ cdef class Front:
 
     def ready(self):
         """Handles what has come; for the loop that watches `fileno()`."""
-        cdef epoll_event[EVENTS_MAX] events
-        cdef int i, count
-        cdef int fd
-        cdef object peer
         # One client that waits for each answer: it is the one again, most of the time, and need not be asked for.
         if self.lone is not None and self.lone_reads < LONE_READS_MAX and not self.lone.gone and not self.lone.paused:
             self.lone_reads += 1
             if self._read(self.lone):
                 return
-        self.lone = None
         self.lone_reads = 0
-        count = epoll_wait(self.epoll_fd, events, EVENTS_MAX, 0)
+        self.wait(0)
+
+    cdef int wait(self, int timeout_ms) except -1:
+        cdef epoll_event[EVENTS_MAX] events
+        cdef int i, count
+        cdef int fd
+        cdef object peer
+        self.lone = None
+        count = epoll_wait(self.epoll_fd, events, EVENTS_MAX, timeout_ms)
         if count < 0 and errno != EINTR:
             raise OSError(errno, os.strerror(errno))
         for i in range(count):
@@ -168,7 +152,18 @@ cdef class Front:
                     self.lone = <Peer>peer
             elif fd in self.listeners:
                 self._accept(fd)
-            # else gone since: an event before this one has closed it
+            else:
+                self.other_event(fd)
+        return 0
+
+    cdef int other_event(self, int fd) except -1:
+        return 0                             # gone since: an event before this one has closed it
+
+    cdef int give(self, Request request) except -1:
+        return give(request, self.handler if request.head.handler is None else request.head.handler, self.server)
+
+    cdef int lose(self, Peer peer) except -1:
+        return 0                             # whoever answers a request asks
 
     def tick(self, double tick_seconds, double idle_seconds):
         """Closes who has been silent between two requests for too long; whose request does not come whole is another's business."""
@@ -204,22 +199,12 @@ cdef class Front:
                 self.hand_over(peer, EMPTY if peer.partial is None else peer.partial, EMPTY)
 
     def counts(self):
-        """Requests, requests in work, bytes received and sent; of those handed over, what was before."""
-        cdef Peer peer
-        cdef uint64_t requests = self.requests_total, received = self.bytes_received_total, sent = self.bytes_sent_total
-        cdef int in_work = 0
-        for item in self.peers:
-            if item is not None:
-                peer = <Peer>item
-                requests += peer.requests
-                received += peer.bytes_received
-                sent += peer.bytes_sent
-                in_work += peer.in_work
-        return requests, in_work, received, sent
+        """Requests, requests in work, bytes received and sent; not of those handed over, who have taken theirs along."""
+        return self.requests_total, self.in_work_total, self.bytes_received_total, self.bytes_sent_total
 
     # -- sockets -----------------------------------------------------------------------------------
 
-    cdef int _watch(self, int fd, int operation, uint32_t what) except -1:
+    cdef int watch(self, int fd, int operation, uint32_t what) except -1:
         cdef epoll_event event
         event.events = what
         event.data.u64 = <uint64_t>fd
@@ -242,7 +227,7 @@ cdef class Front:
             if not self.server.accepts(fd):
                 continue
             try:
-                self._watch(fd, EPOLL_CTL_ADD, EPOLLIN)
+                self.watch(fd, EPOLL_CTL_ADD, EPOLLIN)
             except OSError:
                 close(fd)
                 raise
@@ -267,26 +252,29 @@ cdef class Front:
     cdef int _close(self, Peer peer) except -1:
         self._forget(peer)
         close(peer.fd)
-        self.requests_total += peer.requests
-        self.bytes_received_total += peer.bytes_received
-        self.bytes_sent_total += peer.bytes_sent
+        self.in_work_total -= peer.in_work
+        self.lose(peer)
         peer.first = peer.last = None
         peer.partial = None
         if self.current is peer:
             self.out_bytes = 0
         return 0
 
-    cdef hand_over(self, Peer peer, bytes unread, bytes unsent):
+    cdef object hand_over(self, Peer peer, bytes unread, bytes unsent):
         """Everything of the peer goes to a connection, which is returned: bytes that have not been read, bytes that the socket did not
         take, requests in work with what has been answered out of turn."""
         cdef Request request
         cdef list requests = []
         if self.current is peer:
-            self._send(peer, False)
+            self._send(peer, None)
             if peer.gone:                    # closed, or handed over by what could not be sent
                 return peer.successor
             unread = PyBytes_FromStringAndSize(<const char *>self.buffer + self.unread, self.end - self.unread)
         self._forget(peer)
+        self.in_work_total -= peer.in_work
+        self.requests_total -= peer.requests
+        self.bytes_received_total -= peer.bytes_received
+        self.bytes_sent_total -= peer.bytes_sent
         peer.partial = None
         request = peer.first
         while request is not None:
@@ -298,19 +286,13 @@ cdef class Front:
         peer.successor = connection
         for item in requests:
             request = <Request>item
-            request.peer = None
+            request.origin = None
             request.next = None
             request.connection = connection
         peer.first = peer.last = None
         if self.current is not peer:         # else as soon as the handler has returned
             connection.go_on()
         return connection
-
-    cdef connection_of(self, Peer peer):
-        """The connection that goes on with the peer, which is handed over for it unless it has been."""
-        if not peer.gone:
-            self.hand_over(peer, EMPTY if peer.partial is None else peer.partial, EMPTY)
-        return self.server.closed_connection() if peer.successor is None else peer.successor
 
     # -- bytes in ----------------------------------------------------------------------------------
 
@@ -327,6 +309,7 @@ cdef class Front:
         count = recv(peer.fd, self.buffer + held, READ_BYTES - held, MSG_DONTWAIT)
         if count > 0:
             peer.bytes_received += count
+            self.bytes_received_total += count
             self.current = peer
             self.out_bytes = 0
             self.unread = 0
@@ -336,11 +319,11 @@ cdef class Front:
                 if not peer.gone:
                     self._keep_rest(peer)
                 if not peer.gone and self.out_bytes:
-                    self._send(peer, False)
+                    self._send(peer, None)
                 if peer.successor is not None:
                     peer.successor.go_on()
                 if peer.in_work >= pipeline_max and not peer.gone:
-                    self._watch(peer.fd, EPOLL_CTL_MOD, 0)
+                    self.watch(peer.fd, EPOLL_CTL_MOD, 0)
                     peer.paused = True
             finally:
                 self.current = None
@@ -386,32 +369,18 @@ cdef class Front:
             if peer.in_work >= pipeline_max:
                 self.hand_over(peer, EMPTY, EMPTY)
                 return 0
-            request = Request.__new__(Request)
-            request.head = head
-            request.peer = peer
-            request.keep_alive = True
-            request.extra_headers = EMPTY
-            if head.body_bytes == 0:
-                request.body = EMPTY
-            else:
-                request.body = PyBytes_FromStringAndSize(<const char *>data + head.raw_bytes, head.body_bytes)
+            request = request_of(peer, head, data + head.raw_bytes)
             self.unread += head.raw_bytes + head.body_bytes
             peer.requests += 1
+            self.requests_total += 1
             peer.in_work += 1
+            self.in_work_total += 1
             if peer.last is None:
                 peer.first = request
             else:
                 peer.last.next = request
             peer.last = request
-            try:
-                if head.handler is None:
-                    self.handler(request)
-                else:
-                    head.handler(request)
-            except Exception as error:    # the connection outlives what the handler does
-                self.server.handler_failed(error)
-                if request.rendered is None:
-                    request.respond(500, JSON_HEADERS, message_body("Internal server error."))
+            self.give(request)
         return 0
 
     cdef int _keep_rest(self, Peer peer) except -1:
@@ -433,20 +402,18 @@ cdef class Front:
 
     # -- answers out -------------------------------------------------------------------------------
 
-    cdef bytes answer(self, Request request, int status, bytes headers, bytes body):
+    cdef bytes _answer(self, Request request, int status, bytes headers, bytes body):
         """Sends the answer if it is the request's turn, and those that waited for it. Returns what has to be kept."""
-        cdef Peer peer = request.peer
+        cdef Peer peer = <Peer>request.origin
         cdef bytes head, length
-        if peer.gone:
-            return ANSWERED
+        if peer.first is not request:
+            return <bytes>rendered_answer(request, self.heads, self.keep_alive_heads, status, headers, body, False)
         head = self.keep_alive_heads.get(status) or self.heads.head(status, True)
         length = length_line(PyBytes_GET_SIZE(body))
         if request.head.is_head:
             body = EMPTY
         if status != 200 and bodiless(status):
             length = body = EMPTY
-        if peer.first is not request:
-            return b"".join((head, length, headers, request.extra_headers, b"\r\n", body))
         return self._emit(peer, request, head, length, headers, body)
 
     cdef bytes _emit(self, Peer peer, Request request, bytes head, bytes length, bytes headers, bytes body):
@@ -468,55 +435,53 @@ cdef class Front:
         size += 2
         if not apart:
             size = self._put(size, body)
-        peer.first = request.next
-        request.next = None
-        peer.in_work -= 1
-        if peer.first is None:
-            peer.last = None
+        self._take_out(peer)
         if self.current is peer:
             self.out_bytes = size
             if apart:
-                self._send(peer, True)
-                if not peer.gone:
-                    self._send_bytes(peer, PyBytes_AS_STRING(body), body_bytes, False)
-                elif peer.successor is not None:
-                    peer.successor.send(body)
+                self._send(peer, body)
             elif size > OUT_BYTES:
-                self._send(peer, False)
+                self._send(peer, None)
         else:
-            self._send_bytes(peer, <const char *>self.out + start, size - start, apart)
-            if apart:
-                if not peer.gone:
-                    self._send_bytes(peer, PyBytes_AS_STRING(body), body_bytes, False)
-                elif peer.successor is not None:
-                    peer.successor.send(body)
-        if peer.first is not None and not peer.gone:
-            self._emit_waiting(peer)
-        if peer.paused and not peer.gone:
-            peer.paused = False
-            self._watch(peer.fd, EPOLL_CTL_MOD, EPOLLIN)
+            self._send_bytes(peer, <const char *>self.out + start, size - start, body if apart else None)
+        self._emit_waiting(peer)
         return ANSWERED
 
+    cdef int send_answer(self, Peer peer, Request request, const char *data, size_t size) except -1:
+        """Sends an answer that is made, as `Request.respond` does; not while requests are being read."""
+        if peer.first is not request:
+            request.rendered = PyBytes_FromStringAndSize(data, size)
+            return 0
+        request.rendered = ANSWERED
+        self._take_out(peer)
+        self._send_bytes(peer, data, size, None)
+        return self._emit_waiting(peer)
+
+    cdef int _take_out(self, Peer peer) except -1:
+        """The peer's oldest request is answered."""
+        cdef Request request = peer.first
+        peer.first = request.next
+        request.next = None
+        peer.in_work -= 1
+        self.in_work_total -= 1
+        if peer.first is None:
+            peer.last = None
+        return 0
+
     cdef int _emit_waiting(self, Peer peer) except -1:
-        """Answers given before it was their turn."""
-        cdef Request request
+        """Answers given before it was their turn; and the peer is read again."""
         cdef bytes answer
         while not peer.gone and peer.first is not None and peer.first.rendered is not None:
-            request = peer.first
-            answer = <bytes>request.rendered
-            request.rendered = ANSWERED
-            peer.first = request.next
-            request.next = None
-            peer.in_work -= 1
-            if peer.first is None:
-                peer.last = None
+            answer = <bytes>peer.first.rendered
+            peer.first.rendered = ANSWERED
+            self._take_out(peer)
             if self.current is peer:
-                self._send(peer, False)
-                if peer.gone:
-                    if peer.successor is not None:
-                        peer.successor.send(answer)
-                    return 0
-            self._send_bytes(peer, PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer), False)
+                self._send(peer, answer)
+            else:
+                self._send_bytes(peer, PyBytes_AS_STRING(answer), PyBytes_GET_SIZE(answer), None)
+        if peer.paused and not peer.gone:
+            peer.paused = False
+            self.watch(peer.fd, EPOLL_CTL_MOD, EPOLLIN)
         return 0
 
     cdef int _reserve(self, size_t size) except -1:
@@ -529,29 +494,40 @@ cdef class Front:
             self.out_capacity = size
         return 0
 
-    cdef inline size_t _put(self, size_t at, bytes data) noexcept:
+    cdef size_t _put(self, size_t at, bytes data) noexcept:
         cdef size_t size = PyBytes_GET_SIZE(data)
         memcpy(self.out + at, PyBytes_AS_STRING(data), size)
         return at + size
 
-    cdef int _send(self, Peer peer, bint more) except -1:
-        """What has been gathered for the peer that is being served. Afterwards it may be gone."""
+    cdef int _send(self, Peer peer, bytes behind) except -1:
+        """What has been gathered for the peer that is being served, and what comes behind it. Afterwards it may be gone."""
         cdef size_t size = self.out_bytes
         self.out_bytes = 0
         if size:
-            self._send_bytes(peer, <const char *>self.out, size, more)
+            return self._send_bytes(peer, <const char *>self.out, size, behind)
+        if behind is not None:
+            return self._send_bytes(peer, PyBytes_AS_STRING(behind), PyBytes_GET_SIZE(behind), None)
         return 0
 
-    cdef int _send_bytes(self, Peer peer, const char *data, size_t size, bint more) except -1:
+    cdef int _send_bytes(self, Peer peer, const char *data, size_t size, bytes behind) except -1:
         """Sends, and hands the peer over with what the socket does not take. Afterwards it may be gone."""
-        cdef ssize_t count = send(peer.fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT | (MSG_MORE if more else 0))
+        cdef bytes unsent
+        cdef ssize_t count = send(peer.fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT | (0 if behind is None else MSG_MORE))
         if count < 0:
             if errno != EAGAIN and errno != EINTR:
                 self._close(peer)
                 return 0
             count = 0
         peer.bytes_sent += size
-        if <size_t>count < size:
-            self.hand_over(peer, EMPTY if peer.partial is None else peer.partial,
-                           PyBytes_FromStringAndSize(data + count, size - count))
+        self.bytes_sent_total += size
+        if <size_t>count == size:
+            if behind is not None:
+                return self._send_bytes(peer, PyBytes_AS_STRING(behind), PyBytes_GET_SIZE(behind), None)
+            return 0
+        unsent = PyBytes_FromStringAndSize(data + count, size - count)
+        if behind is not None:
+            peer.bytes_sent += PyBytes_GET_SIZE(behind)
+            self.bytes_sent_total += PyBytes_GET_SIZE(behind)
+            unsent += behind
+        self.hand_over(peer, EMPTY if peer.partial is None else peer.partial, unsent)
         return 0

@@ -32,3 +32,22 @@ cdef extern from "fl_http.h" nogil:
     int fl_http_parse(const uint8_t *data, size_t size, size_t head_bytes_max, uint32_t headers_max, fl_http_head *head)
     int fl_http_next(const uint8_t *data, size_t *at, fl_http_field *field)
     void fl_http_lower(uint8_t *out, const uint8_t *data, size_t size)
+
+cdef extern from "fl_tally.h" nogil:
+    enum:
+        FL_TALLY_ROW_BYTES
+    ctypedef struct fl_tally_counts:
+        uint64_t held
+        uint64_t taken
+        uint64_t accepted
+        uint64_t requests
+        uint64_t bytes_received
+        uint64_t bytes_sent
+    int fl_tally_claim(void *rows, uint32_t row_count, uint32_t row, uint64_t most)
+    void fl_tally_drop(void *rows, uint32_t row)
+    void fl_tally_take(void *rows, uint32_t row)
+    void fl_tally_hold(void *rows, uint32_t row, uint64_t connections)
+    void fl_tally_count(void *rows, uint32_t row, uint64_t requests, uint64_t bytes_received, uint64_t bytes_sent)
+    uint64_t fl_tally_open(const void *rows, uint32_t row_count)
+    void fl_tally_read(const void *rows, uint32_t row, fl_tally_counts *out)
+    void fl_tally_clear(void *rows, uint32_t row)

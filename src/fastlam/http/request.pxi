@@ -4,14 +4,6 @@
 cdef class Head:
     """What a request says before its body. Requests whose heads are the same bytes share one."""
 
-    cdef bytes raw                # as it was sent, of the front's requests
-    cdef size_t raw_bytes, headers_start, body_bytes
-    cdef bint is_head             # of the method HEAD
-    cdef bint repeated            # has come more than once
-    cdef bytes method, target, path, query
-    cdef list headers             # None until somebody wants them
-    cdef object handler           # instead of the server's: what `Request.remember` was given
-
     cdef list all_headers(self):
         cdef const uint8_t *data
         cdef fl_http_field field
@@ -68,19 +60,59 @@ cdef Head head_of(const uint8_t *data, const fl_http_head *parsed):
     return head
 
 
+cdef Request request_of(Origin origin, Head head, const uint8_t *body):
+    """A request whose body lies there."""
+    cdef Request request = Request.__new__(Request)
+    request.head = head
+    request.origin = origin
+    request.keep_alive = True
+    request.extra_headers = EMPTY
+    request.body = EMPTY if head.body_bytes == 0 else PyBytes_FromStringAndSize(<const char *>body, head.body_bytes)
+    return request
+
+
+cdef int give(Request request, object handler, object server) except -1:
+    """To its handler. Whoever has read it outlives what the handler does."""
+    try:
+        handler(request)
+    except Exception as error:
+        server.handler_failed(error)
+        if request.rendered is None:
+            request.respond(500, JSON_HEADERS, message_body("Internal server error."))
+    return 0
+
+
+cdef object rendered_answer(Request request, object heads, object by_status, int status, bytes headers, bytes body, bint in_parts):
+    """The whole answer, or head and body if that may be and the body is long; `by_status` are those of the heads that fit."""
+    cdef bytes head = by_status.get(status) or heads.head(status, request.keep_alive)
+    cdef bytes length = length_line(PyBytes_GET_SIZE(body))
+    if request.head.is_head:
+        body = EMPTY
+    if status != 200 and bodiless(status):
+        length = body = EMPTY
+    if in_parts and PyBytes_GET_SIZE(body) > COALESCE_BYTES_MAX:
+        return EMPTY.join((head, length, headers, request.extra_headers, b"\r\n")), body
+    return EMPTY.join((head, length, headers, request.extra_headers, b"\r\n", body))
+
+
+cdef class Origin:
+
+    cdef bytes answer(self, Request request, int status, bytes headers, bytes body):
+        raise NotImplementedError
+
+    cdef object connection_of(self, Request request):
+        raise NotImplementedError
+
+    cdef bint has_lost(self, Request request):
+        raise NotImplementedError
+
+    cdef int give_anew(self, Request request) except -1:
+        raise NotImplementedError
+
+
 @cython.freelist(64)
 cdef class Request:
     """What a handler gets. `respond` may be called inside the handler or at any time after it."""
-
-    cdef Head head
-    cdef Peer peer                    # of the front; None: `connection` is
-    cdef object connection
-    cdef Request next                 # the one behind it, of the same peer
-    cdef readonly bytes body
-    cdef public bytes extra_headers   # a block of header lines that goes with whatever answer is given
-    cdef public bint keep_alive
-    cdef public bint http_1_0         # the client does not know chunks
-    cdef public object rendered       # the answer: bytes; its head and a long body; or a ResponseBody
 
     def __init__(self, object connection, bytes method not None, bytes target not None, list headers not None,
                  bytes body not None, bint keep_alive):
@@ -127,11 +159,7 @@ cdef class Request:
     @property
     def closed(self):
         """Whether the connection is gone. A client that has only ended its sending side still hears the answer."""
-        if self.peer is None:
-            return self.connection.closed
-        if self.peer.successor is not None:
-            return self.peer.successor.closed
-        return self.peer.gone
+        return self.connection.closed if self.origin is None else self.origin.has_lost(self)
 
     @property
     def answered(self):
@@ -151,7 +179,7 @@ cdef class Request:
     def reconsider(self):
         """This request, and later ones with the same head, go to the server's handler again."""
         self.head.handler = None
-        self.peer.front.handler(self)
+        self.origin.give_anew(self)
 
     cpdef respond(self, int status, bytes headers, bytes body):
         """Answers, exactly once, now or later.
@@ -159,29 +187,20 @@ cdef class Request:
         `headers` is a block of `Name: value\\r\\n` lines, possibly empty. Date, Connection and Content-Length are
         added here; the body of an answer to HEAD, and of a 204 or 304, is left out.
         """
-        cdef object heads
-        cdef bytes head
-        cdef bytes length
-        cdef Py_ssize_t size = len(body)
+        cdef object heads, by_status
+        if headers is None or body is None:
+            raise TypeError("headers and body of an answer are bytes")
         if self.rendered is not None:
             raise RuntimeError("the request has been answered already")
-        if self.peer is not None:
-            self.rendered = self.peer.front.answer(self, status, headers, body)
+        if self.origin is not None:
+            self.rendered = self.origin.answer(self, status, headers, body)
             return
         connection = self.connection
         if connection.ending and self.keep_alive:
             self.keep_alive = not connection.is_last(self)
         heads = connection.heads
-        head = (heads.keep_alive if self.keep_alive else heads.close).get(status) or heads.head(status, self.keep_alive)
-        length = length_line(size)
-        if self.head.is_head:
-            body = b""
-        if status != 200 and bodiless(status):
-            length = body = b""
-        if size <= COALESCE_BYTES_MAX:
-            self.rendered = b"".join((head, length, headers, self.extra_headers, b"\r\n", body))
-        else:
-            self.rendered = (b"".join((head, length, headers, self.extra_headers, b"\r\n")), body)
+        by_status = heads.keep_alive if self.keep_alive else heads.close
+        self.rendered = rendered_answer(self, heads, by_status, status, headers, body, True)
         connection.flush(self)
 
     def begin(self, int status, bytes headers not None):
@@ -190,9 +209,9 @@ cdef class Request:
         """
         if self.rendered is not None:
             raise RuntimeError("the request has been answered already")
-        if self.peer is not None:
-            self.connection = self.peer.front.connection_of(self.peer)
-            self.peer = None
+        if self.origin is not None:
+            self.connection = self.origin.connection_of(self)
+            self.origin = None
         connection = self.connection
         if self.http_1_0 or (connection.ending and connection.is_last(self)):
             self.keep_alive = False

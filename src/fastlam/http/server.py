@@ -1,8 +1,8 @@
 """The HTTP server: listens, bounds and counts connections, drains. It knows nothing of Lambda.
 
-`Front` has the accepted sockets as long as only plain requests come in, `Connection` holds the whole protocol and takes
-over the others, `Request` is what the handler gets. The handler is called in the loop's thread and must not block; it
-answers by `request.respond`, at once or whenever it likes.
+`Front` has the accepted sockets as long as only plain requests come in, here or in front processes (`Fronts`),
+`Connection` holds the whole protocol and takes over the others, `Request` is what the handler gets. The handler is
+called in the loop's thread and must not block; it answers by `request.respond`, at once or whenever it likes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from fastlam.http.connection import Connection
 from fastlam.http.front import Front, Request
+from fastlam.http.fronts import Fronts
 from fastlam.http.responses import Heads
 from fastlam.limits import (
     HTTP_CONNECTIONS_MAX,
@@ -61,6 +62,7 @@ class HttpServer:
         idle_seconds: float = HTTP_IDLE_SECONDS,
         request_seconds: float = HTTP_REQUEST_SECONDS,
         tick_seconds: float = 1.0,
+        fronts: int = 0,
     ) -> None:
         self.handler = handler
         self.body_bytes_max = body_bytes_max
@@ -69,14 +71,16 @@ class HttpServer:
         self.idle_seconds = idle_seconds
         self.request_seconds = request_seconds
         self.heads = Heads()
-        self._tick_seconds = tick_seconds
+        self.tick_seconds = tick_seconds
         self._ticker: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
         self._listeners: list[socket.socket] = []
         self._front: Front | None = None  # from `start` on, until nothing is left in it
+        self._fronts_wanted = fronts  # processes; 0: this one accepts
+        self._fronts: Fronts | None = None  # as long as they run
         self._connections: set[Connection] = set()
         self._arrivals: set[asyncio.Task[None]] = set()
-        self._closing = False  # no more connections
+        self.closing = False  # no more connections
         self._drained: asyncio.Future[None] | None = None
         # of connections that are gone, and of the server
         self._connections_total = 0
@@ -100,7 +104,16 @@ class HttpServer:
                         raise
                     continue  # a family that this machine does not have
                 self._listeners.append(listener)
-                _listen(listener, address)
+                _listen(listener, address, shared=self._fronts_wanted > 0)
+                for _ in range(1, self._fronts_wanted):
+                    joining = socket.socket(family, socket.SOCK_STREAM)
+                    self._listeners.append(joining)
+                    joining.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                    _listen(joining, listener.getsockname(), shared=True)
+            bound: int = self._listeners[0].getsockname()[1]
+            if self._fronts_wanted:
+                await self._start_fronts()
+                return bound
         except BaseException:
             self._stop_listening()
             raise
@@ -108,18 +121,40 @@ class HttpServer:
         for listener in self._listeners:
             self._front.listen(listener.fileno())
         self._loop.add_reader(self._front.fileno(), self._front.ready)
-        bound: int = self._listeners[0].getsockname()[1]
         return bound
+
+    async def _start_fronts(self) -> None:
+        count = self._fronts_wanted
+        self._fronts = Fronts(self, self._loop, count)
+        self._tick_later()  # they do not tell of each connection
+        try:
+            await self._fronts.start([self._listeners[number::count] for number in range(count)])
+        except BaseException:
+            await self.drain(0)
+            raise
+
+    def in_batch(self, callback: Callable[[], None]) -> None:
+        """Calls it; answers that it gives through one front process wake that once."""
+        if self._fronts is None:
+            callback()
+        else:
+            self._fronts.links.batch(callback)
 
     async def drain(self, timeout_seconds: float) -> None:
         """Stops listening, closes idle connections, lets requests that have begun finish, then cuts what is left."""
-        self._closing = True
+        self.closing = True
         self._stop_listening()
         if self._front is not None:
             self._front.drain()
             self._loop.remove_reader(self._front.fileno())
             self._keep_counts(self._front)
             self._front = None
+        if self._fronts is not None:
+            await self._fronts.drain()
+            if self._fronts is not None:  # by another drain
+                self._keep_front_counts(self._fronts)
+                self._fronts.close()
+                self._fronts = None
         for connection in tuple(self._connections):
             connection.drain()
         if self._connections:
@@ -146,16 +181,27 @@ class HttpServer:
         self._bytes_received += received
         self._bytes_sent += sent
 
+    def _keep_front_counts(self, fronts: Fronts) -> None:
+        accepted, requests, _, received, sent = fronts.counts()
+        self._connections_total += accepted
+        self._requests_total += requests
+        self._bytes_received += received
+        self._bytes_sent += sent
+
     def _cut(self) -> None:
         for connection in tuple(self._connections):
             connection.abort()
 
     def statistics(self) -> HttpStatistics:
         connections = self._connections
-        requests, in_work, received, sent = (0, 0, 0, 0) if self._front is None else self._front.counts()
+        accepted, requests, in_work, received, sent = 0, 0, 0, 0, 0
+        if self._front is not None:
+            requests, in_work, received, sent = self._front.counts()
+        if self._fronts is not None:
+            accepted, requests, in_work, received, sent = self._fronts.counts()
         return HttpStatistics(
             connections_open=self._open(),
-            connections_total=self._connections_total,
+            connections_total=accepted + self._connections_total,
             connections_refused=self._connections_refused,
             requests_total=requests + self._requests_total + sum(one.requests for one in connections),
             requests_in_flight=in_work + sum(one.requests_in_flight for one in connections),
@@ -165,7 +211,13 @@ class HttpServer:
             bytes_sent=sent + self._bytes_sent + sum(one.bytes_sent for one in connections),
         )
 
+    def fronts(self) -> list[dict[str, int]]:
+        """The front processes: their number, pid and open connections."""
+        return [] if self._fronts is None else self._fronts.rows()
+
     def _open(self) -> int:
+        if self._fronts is not None:
+            return self._fronts.open_connections()
         return len(self._connections) + (0 if self._front is None else self._front.open_connections)
 
     # --- called by the front ---------------------------------------------------------------------
@@ -214,8 +266,13 @@ class HttpServer:
         connection.bytes_received = bytes_received - len(unread)  # these it counts when it reads them
         connection.bytes_sent = bytes_sent
         self._connections.add(connection)
+        self._count_connections()
         self._connect(fd, connection)
         return connection
+
+    def refuse_connection(self, fd: int) -> None:
+        """A front process has one too many: it hears so from us."""
+        self._connect(fd, Connection(self))
 
     def closed_connection(self) -> Connection:
         """For an answer to somebody who has gone."""
@@ -240,6 +297,7 @@ class HttpServer:
 
     def attach(self, connection: Connection) -> None:
         self._connections.add(connection)
+        self._count_connections()
         self._connections_total += 1
         if self._ticker is None:
             self._tick_later()
@@ -250,16 +308,21 @@ class HttpServer:
                 connection.abort()
             else:
                 connection.refuse(503, "Too many connections.")
-        elif self._closing:  # accepted while the server was closing
+        elif self.closing:  # accepted while the server was closing
             connection.drain()
 
     def detach(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._count_connections()
         self._requests_total += connection.requests
         self._bytes_received += connection.bytes_received
         self._bytes_sent += connection.bytes_sent
         if self._drained is not None and not self._connections and not self._drained.done():
             self._drained.set_result(None)
+
+    def _count_connections(self) -> None:
+        if self._fronts is not None:
+            self._fronts.hold(len(self._connections))
 
     def refused(self) -> None:
         self._requests_refused += 1
@@ -271,24 +334,27 @@ class HttpServer:
     def _tick(self) -> None:
         """The only timer: renews the Date of responses and ends stale connections; rests while there are none."""
         if self._front is not None:
-            self._front.tick(self._tick_seconds, self.idle_seconds)
+            self._front.tick(self.tick_seconds, self.idle_seconds)
         for connection in tuple(self._connections):
-            connection.tick(self._tick_seconds)
-        if self._open():
+            connection.tick(self.tick_seconds)
+        if self._fronts is not None or self._open():
             self._tick_later()
         else:
             self._ticker = None
 
     def _tick_later(self) -> None:
         self.heads.tick()
-        self._ticker = self._loop.call_later(self._tick_seconds, self._tick)
+        self._ticker = self._loop.call_later(self.tick_seconds, self._tick)
 
 
-def _listen(listener: socket.socket, address: Any) -> None:
+def _listen(listener: socket.socket, address: Any, *, shared: bool) -> None:
+    """Binds alone, so that it fails where anybody else has the address; others may join it then if it is `shared`."""
     listener.setblocking(False)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets have it from here
     if listener.family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     listener.bind(address)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.listen(HTTP_LISTEN_BACKLOG)

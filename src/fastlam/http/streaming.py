@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastlam.http.connection import Connection
+    from fastlam.http.connection import Connection, Expected
     from fastlam.http.front import Request
 
 
@@ -20,7 +20,9 @@ class ResponseBody:
 
     __slots__ = ("_active", "_chunked", "_connection", "_held", "_request", "_silent", "ended", "on_writable")
 
-    def __init__(self, connection: Connection, request: Request, head: bytes, chunked: bool) -> None:
+    _connection: Connection | Expected
+
+    def __init__(self, connection: Connection | Expected, request: Request, head: bytes, chunked: bool) -> None:
         self._connection = connection
         self._request = request
         self._held: list[bytes] = [head]
@@ -59,6 +61,10 @@ class ResponseBody:
             self._connection.abort()
 
     # --- called by the connection ----------------------------------------------------------------
+
+    def move(self, connection: Connection) -> None:
+        """The connection is there that was expected."""
+        self._connection = connection
 
     def begin(self) -> bool:
         """It is this request's turn, or was already: everything held is written. True if that was all."""
