@@ -81,13 +81,14 @@ def test_short_calls_lie_behind_one_another(stage: Stage) -> None:
 
 def test_a_worker_that_has_taken_all_is_given_more(stage: Stage) -> None:
     """What it has answered may not have been read yet: that it has come to an end of its work, its ring shows."""
-    target = warmed(stage)
+    duration_ns = 8000
+    target = warmed(stage, duration_ns=duration_ns)
     calls = [Invocation(target, b"{}") for _ in range(SLOTS + 1)]
     stage.dispatcher.submit(calls[0])
     played = environment_of(stage, calls[0])
     for call in calls[1:SLOTS]:
         frame, _ = played.begin()
-        played.answer(frame.slot, b"1", duration_ns=SHORT_NS)
+        played.answer(frame.slot, b"1", duration_ns=duration_ns)
         stage.dispatcher.submit(call)  # without a look at the answers
         assert call.environment_id == played.environment.id
     stage.dispatcher.submit(calls[SLOTS])
