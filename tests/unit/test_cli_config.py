@@ -50,6 +50,8 @@ def test_where_data_goes(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"aws_endpoint": "http://h:port"}, "--aws-endpoint"),
         ({"concurrency": 0}, "--concurrency"),
         ({"environments_max": 0}, "--environments-max"),
+        ({"fronts": -1}, "--fronts"),
+        ({"fronts": 65}, "--fronts"),
         ({"idle_seconds": 0.0}, "--idle-seconds"),
         ({"idle_seconds": float("nan")}, "--idle-seconds"),
         ({"data_dir": None}, "--data-dir"),

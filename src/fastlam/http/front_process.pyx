@@ -178,15 +178,27 @@ cdef class Outpost:
                     peer = <Peer>request.origin
                     self.front.hand_over(peer, EMPTY if peer.partial is None else peer.partial, EMPTY)
             elif record.kind == ORDER_DRAIN:
-                while self.listeners:
-                    self.front.ignore(self.listeners[0])
-                    os.close(self.listeners.pop(0))
+                self._stop_listening()
                 self.front.drain()
                 self._tell(TELL_DRAINED, 0, 0, NULL, 0)
             elif record.kind == ORDER_LEAVE:
                 return False
             if fl_spsc_release(&self.memory.requests):
                 fl_wake_signal(self.dispatcher_bell)
+
+    cdef int _stop_listening(self) except -1:
+        """Who has come before is accepted: to close a listening socket resets those who wait at it."""
+        cdef int before
+        while self.listeners:
+            before = -1
+            while before != self.front.open_connections:
+                before = self.front.open_connections
+                self.front._accept(self.listeners[0])
+            self.front.ignore(self.listeners[0])
+            os.close(self.listeners.pop(0))
+        for _ in range(self.front.open_connections // 256 + 1):
+            self.front.wait(0)     # so is what has come from them: to close a socket with unread bytes resets it as well
+        return 0
 
     cdef Request _waiting_for(self, uint64_t id):
         cdef Request request
