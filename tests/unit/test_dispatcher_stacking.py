@@ -183,7 +183,7 @@ def test_one_that_takes_longer_keeps_nobody_waiting(stage: Stage) -> None:
         run_next(stage, environment_of(stage, call))
         assert call.outcome == OUTCOME_OK
     assert not first.done
-    played.answer(slow.slot, b"1")
+    played.answer(slow.slot, b"1", duration_ns=SHORT_NS)
     stage.drive()
     assert first.outcome == OUTCOME_OK
     for _ in others:  # which have been taken back
