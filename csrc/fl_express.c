@@ -23,9 +23,11 @@ enum { LAYOUT_VERSION = 1, LINE_BYTES = 64, PAGE = 4096, CONTROL_PART = PAGE };
 #define RING_BYTES_MAX (UINT32_C(1) << 30) /* fl_spsc_init takes no more */
 #define REGION_BYTES_MAX (UINT64_C(1) << 30)
 
-/* A gap this long between two looks means that another task had this CPU; a worker then rests from looking. */
+/* A gap this long between two looks means that another task, or another virtual machine, had this CPU; a worker then rests
+ * from looking. */
 #define PREEMPTED_NS 25000u
-#define REST_NS 5000000u
+#define REST_NS_MIN 100000u
+#define REST_NS_MAX 5000000u
 #define LOOKS_A_CLOCK 8u
 
 /* Written by the dispatcher at creation; read by the worker when it opens the memory, by nobody afterwards. */
@@ -208,7 +210,7 @@ void fl_express_allow_spin(fl_express *express, uint32_t spin_ns)
     }
 }
 
-int fl_express_look(fl_express *express, uint64_t *rest_until_ns)
+int fl_express_look(fl_express *express, fl_express_rest *rest)
 {
     struct shared *shared = express->base;
     fl_spsc *ring = &express->requests;
@@ -220,16 +222,19 @@ int fl_express_look(fl_express *express, uint64_t *rest_until_ns)
         return 0;
     }
     uint64_t begun = now_ns(), last = begun, now = begun;
-    while (begun >= *rest_until_ns && now - begun < spin_ns) {
+    while (begun >= rest->until_ns && now - begun < spin_ns) {
         for (uint32_t look = 0; look < LOOKS_A_CLOCK; look++) {
             if (fl_spsc_ready(ring)) {
+                rest->length_ns = 0;
                 return 1;
             }
             relax();
         }
         now = now_ns();
         if (now - last > PREEMPTED_NS) {
-            *rest_until_ns = now + REST_NS;
+            uint64_t length = 2 * rest->length_ns;
+            rest->length_ns = length < REST_NS_MIN ? REST_NS_MIN : length > REST_NS_MAX ? REST_NS_MAX : length;
+            rest->until_ns = now + rest->length_ns;
             break;
         }
         last = now;
@@ -253,7 +258,7 @@ int fl_express_sleep(fl_express *express)
     return 0;
 }
 
-int fl_express_wait(fl_express *express, uint64_t *rest_until_ns)
+int fl_express_wait(fl_express *express, fl_express_rest *rest)
 {
-    return fl_express_look(express, rest_until_ns) ? 0 : fl_express_sleep(express);
+    return fl_express_look(express, rest) ? 0 : fl_express_sleep(express);
 }

@@ -110,14 +110,20 @@ void fl_region_trim(fl_region *region, uint64_t keep_bytes);
 /* Dispatcher: the worker may look for its next request so long before it sleeps. 0: it sleeps at once. */
 void fl_express_allow_spin(fl_express *express, uint32_t spin_ns);
 
+/* A worker's own, zero at first: it was not let run while it looked, so CPUs may be short, and it does not look again for
+ * a moment; for longer the more often that happens before it finds a request. */
+typedef struct fl_express_rest {
+    uint64_t until_ns;
+    uint64_t length_ns;
+} fl_express_rest;
+
 /* Worker. Waits for a request: looks for it as long as it may, then sleeps. 0: there is one (or impossible values: peek
- * tells); -EINTR: a signal came, handle it and call again. A worker that was not let run while it looked does not look
- * again for a while: CPUs are short. */
-int fl_express_wait(fl_express *express, uint64_t *rest_until_ns);
+ * tells); -EINTR: a signal came, handle it and call again. */
+int fl_express_wait(fl_express *express, fl_express_rest *rest);
 
 /* Its two halves, for a worker that does something between them, such as handling signals that came while it looked.
  * look: 1 if there is a request. sleep: as fl_express_wait. */
-int fl_express_look(fl_express *express, uint64_t *rest_until_ns);
+int fl_express_look(fl_express *express, fl_express_rest *rest);
 int fl_express_sleep(fl_express *express);
 
 #endif

@@ -48,12 +48,12 @@ static void receive_record(fl_spsc *ring, char *buffer, uint32_t bytes) {
 
 static void answer(fl_express *worker, int bell, long count, char *buffer, uint32_t request_bytes, uint32_t reply_bytes,
                    int spins) {
-    uint64_t rest_until_ns = 0;
+    fl_express_rest rest = {0, 0};
     for (long i = 0; i < count; i++) {
         if (spins) {
             while (!fl_spsc_ready(&worker->requests)) {
             }
-        } else if (fl_express_wait(worker, &rest_until_ns) != 0) {
+        } else if (fl_express_wait(worker, &rest) != 0) {
             fail("fl_express_wait");
         }
         receive_record(&worker->requests, buffer, request_bytes);

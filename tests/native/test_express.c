@@ -304,10 +304,10 @@ static uint32_t asleep(const fl_express *express)
 
 static void answer_requests(fl_express *worker, uint32_t count)
 {
-    uint64_t rest_until_ns = 0;
+    fl_express_rest rest = {0, 0};
     for (uint32_t i = 0; i < count; i++) {
         const uint8_t *data;
-        CHECK_EQUAL(fl_express_wait(worker, &rest_until_ns), 0);
+        CHECK_EQUAL(fl_express_wait(worker, &rest), 0);
         CHECK_EQUAL(fl_spsc_peek(&worker->requests, &data), 4);
         uint32_t request;
         memcpy(&request, data, 4);
@@ -375,19 +375,19 @@ static void a_signal_ends_the_wait(void)
 {
     fl_express dispatcher, worker;
     int fd = make(&dispatcher, &worker, 0);
-    uint64_t rest_until_ns = 0;
+    fl_express_rest rest = {0, 0};
     struct sigaction action = {.sa_handler = nothing}, before;
     CHECK_EQUAL(sigaction(SIGALRM, &action, &before), 0);
     const struct itimerval often = {{0, 2000}, {0, 2000}}, never = {{0, 0}, {0, 0}};
     for (int round = 0; round < 6; round++) {
         fl_express_allow_spin(&dispatcher, round % 2 ? 100000 : 0);
         setitimer(ITIMER_REAL, &often, NULL);
-        CHECK_EQUAL(fl_express_wait(&worker, &rest_until_ns), -EINTR);
+        CHECK_EQUAL(fl_express_wait(&worker, &rest), -EINTR);
         setitimer(ITIMER_REAL, &never, NULL);
         CHECK_EQUAL(asleep(&dispatcher), 0); /* its announcement is taken back */
     }
     send_to(&dispatcher.requests, 1);
-    CHECK_EQUAL(fl_express_wait(&worker, &rest_until_ns), 0);
+    CHECK_EQUAL(fl_express_wait(&worker, &rest), 0);
     take_from(&worker.requests, 1);
     CHECK_EQUAL(sigaction(SIGALRM, &before, NULL), 0);
     end(&dispatcher, &worker, fd);
@@ -402,13 +402,13 @@ static void who_was_not_let_run_does_not_spin(void)
     fl_express_allow_spin(&dispatcher, UINT32_MAX);
     pid_t pid = start_child();
     if (pid == 0) {
-        uint64_t rest_until_ns = 0;
-        CHECK_EQUAL(fl_express_wait(&worker, &rest_until_ns), 0);
-        CHECK(rest_until_ns != 0);
+        fl_express_rest rest = {0, 0};
+        CHECK_EQUAL(fl_express_wait(&worker, &rest), 0);
+        CHECK(rest.until_ns != 0);
         take_from(&worker.requests, 1);
-        rest_until_ns = UINT64_MAX;
-        CHECK_EQUAL(fl_express_wait(&worker, &rest_until_ns), 0);
-        CHECK(rest_until_ns == UINT64_MAX);
+        rest.until_ns = UINT64_MAX;
+        CHECK_EQUAL(fl_express_wait(&worker, &rest), 0);
+        CHECK(rest.until_ns == UINT64_MAX);
         _exit(0);
     }
     alarm(TIME_MAX_S);
@@ -443,8 +443,8 @@ static void a_worker_dies_in_the_middle(void)
     pid_t pid = start_child();
     if (pid == 0) {
         const uint8_t *data;
-        uint64_t rest_until_ns = 0;
-        CHECK_EQUAL(fl_express_wait(&worker, &rest_until_ns), 0);
+        fl_express_rest rest = {0, 0};
+        CHECK_EQUAL(fl_express_wait(&worker, &rest), 0);
         CHECK_EQUAL(fl_spsc_peek(&worker.requests, &data), sizeof(fl_express_distant));
         send_to(&worker.replies, 10);
         CHECK(fl_spsc_reserve(&worker.replies, 20) != NULL);

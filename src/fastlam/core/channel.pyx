@@ -29,6 +29,7 @@ from fastlam.core.native cimport (
     fl_express_invoke,
     fl_express_look,
     fl_express_open,
+    fl_express_rest,
     fl_express_result,
     fl_express_sleep,
     fl_express_task,
@@ -125,7 +126,7 @@ cdef class Wire:
     cdef fl_express express
     cdef bint has_express
     cdef int bell_fd
-    cdef uint64_t rest_until_ns            # no spinning before
+    cdef fl_express_rest rest              # from looking
     cdef bint in_pieces                    # what is sent is a piece of a stream, which may wait for its reader
     cdef fl_zmtp connection
     cdef bint connected
@@ -205,7 +206,7 @@ cdef class Wire:
             if got != -EAGAIN:
                 raise ChannelError("the ring of requests is broken")
             with nogil:
-                rc = fl_express_look(&self.express, &self.rest_until_ns)
+                rc = fl_express_look(&self.express, &self.rest)
             if rc:
                 continue
             PyErr_CheckSignals()   # one that came while it looked does not end the sleep

@@ -59,6 +59,7 @@ cdef class Driver:
     cdef int load_fd                     # /proc/loadavg
     cdef uint64_t spin_rests_until_ns, load_known_until_ns
     cdef uint64_t load_rest_ns           # the last rest because of too many runnable tasks; 0: there were not too many
+    cdef uint64_t preempted_rest_ns      # and because this thread was not let run; 0: since then it has found something
     cdef object orders                   # deque of (function, reply) that other threads want done by the driver
     cdef bint closing                    # close() has begun: nothing is started any more
     cdef object starved                  # deque of targets with waiting calls that this machine's bound holds up

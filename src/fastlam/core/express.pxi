@@ -507,8 +507,10 @@ cdef class Express(Connections):
                 last = now
         if found:
             self.spin_failures = 0
+            self.preempted_rest_ns = 0
         elif preempted:
-            self.spin_rests_until_ns = now + LOAD_NS
+            self.preempted_rest_ns = min(max(2 * self.preempted_rest_ns, LOAD_REST_MIN_NS), LOAD_NS)
+            self.spin_rests_until_ns = now + self.preempted_rest_ns
         else:
             # The longer in vain, the longer without: tasks take longer than is worth looking for.
             self.spin_failures = min(self.spin_failures + 1, SPIN_FAILURES_MAX)

@@ -158,7 +158,9 @@ cdef extern from "fl_express.h" nogil:
     const uint8_t *fl_region_at(const fl_region *region, uint64_t offset, uint64_t bytes)
     void fl_region_trim(fl_region *region, uint64_t keep_bytes)
     void fl_express_allow_spin(fl_express *express, uint32_t spin_ns)
-    int fl_express_look(fl_express *express, uint64_t *rest_until_ns)
+    ctypedef struct fl_express_rest:
+        pass
+    int fl_express_look(fl_express *express, fl_express_rest *rest)
     int fl_express_sleep(fl_express *express)
 
 cdef extern from "fl_slots.h" nogil:
