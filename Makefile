@@ -113,7 +113,7 @@ CHECKED_TESTS = tests/unit/test_dispatcher_frames.py tests/unit/test_dispatcher_
 	tests/faults/test_hostile_lane.py tests/faults/test_hostile_frames.py tests/faults/test_hostile_rings.py \
 	tests/integration/test_stacked_invocations.py tests/integration/test_event_loops.py \
 	tests/integration/test_executor.py tests/integration/test_invoke_errors.py tests/native/test_scan_texts.py \
-	tests/integration/test_http_server.py tests/integration/test_http_streaming.py tests/fuzz/test_http_front.py \
+	tests/integration/test_http_server.py tests/integration/test_http_drain.py tests/integration/test_http_streaming.py tests/fuzz/test_http_front.py \
 	tests/conformance/test_awslambdaric.py::test_plain_results tests/conformance/test_awslambdaric.py::test_floats --timeout 600
 
 asan: export FASTLAM_SANITIZE = address,undefined

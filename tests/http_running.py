@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import queue
 import socket
 import threading
@@ -16,6 +17,7 @@ from fastlam.http.connection import Connection
 from fastlam.http.server import HttpServer, Request
 
 WAIT_SECONDS = 20
+JSON = b"Content-Type: application/json\r\n"
 
 
 class Running:
@@ -92,3 +94,39 @@ class RunningWithoutFront(Running):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.call(self.listener.close)
         super().__exit__(kind, error, at)
+
+
+def echo(request: Request) -> None:
+    body = {
+        "method": request.method.decode(),
+        "path": request.path.decode("latin-1"),
+        "query": request.query.decode("latin-1"),
+        "body_bytes": len(request.body),
+        "body": request.body[:100].decode("latin-1"),
+    }
+    request.respond(200, JSON, json.dumps(body).encode())
+
+
+def read_response(stream: Any, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    """One response from a socket's buffered reader."""
+    status = int(stream.readline().split()[1])
+    headers: dict[str, str] = {}
+    while (line := stream.readline()) not in (b"\r\n", b""):
+        name, _, value = line.decode().partition(":")
+        headers[name.lower()] = value.strip()
+    body = b"" if method == "HEAD" else stream.read(int(headers.get("content-length", "0")))
+    return status, headers, body
+
+
+def exchange(server: Running, data: bytes) -> bytes:
+    """Sends the bytes and returns everything until the server closes."""
+    with server.connect() as client:
+        client.sendall(data)
+        return read_all(client)
+
+
+def read_all(client: socket.socket) -> bytes:
+    received = bytearray()
+    while piece := client.recv(65_536):
+        received += piece
+    return bytes(received)

@@ -1,4 +1,4 @@
-"""The HTTP server on real sockets: order, limits, malformed requests, back-pressure, drain."""
+"""The HTTP server on real sockets: order, limits, malformed requests, back-pressure."""
 
 from __future__ import annotations
 
@@ -14,54 +14,14 @@ import pytest
 
 from fastlam.http.server import HttpServer, Request
 from fastlam.limits import HTTP_HEADERS_MAX, HTTP_PIPELINE_MAX
-from http_running import WAIT_SECONDS, Running
-from waiting import await_that
+from http_running import WAIT_SECONDS, Running, echo, exchange, read_all, read_response
 
 pytestmark = pytest.mark.usefixtures("fronts")
-
-JSON = b"Content-Type: application/json\r\n"
-
-
-def echo(request: Request) -> None:
-    body = {
-        "method": request.method.decode(),
-        "path": request.path.decode("latin-1"),
-        "query": request.query.decode("latin-1"),
-        "body_bytes": len(request.body),
-        "body": request.body[:100].decode("latin-1"),
-    }
-    request.respond(200, JSON, json.dumps(body).encode())
-
 
 @pytest.fixture
 def running() -> Iterator[Running]:
     with Running(echo) as server:
         yield server
-
-
-def read_response(stream: Any, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
-    """One response from a socket's buffered reader."""
-    status = int(stream.readline().split()[1])
-    headers: dict[str, str] = {}
-    while (line := stream.readline()) not in (b"\r\n", b""):
-        name, _, value = line.decode().partition(":")
-        headers[name.lower()] = value.strip()
-    body = b"" if method == "HEAD" else stream.read(int(headers.get("content-length", "0")))
-    return status, headers, body
-
-
-def exchange(server: Running, data: bytes) -> bytes:
-    """Sends the bytes and returns everything until the server closes."""
-    with server.connect() as client:
-        client.sendall(data)
-        return read_all(client)
-
-
-def read_all(client: socket.socket) -> bytes:
-    received = bytearray()
-    while piece := client.recv(65_536):
-        received += piece
-    return bytes(received)
 
 
 def refused(server: Running, data: bytes, status: int) -> None:
@@ -512,7 +472,7 @@ def test_a_handler_that_takes_long_is_not_taken_for_a_silent_client() -> None:
         assert read_response(stream)[2] == b"late"
 
 
-# --- connections, drain ------------------------------------------------------------------------------
+# --- connections -------------------------------------------------------------------------------------
 
 
 def test_connections_over_the_maximum_get_503(running: Running) -> None:
@@ -537,70 +497,3 @@ def test_second_server_on_the_port() -> None:
 
         with pytest.raises(OSError, match="in use"):
             server.run(start())
-
-
-def refuses_connections(server: Running) -> bool:
-    """Front processes close their listening sockets one after the other."""
-    try:
-        server.connect().close()
-    except OSError:
-        return True
-    return False
-
-
-def test_drain_finishes_requests_in_flight_and_closes_idle_connections() -> None:
-    with Running() as server:
-        idle, busy, partial = server.connect(), server.connect(), server.connect()
-        with idle, busy, partial, busy.makefile("rb") as stream, partial.makefile("rb") as partial_stream:
-            partial.sendall(b"POST /partial HTTP/1.1\r\nContent-Length: 2\r\n\r\n")
-            busy.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            request = server.next()
-            draining = asyncio.run_coroutine_threadsafe(server.server.drain(WAIT_SECONDS), server.loop)
-            assert read_all(idle) == b""
-            await_that(lambda: refuses_connections(server))
-            assert not draining.done()
-            server.call(request.respond, 200, b"", b"done")
-            status, headers, body = read_response(stream)
-            assert (status, headers["connection"], body) == (200, "close", b"done")
-            assert stream.read() == b""
-            partial.sendall(b"ab")
-            server.call(server.next().respond, 200, b"", b"whole")
-            assert read_response(partial_stream)[2] == b"whole"
-            draining.result(WAIT_SECONDS)
-        assert server.call(server.server.statistics).connections_open == 0
-
-
-def test_drain_says_close_only_in_the_last_answer() -> None:
-    with Running() as server, server.connect() as client, client.makefile("rb") as stream:
-        client.sendall(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\nPOST /3 HTTP/1.1\r\nContent-Length: 2\r\n\r\n")
-        first, second = server.next(), server.next()
-        draining = asyncio.run_coroutine_threadsafe(server.server.drain(WAIT_SECONDS), server.loop)
-        for request in (first, second):
-            server.call(request.respond, 200, b"", b"")
-            assert read_response(stream)[1]["connection"] == "keep-alive"
-        client.sendall(b"ab")
-        server.call(server.next().respond, 200, b"", b"")
-        assert read_response(stream)[1]["connection"] == "close"
-        draining.result(WAIT_SECONDS)
-
-
-def test_drain_with_a_refusal_behind_an_answer() -> None:
-    with Running() as server, server.connect() as client, client.makefile("rb") as stream:
-        client.sendall(b"GET /1 HTTP/1.1\r\n\r\nnonsense\r\n\r\n")
-        request = server.next()
-        draining = asyncio.run_coroutine_threadsafe(server.server.drain(WAIT_SECONDS), server.loop)
-        server.call(request.respond, 200, b"", b"")
-        assert [read_response(stream)[0] for _ in range(2)] == [200, 400]
-        client.close()
-        stream.close()
-        draining.result(WAIT_SECONDS)
-
-
-def test_drain_cuts_what_does_not_finish() -> None:
-    with Running() as server, server.connect() as client:
-        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        request = server.next()
-        server.run(server.server.drain(0.01))
-        assert request.closed
-        assert client.recv(1) == b""
-        server.call(request.respond, 200, b"", b"too late")
