@@ -66,9 +66,10 @@ cdef class Peer(Origin):
 
     cdef object connection_of(self, Request request):
         """The connection that goes on with the peer, which is handed over for it unless it has been."""
-        if not self.gone:
-            self.front.hand_over(self, EMPTY if self.partial is None else self.partial, EMPTY)
-        return self.front.server.closed_connection() if self.successor is None else self.successor
+        cdef Peer peer = self                # the request, which lets go of it, may have the last reference
+        if not peer.gone:
+            peer.front.hand_over(peer, EMPTY if peer.partial is None else peer.partial, EMPTY)
+        return peer.front.server.closed_connection() if peer.successor is None else peer.successor
 
     cdef bint has_lost(self, Request request):
         return self.gone if self.successor is None else self.successor.closed
@@ -264,6 +265,7 @@ cdef class Front:
         """Everything of the peer goes to a connection, which is returned: bytes that have not been read, bytes that the socket did not
         take, requests in work with what has been answered out of turn."""
         cdef Request request
+        cdef Peer held = peer                # by nobody else, it may be, once its requests have let go of it
         cdef list requests = []
         if self.current is peer:
             self._send(peer, None)
@@ -289,8 +291,8 @@ cdef class Front:
             request.origin = None
             request.next = None
             request.connection = connection
-        peer.first = peer.last = None
-        if self.current is not peer:         # else as soon as the handler has returned
+        held.first = held.last = None
+        if self.current is not held:         # else as soon as the handler has returned
             connection.go_on()
         return connection
 
