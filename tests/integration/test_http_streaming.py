@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import queue
 import socket
@@ -86,6 +87,25 @@ def test_pieces_arrive_when_they_are_written(streaming: Streaming) -> None:
         streaming.end(body)
         assert response.read() == b"last"
     client.close()
+
+
+def test_an_answer_may_begin_long_after_its_request() -> None:
+    """Of many clients, so that nothing but the request knows its connection any more."""
+    with Running() as running, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(running.connect()) for _ in range(10)]
+        requests = []
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            requests.append(running.next())
+        while requests:
+            body = running.call(requests.pop().begin, 200, TEXT)
+            running.call(body.write, b"late")
+            running.call(body.end)
+        for client in clients:
+            with client.makefile("rb") as answer:
+                assert read_head(answer)[0] == b"HTTP/1.1 200 OK\r\n"
+                assert answer.read(14) == b"4\r\nlate\r\n0\r\n\r\n"
+        assert running.errors == []
 
 
 def test_the_bytes_of_chunks(streaming: Streaming) -> None:

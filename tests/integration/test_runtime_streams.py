@@ -120,14 +120,16 @@ def test_over_a_limit_nothing_runs(runtime: Runtime) -> None:
 
 
 def test_a_function_waits_for_a_program_that_takes_nothing(runtime: Runtime) -> None:
-    """Until its time is over; had it not waited, it would have come to its end long before."""
+    """Until its time is over; had it not waited, it would have come to its end long before. What is under way then depends
+    on how soon the program was told to stop reading.
+    """
     stream = function(runtime, handlers.flood, timeout=2).stream({"pieces": 3000})
     invocation = stream._invocation
     await_that(lambda: invocation.done)
     pieces: list[bytes] = []
     with pytest.raises(FunctionError, match="timed out"):
         pieces.extend(stream)
-    assert 0 < len(pieces) < 100
+    assert 0 < len(pieces) < 300
 
 
 def test_everything_arrives_however_slowly_it_is_taken(runtime: Runtime) -> None:
