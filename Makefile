@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 # Whatever may be compiled: C, Cython, and Python modules, of which setup.py names some as hot.
-NATIVE = $(wildcard csrc/*.[ch] src/fastlam/core/*.p[yx]* src/fastlam/*/*.py)
+NATIVE = $(wildcard csrc/*.[ch] src/fastlam/*/*.p[yx]*)
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test bench lint compatibility debug asan tsan wheel clean
