@@ -53,8 +53,16 @@ def live(daemon: RunningDaemon) -> int:
 @pytest.fixture
 def nothing_is_kept(daemon: RunningDaemon) -> Iterator[None]:
     """One mapping and one bell an environment that lives, before and after."""
-    _, eventfds = held(daemon)
-    others = eventfds - live(daemon)
+    before: list[tuple[int, int]] = []
+
+    def at_rest() -> bool:
+        """Those of the test before have ended and are forgotten: nothing changes from one look to the next."""
+        mappings, eventfds = held(daemon)
+        before.append((mappings, eventfds - live(daemon)))
+        return mappings == live(daemon) and before[-1] == before[-2:][0] and len(before) > 1
+
+    await_that(at_rest)
+    others = before[-1][1]
     yield
 
     def in_order() -> bool:
