@@ -117,7 +117,10 @@ def quota() -> Iterator[Path]:
                 with suppress(ProcessLookupError):
                     (root / "cgroup.procs").write_text(pid)
             group.rmdir()
-    pytest.skip("this user may not make a control group with a quota: run the tests as root, with cgroups writable")
+    pytest.skip(
+        "this user may not make a control group with a quota: run the tests as root, with cgroups writable and"
+        " the cpu controller enabled"
+    )
 
 
 def test_a_quota(tmp_path: Path) -> None:
