@@ -449,8 +449,8 @@ cdef class Express(Connections):
         return True
 
     cdef uint32_t _worker_spin_ns(self, Environment environment) noexcept:
-        """How long a worker may look for its next call: only as many look as there are CPUs beside the driver's own. A function's
-        environment has one call at a time: it looks only where there are so few."""
+        """How long a worker may look for its next call: only as many look as there are CPUs beside the driver's own. Those of functions
+        only where so few calls are under way: with more, the driver's process has sockets to serve."""
         if self.spin_ns == 0 or len(self.hot) >= self.cpus or (environment.target.is_function and self.outstanding >= self.cpus):
             return 0
         if self.spin_rests_until_ns:
