@@ -134,6 +134,7 @@ cdef enum:
     TEXT_BYTES_MAX = 2048        # of an ARN, of a trace header, in a record
     MAP_BATCH = 32
     WAKE_WORTH_NS = 20000        # of calls in hand; below that another worker is not woken
+    DRIVEN_TASK_NS = 2000        # what the driver itself spends on a task, about: of shorter ones one worker does all
     STACKED_BYTES_MAX = 4096     # of the event of an invocation that lies behind others
     REBALANCE_NS = 1000000
 

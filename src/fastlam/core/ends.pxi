@@ -185,11 +185,15 @@ cdef class Ends(Placement):
 
     cdef int _refill(self, Target target) except -1:
         """After a loss: idle environments take what waits, new ones are started for the rest."""
+        cdef Environment environment
         while target.waiting and target.idle_count:
-            self._feed(self._idle_take(target))
+            environment = self._idle_take(target)
+            self._feed(environment)
+            if environment.state == ENVIRONMENT_IDLE:
+                break                    # it leaves them to the one that does the tiny ones
         if target.waiting:
             self._grow(target)
-        elif not target.is_function and target.slots_per_environment > 1:
+        elif target.shares:
             self._start_helper(target)
         if self.starved:
             self._serve_starved()

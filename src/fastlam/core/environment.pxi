@@ -29,6 +29,7 @@ cdef class Target:
     cdef readonly bint is_function
     cdef readonly int64_t timeout_ns       # 0: none
     cdef readonly int slots_per_environment
+    cdef bint shares              # an environment may hold tasks behind one another while it could have others
     cdef readonly int environments_max     # of this target; -1: no bound of its own
     cdef readonly int64_t tasks_per_environment_max   # 0: no bound
     cdef readonly object log               # telemetry.logs.FunctionLog, or None
@@ -62,6 +63,7 @@ cdef class Target:
         self.is_function = pool is not None
         self.timeout_ns = timeout_ms * 1000000
         self.slots_per_environment = slots_per_environment
+        self.shares = pool is None and slots_per_environment > 1
         self.environments_max = environments_max
         self.tasks_per_environment_max = tasks_per_environment_max
         self.log = log

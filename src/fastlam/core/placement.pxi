@@ -30,6 +30,13 @@ cdef class Placement(Stacking):
             environment = target.filling
             if stacks and environment is not None and self._not_worth_a_wake(environment):
                 self._stack(environment)
+                if environment.free_slots == 0 or target.waiting:
+                    self._wait_in_line(invocation)   # that one takes it from there, sooner than another one would be awake
+                    return 0
+            elif target.waiting:
+                self._wait_in_line(invocation)
+                self._feed(self._idle_take(target))
+                return 0
             else:
                 environment = self._idle_take(target)
                 if self._speaks_unasked(environment):
@@ -37,7 +44,7 @@ cdef class Placement(Stacking):
                 target.filling = environment if environment.has_express and stacks else None
             self._post(environment, invocation)
             return 0
-        if not target.is_function and target.slots_per_environment > 1:
+        if target.shares:
             environment = self._shared_environment(target)
             if environment is not None:
                 self._post(environment, invocation)
@@ -46,11 +53,15 @@ cdef class Placement(Stacking):
             target.pool.release()
             self._finish(invocation, C_REJECTED, EMPTY)
             return 0
-        invocation.state = STATE_WAITING
-        target.waiting.append(invocation)
-        target.queued += 1
-        self.waiting += 1
+        self._wait_in_line(invocation)
         self._grow(target)
+        return 0
+
+    cdef int _wait_in_line(self, Call invocation) except -1:
+        invocation.state = STATE_WAITING
+        invocation.target.waiting.append(invocation)
+        invocation.target.queued += 1
+        self.waiting += 1
         return 0
 
     cdef Environment _shared_environment(self, Target target):
@@ -232,7 +243,7 @@ cdef class Placement(Stacking):
                 self._post(environment, <Call>invocation)
                 return 0
         self._feed(environment)
-        if not environment.target.is_function and environment.target.slots_per_environment > 1:
+        if environment.target.shares:
             self._start_helper(environment.target)   # it may have taken what waited, and tasks still lie behind others
         return 0
 
@@ -468,13 +479,15 @@ cdef class Placement(Stacking):
         cdef Target target = environment.target
         cdef Call task
         cdef int depth = target.depth()
+        if environment.outstanding == 0 and self._is_superfluous(environment):
+            return 0
         while target.waiting and environment.outstanding < depth and environment.free_slots:
             if environment.used_up():
                 break
             task = <Call>target.waiting.popleft()
             self.waiting -= 1
             self._post(environment, task)
-        if environment.outstanding == 0 and target.slots_per_environment > 1:
+        if environment.outstanding == 0 and target.shares:
             self._steal(environment)
         return 0
 

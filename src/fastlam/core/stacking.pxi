@@ -22,12 +22,27 @@ cdef class Stacking(IdleEnvironments):
 
     cdef bint _not_worth_a_wake(self, Environment environment) noexcept:
         """Whether a busy worker is so near to its end that another one would hardly be awake before it is done with one more. What it has
-        answered, and nobody has read, still counts as its own; whether it has taken all that it was given does not lag behind."""
-        cdef double task_ns = environment.target.task_ns
-        if environment.state != ENVIRONMENT_BUSY or environment.free_slots == 0 or task_ns < 0 or environment.used_up():
+        answered, and nobody has read, still counts as its own; whether it has taken all that it was given does not lag behind.
+
+        Of tasks that take the worker no longer than the driver, one worker does as many a second as two: the driver gives them out no
+        faster. Two, and the driver, would only get into one another's way where there are two CPUs."""
+        cdef Target target = environment.target
+        cdef double task_ns = target.task_ns
+        if environment.state != ENVIRONMENT_BUSY or task_ns < 0 or environment.used_up():
             return False
-        return (environment.outstanding * (task_ns + 1000.0) < WAKE_WORTH_NS
-                or (task_ns < WAKE_WORTH_NS and environment.has_express and fl_spsc_drained(&environment.express.requests)))
+        if target.shares and task_ns < DRIVEN_TASK_NS:
+            return True
+        return environment.free_slots != 0 and (
+            environment.outstanding * (task_ns + 1000.0) < WAKE_WORTH_NS
+            or (task_ns < WAKE_WORTH_NS and environment.has_express and fl_spsc_drained(&environment.express.requests)))
+
+    cdef bint _is_superfluous(self, Environment environment) except -1:
+        """Whether a worker without a task had better sleep, since the one that is given the tiny ones does them as well alone."""
+        cdef Environment filling = environment.target.filling
+        if filling is None or filling is environment or not self._not_worth_a_wake(filling):
+            return False
+        self._stack(filling)
+        return True
 
     cdef int _stack(self, Environment environment) except -1:
         """One more is about to be posted to a busy environment: whether that was right will be looked at."""
@@ -53,23 +68,29 @@ cdef class Stacking(IdleEnvironments):
         """Calls lie behind others, which were short as a rule: where one has not moved on for a while, they go to others."""
         cdef Environment environment
         cdef list stacked = self.stacked
+        cdef bint stuck
         self.stacked = []
         for item in stacked:
             environment = <Environment>item
             environment.stacked = False
-            if environment.outstanding < 2 or environment.state != ENVIRONMENT_BUSY:
+            if environment.state != ENVIRONMENT_BUSY or not self._lie_behind(environment):
                 continue
-            if environment.done_count == environment.done_count_seen:
-                if environment.target.is_function:
+            stuck = environment.done_count == environment.done_count_seen
+            if environment.target.is_function:
+                if stuck:
                     self._spread(environment)
-                elif environment.target.idle_count:
-                    self._feed(self._idle_take(environment.target))
-            if environment.outstanding > 1 and not environment.stacked:
+            elif stuck or not self._not_worth_a_wake(environment):
+                self._share_out(environment)
+            if self._lie_behind(environment) and not environment.stacked:
                 environment.stacked = True
                 self.stacked.append(environment)
             environment.done_count_seen = environment.done_count
         self.rebalance_ns = now + REBALANCE_NS
         return 0
+
+    cdef bint _lie_behind(self, Environment environment) noexcept:
+        """Whether anything waits for what an environment has in hand."""
+        return environment.outstanding > 1 or (environment.target.shares and len(environment.target.waiting) != 0)
 
     cdef int _spread(self, Environment environment) except -1:
         """What lies behind an invocation goes to idle environments, and to new ones where there are none."""
@@ -87,6 +108,16 @@ cdef class Stacking(IdleEnvironments):
         while target.waiting and target.idle_count:
             self._feed(self._idle_take(target))
         return self._grow(target)
+
+    cdef int _share_out(self, Environment environment) except -1:
+        """Tasks that are not so short after all lie behind others, or wait for the same worker: the idle ones take of them."""
+        cdef Target target = environment.target
+        cdef int rounds = target.idle_count
+        target.filling = None
+        while rounds > 0 and target.idle_count:
+            rounds -= 1
+            self._feed(self._idle_take(target))
+        return 0
 
     cdef int _took_ns(self, Target target, double call_ns) except -1:
         """A call of the target has taken so long."""
