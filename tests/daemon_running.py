@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,12 +285,19 @@ def bare_request(
 
 @contextmanager
 def running_daemon(
-    *options: str, ephemeral: bool = True, environment: Mapping[str, str] | None = None, complains: bool = False
+    *options: str,
+    ephemeral: bool = True,
+    environment: Mapping[str, str] | None = None,
+    complains: bool = False,
+    isolation: str = "process",
+    prefix: Sequence[str] = (),
 ) -> Iterator[RunningDaemon]:
     """`fastlam serve` with these options. On the way out it is stopped (if the test has not done so) and its traces are
     looked for.
 
-    `complains` lets it write to its stderr, which otherwise counts as a failure.
+    `complains` lets it write to its stderr, which otherwise counts as a failure. `isolation`: unless told otherwise
+    its functions see this machine, since most of those of the tests talk to their test by files of it. `prefix` goes
+    before the command.
     """
     with tempfile.TemporaryDirectory(prefix="fastlam-test-") as base:
         # Short, since the paths of sockets may only have 107 bytes; apart from what the daemon may write.
@@ -303,10 +310,13 @@ def running_daemon(
             if not name.startswith(("AWS_", "FASTLAM_")) or name in ("FASTLAM_LANE", "FASTLAM_FRONTS")
         }
         kept |= {"TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(temporary), "HOME": base, "PYTHONWARNINGS": "default"}
-        arguments = ["serve", "--port", "0", *(["--ephemeral"] if ephemeral else []), *options]
+        arguments = ["serve", "--port", "0", "--isolation", isolation, *(["--ephemeral"] if ephemeral else []), *options]
+        if prefix:  # it may be another user who writes there
+            os.chmod(base, 0o755)
+            temporary.chmod(0o1777)
         with stderr.open("w") as complaints:
             process = subprocess.Popen(
-                [sys.executable, "-m", "fastlam", *arguments],
+                [*prefix, sys.executable, "-m", "fastlam", *arguments],
                 env=kept | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -330,7 +340,13 @@ def running_daemon(
             assert process.stdout is not None
             process.stdout.close()
         await_end(family)
+        assert control_groups_of(process.pid) == [], "the daemon has left control groups behind"
         assert sorted(temporary.rglob("*")) == [], "the daemon has left files behind"
+
+
+def control_groups_of(pid: int) -> list[str]:
+    """The groups that a daemon has made, in all hierarchies."""
+    return [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/fastlam-{pid}-*")]
 
 
 def _address(process: subprocess.Popen[str], stderr: Path) -> str:

@@ -9,10 +9,22 @@ from fastlam.wire.control import WorkerSpec
 
 
 @dataclass(frozen=True)
+class Confinement:
+    """What the walls of a function's environments are built around."""
+
+    code: str  # the directory of its unpacked package
+    opt: str  # that of its layers; "" without
+    memory_mb: int
+    storage_mb: int  # of /tmp
+    file_systems: tuple[tuple[str, str], ...] = ()  # directory of this machine, mount path
+
+
+@dataclass(frozen=True)
 class LaunchSpec:
     """How the environments of one target are made: written by runtimes and embed, carried out by sandbox."""
 
     worker: WorkerSpec
     zygote_kind: str = "plain"  # or another of worker.zygote
     captures_output: bool = True
+    confinement: Confinement | None = None  # without one it has no walls
     frame_bytes_max: int = limits.FRAME_BYTES_MAX  # -1: unbounded, for callers that trust their own tasks

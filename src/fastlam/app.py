@@ -109,7 +109,8 @@ class Daemon:
             in_background=blocking.in_background,
         )
 
-        self.launcher = Launcher(config.lane)
+        self.launcher = Launcher(config.lane, config.isolation, cpu_follows_memory=config.cpu == "lambda")
+        self.isolation = self.launcher.isolation
         self._closers.append(self.launcher.close)
         self.dispatcher = Dispatcher(
             self.launcher,
@@ -124,7 +125,9 @@ class Daemon:
         self._closers.append(lambda: self._loop.remove_reader(self.dispatcher.fileno()))
         self.launcher.zygote("plain")
 
-        self.launches = Launches(self.artifacts, vault)  # the endpoint is set below, when the port is known
+        own_root = self.isolation is not None and self.isolation.own_root
+        # The endpoint is set below, when the port is known.
+        self.launches = Launches(self.artifacts, vault, own_root=own_root)
         self.targets = Targets(
             self.dispatcher,
             self.store,
@@ -350,6 +353,8 @@ def announce(daemon: Daemon) -> None:
     """Tells the person who started the daemon where it is."""
     kept = "keeps nothing" if daemon.config.ephemeral else f"functions in {daemon.config.data_dir}"
     print(f"fastlam {VERSION} is ready on {daemon.url} ({kept})", flush=True)
+    if daemon.isolation is not None:
+        print(daemon.isolation.summary(), flush=True)
 
 
 def run_daemon(config: DaemonConfig, on_ready: Callable[[Daemon], None] | None = announce) -> None:

@@ -18,6 +18,8 @@ DEFAULT_ACCOUNT: Final = "000000000000"
 DEFAULT_REGION: Final = "us-east-1"
 
 LANE_KINDS: Final = ("ring", "zmq", "libzmq")  # sandbox.lanes tells them apart
+ISOLATION_LEVELS: Final = ("auto", "full", "process")  # and sandbox.isolation these
+CPU_MODES: Final = ("free", "lambda")
 
 # As browsers state it: nothing behind the port. Extensions and applications have schemes of their own.
 _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
@@ -53,6 +55,8 @@ class DaemonConfig:
     concurrency: int = ACCOUNT_CONCURRENCY  # the account's limit; beyond it invocations are throttled
     environments_max: int = ENVIRONMENTS_MAX  # live at a time on this machine; beyond it invocations wait
     lane: str = LANE_KINDS[0]  # how environments are fed
+    isolation: str = ISOLATION_LEVELS[0]  # which walls environments have
+    cpu: str = CPU_MODES[0]  # whether they have the CPU share of their memory, or what is free
     idle_seconds: float = ENVIRONMENT_IDLE_SECONDS  # after which an unused environment is stopped
     fronts: int = 0  # processes that accept and read requests for the daemon's; 0: it does so itself
     cors_origins: tuple[str, ...] = ()  # of pages that may call, beside this machine's own; "*" allows all
@@ -74,6 +78,10 @@ class DaemonConfig:
             raise FastlamError(f"--environments-max {self.environments_max} leaves nothing to run: give at least 1.")
         if self.lane not in LANE_KINDS:
             raise FastlamError(f"--lane {self.lane!r} is none: give {' or '.join(LANE_KINDS)}.")
+        if self.isolation not in ISOLATION_LEVELS:
+            raise FastlamError(f"--isolation {self.isolation!r} is no level: give {' or '.join(ISOLATION_LEVELS)}.")
+        if self.cpu not in CPU_MODES:
+            raise FastlamError(f"--cpu {self.cpu!r} is no mode: give {' or '.join(CPU_MODES)}.")
         if not 0 <= self.fronts <= FRONTS_MAX:
             raise FastlamError(f"--fronts {self.fronts} is no number of front processes: give 0 to {FRONTS_MAX}.")
         if not self.idle_seconds > 0:

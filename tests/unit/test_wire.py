@@ -105,7 +105,7 @@ def test_orders(message: Any) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        control.Up(1, 10**9),
+        control.Up(1, 10**9, 20 << 20),
         control.Forked(7, 4242),
         control.Exited(7, 9, 31_000),
         control.ForkFailed(7, "fork: no memory"),

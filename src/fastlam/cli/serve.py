@@ -15,10 +15,12 @@ import click
 
 from fastlam.cli.session import CommandError, NoDaemon
 from fastlam.config import (
+    CPU_MODES,
     DEFAULT_ACCOUNT,
     DEFAULT_HOST,
     DEFAULT_PORT,
     DEFAULT_REGION,
+    ISOLATION_LEVELS,
     LANE_KINDS,
     DaemonConfig,
     default_data_dir,
@@ -75,6 +77,23 @@ POLL_SECONDS: Final = 0.02
     show_default=True,
     envvar="FASTLAM_LANE",
     help="How environments are fed: by rings in shared memory, or by ZeroMQ messages of fastlam's own or of libzmq's.",
+)
+@click.option(
+    "--isolation",
+    type=click.Choice(ISOLATION_LEVELS),
+    default=ISOLATION_LEVELS[0],
+    show_default=True,
+    envvar="FASTLAM_ISOLATION",
+    help="Walls around environments: all of them or no start (full), all that this machine permits (auto), or resource"
+    " limits only (process); fastlam doctor tells what is permitted.",
+)
+@click.option(
+    "--cpu",
+    type=click.Choice(CPU_MODES),
+    default=CPU_MODES[0],
+    show_default=True,
+    envvar="FASTLAM_CPU",
+    help="Functions take what CPU time is free, or the share that Lambda gives for their memory (1769 MB: one CPU).",
 )
 @click.option(
     "--fronts",
@@ -173,7 +192,7 @@ def _arguments(config: DaemonConfig, port: int) -> list[str]:
     arguments = ["--host", config.host, "--port", str(port), "--account", config.account, "--region", config.region]
     arguments += ["--concurrency", str(config.concurrency), "--environments-max", str(config.environments_max)]
     arguments += ["--idle-seconds", str(config.idle_seconds), "--lane", config.lane]
-    arguments += ["--fronts", str(config.fronts)]
+    arguments += ["--fronts", str(config.fronts), "--isolation", config.isolation, "--cpu", config.cpu]
     if config.ephemeral:
         arguments.append("--ephemeral")
     if config.data_dir is not None:

@@ -153,6 +153,7 @@ cdef class Environment:
     cdef readonly uint64_t idle_since_ns
     cdef readonly int64_t init_ns
     cdef readonly int64_t memory_peak_kib
+    cdef public object on_ready            # the launcher's, called with the environment after its INIT; or None
     cdef readonly uint64_t invocations
     cdef readonly object end_reason        # str once it was ended for a reason of its own
     cdef Call init_for               # call whose second INIT attempt this is (phase: invoke), or None

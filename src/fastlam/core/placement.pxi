@@ -233,6 +233,8 @@ cdef class Placement(Stacking):
         if frame.log_end_bytes > environment.log_offset:
             environment.init_logs = self._read_logs(environment, frame.log_end_bytes)
         environment.state = ENVIRONMENT_IDLE
+        if environment.on_ready is not None:
+            environment.on_ready(environment)
         if environment.init_for is not None:
             invocation = environment.init_for
             environment.init_for = None

@@ -24,7 +24,10 @@ _PYTHON: Final = "python"
 class Launches:
     """Makes launch specs. Raises ApiError, as Invoke answers it, for what cannot run."""
 
-    def __init__(self, artifacts: ArtifactStore, vault: Vault, endpoint_url: str | None = None) -> None:
+    def __init__(
+        self, artifacts: ArtifactStore, vault: Vault, endpoint_url: str | None = None, *, own_root: bool = False
+    ) -> None:
+        self._own_root = own_root  # environments have a file system of their own
         self.endpoint_url = endpoint_url  # of the daemon, as its functions reach it; set once the port is known
         self._artifacts = artifacts
         self._vault = vault
@@ -46,7 +49,9 @@ class Launches:
                 f" the function's KMS key settings. KMS Exception: NotFoundExceptionKMS Message: {error}",
             ) from None
         try:
-            spec, warning = python.launch_spec(record, artifact.directory, self.endpoint_url, variables, opt)
+            spec, warning = python.launch_spec(
+                record, artifact.directory, self.endpoint_url, variables, opt, own_root=self._own_root
+            )
         except FastlamError as error:
             function_log.note(f"[fastlam: {error}]")
             raise ApiError("InvalidRuntimeException", str(error)) from None

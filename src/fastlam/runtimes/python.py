@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from fastlam.abc import LaunchSpec
+from fastlam.abc import Confinement, LaunchSpec
 from fastlam.errors import FastlamError
 from fastlam.model.function import FunctionRecord
 from fastlam.model.sealed import Sealed
@@ -32,10 +32,13 @@ def launch_spec(
     endpoint_url: str | None,
     variables: Mapping[str, str] | None = None,
     opt: Path | None = None,
+    *,
+    own_root: bool = False,
 ) -> tuple[LaunchSpec, str | None]:
     """How environments of a function version are made, and a warning for its log, or None.
 
     `variables` are the record's own in the clear, where it keeps them sealed; `opt` holds its layers, if it has any.
+    `own_root`: the environments have a file system of their own, with code and layers where Lambda has them.
 
     Raises RuntimeUnavailable for a package, or a layer, with extension modules of another Python.
     """
@@ -56,21 +59,31 @@ def launch_spec(
             " the"
             " function]"
         )
-    environ = environment_variables(record, directory, endpoint_url, variables, opt)
-    path = [*map(str, (directory, *layers)), *(entry for entry in environ.get("PYTHONPATH", "").split(":") if entry)]
+    code_there = Path("/var/task") if own_root else directory
+    opt_there = None if opt is None else Path("/opt") if own_root else opt
+    layers_there = layers if opt is None or not own_root else [Path("/opt", path.relative_to(opt)) for path in layers]
+    environ = environment_variables(record, code_there, endpoint_url, variables, opt_there)
+    own_entries = [entry for entry in environ.get("PYTHONPATH", "").split(":") if entry]
+    path = [*map(str, (code_there, *layers_there)), *own_entries]
     worker = WorkerSpec(
         kind="function",
         title=f"{record.name}:{record.version}",
         environ=environ,
-        directory=str(directory),
+        directory=str(code_there),
         path=path,
         handler=record.handler,
-        task_root=str(directory),
-        layer_root="" if opt is None else str(opt),
+        task_root=str(code_there),
+        layer_root="" if opt_there is None else str(opt_there),
     )
     wanted = uses_boto3(directory) or (opt is not None and uses_boto3(opt / "python"))
     preload = wanted and not any(map(package_carries_boto3, (directory, *layers)))
-    return LaunchSpec(worker, zygote_kind="boto3" if preload else "plain"), warning
+    confinement = Confinement(
+        code=str(directory),
+        opt="" if opt is None else str(opt),
+        memory_mb=record.memory_mb,
+        storage_mb=record.ephemeral_storage_mb,
+    )
+    return LaunchSpec(worker, zygote_kind="boto3" if preload else "plain", confinement=confinement), warning
 
 
 def layer_path(opt: Path, runtime: str) -> list[Path]:

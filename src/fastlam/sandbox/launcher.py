@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fastlam.sandbox.environment_groups import EnvironmentGroups
+from fastlam.sandbox.isolation import find
 from fastlam.sandbox.keeper import Keeper
 from fastlam.sandbox.lanes import lanes_of_kind
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
-from fastlam.sandbox.zygotes import Zygote
+from fastlam.sandbox.zygotes import EMBEDDED, Zygote
 from fastlam.wire import control
 
 if TYPE_CHECKING:
@@ -33,9 +35,20 @@ class Launcher:
 
     dispatcher: Dispatcher
 
-    def __init__(self, lane: str) -> None:
+    def __init__(self, lane: str, isolation: str = "", *, cpu_follows_memory: bool = False) -> None:
+        """`isolation` is a level of sandbox.isolation; without one there are no walls. `cpu_follows_memory`: functions
+        have the part of a CPU that Lambda gives for their memory.
+        """
         self.lanes = lanes_of_kind(lane)
         self.directory = RuntimeDirectory()
+        stage = self.directory.path / "stage"
+        stage.mkdir()
+        try:
+            self.isolation = find(isolation, str(stage)) if isolation else None
+        except BaseException:
+            self.directory.close()
+            raise
+        self.groups = EnvironmentGroups(None if self.isolation is None else self.isolation.groups, cpu_follows_memory)
         self.keeper = Keeper()
         self.zygotes: dict[str, Zygote] = {}
         self._homes: dict[int, Zygote] = {}  # environment id -> the zygote that its process came from
@@ -44,7 +57,14 @@ class Launcher:
         """The zygote of that kind, started if there is none."""
         zygote = self.zygotes.get(kind)
         if zygote is None:
-            zygote = self.zygotes[kind] = Zygote(kind, self.keeper, self._zygote_ended)
+            zygote = self.zygotes[kind] = Zygote(
+                kind,
+                self.keeper,
+                self._zygote_ended,
+                user_namespace=self.isolation is not None and self.isolation.user_namespace and kind != EMBEDDED,
+                before_fork=self._before_fork,
+                memory_peak_kib=self._memory_peak_kib,
+            )
             self.dispatcher.add_reader(zygote.fileno, zygote.on_readable)
         return zygote
 
@@ -75,15 +95,21 @@ class Launcher:
                 descriptors += [os.dup(log_fd), os.dup(log_fd)]
             else:
                 descriptors += [_dup_or_null(1), _dup_or_null(2)]
-            descriptors.insert(0, self._spec_memfd(spec.worker))
+            worker, own_pids = spec.worker, False
+            if self.isolation is not None and spec.confinement is not None:
+                group = self.groups.make(environment)
+                walls = self.isolation.walls(spec.confinement, environment.id, group)
+                worker, own_pids = msgspec.structs.replace(worker, walls=walls), self.isolation.own_root
+            descriptors.insert(0, self._spec_memfd(worker))
             descriptors += self.lanes.memory(environment)
             zygote = self.zygote(spec.zygote_kind)
             given_log_fd, log_fd = log_fd, -1
             self.lanes.open(environment, path, spec.frame_bytes_max, given_log_fd)
             self._homes[environment.id] = zygote
             given, descriptors = descriptors, []
-            zygote.fork(environment, given)
+            zygote.fork(environment, given, own_pids=own_pids)
         except OSError as error:
+            self.groups.remove(environment)
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise OSError(
                     error.errno,
@@ -110,6 +136,13 @@ class Launcher:
             written += os.write(fd, data[written:])
         return fd
 
+    def _before_fork(self, environment: Environment) -> None:
+        self.groups.limit(environment, self._homes[environment.id].resident_bytes)
+
+    def _memory_peak_kib(self, environment: Environment) -> int:
+        home = self._homes.get(environment.id)
+        return 0 if home is None else self.groups.memory_peak_kib(environment, home.resident_bytes)
+
     def kill(self, environment: Environment) -> bool:
         """Kills what is left of the environment's process group; its end is reported as any other. False if there is
         nothing that could be killed.
@@ -123,6 +156,7 @@ class Launcher:
     def closed(self, environment: Environment, lane: Any) -> None:
         """The dispatcher has forgotten the environment: its lane and its socket go."""
         self._homes.pop(environment.id, None)
+        self.groups.remove(environment)
         self.lanes.closed(lane)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self.directory.path}/{environment.id}")
@@ -132,6 +166,7 @@ class Launcher:
         for zygote in list(self.zygotes.values()):
             zygote.close()
         self.keeper.close()
+        self.groups.close()
         self.lanes.close()
         self.directory.close()
 

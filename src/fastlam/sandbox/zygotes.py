@@ -24,29 +24,43 @@ if TYPE_CHECKING:
     from fastlam.core.dispatcher import Environment
 
 ORDERS_MAX: Final = 32
+EMBEDDED: Final = "embedded"  # the kind whose workers run the calling program's own code
 _SEND_BUFFER_BYTES: Final = 1 << 20
 _STATUS_KILLED: Final = int(signal.SIGKILL)  # the wait status of a process that SIGKILL ended
 
 _PROGRAM: Final = (
     "import sys\n"
-    "fd, kind, *path = sys.argv[1:]\n"
+    "fd, kind, user_namespace, *path = sys.argv[1:]\n"
     "sys.path[:0] = [path[0]]\n"
     "sys.path += [entry for entry in path[1:] if entry not in sys.path]\n"
     "from fastlam.worker.zygote import main\n"
-    "main(int(fd), kind)\n"
+    "main(int(fd), kind, bool(int(user_namespace)))\n"
 )
 
 
 class Zygote:
     """One zygote process of one kind. `on_end` is called once, when the process is gone."""
 
-    def __init__(self, kind: str, keeper: Keeper, on_end: Callable[[Zygote], None]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        keeper: Keeper,
+        on_end: Callable[[Zygote], None],
+        *,
+        user_namespace: bool = False,
+        before_fork: Callable[[Environment], None] = lambda environment: None,
+        memory_peak_kib: Callable[[Environment], int] = lambda environment: 0,
+    ) -> None:
         self.kind = kind
         self.on_end = on_end
+        self.user_namespace = user_namespace  # it and its workers are in one of their own
+        self.before_fork = before_fork
+        self.memory_peak_kib = memory_peak_kib  # of an environment whose process is gone, as the kernel has counted it
+        self.resident_bytes = 0  # of the zygote, which its workers share; known once it is up
         self.up = False
         self.ended = False
         self.environments: dict[int, Environment] = {}
-        self._orders: deque[tuple[Environment, list[int]]] = deque()
+        self._orders: deque[tuple[Environment, list[int], bool]] = deque()
         self._unanswered = 0
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -63,9 +77,11 @@ class Zygote:
     def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
         package_root = str(Path(__file__).parents[2])
         path = [os.path.abspath(entry) for entry in sys.path if entry]
+        program = [sys.executable, "-I", "-c", _PROGRAM]
         return subprocess.Popen(
-            [sys.executable, "-I", "-c", _PROGRAM, str(fd), self.kind, package_root, *path],
+            [*program, str(fd), self.kind, str(int(self.user_namespace)), package_root, *path],
             pass_fds=[fd],
+            env=None if self.kind == EMBEDDED else _minimal_environment(),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -74,15 +90,15 @@ class Zygote:
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def fork(self, environment: Environment, descriptors: list[int]) -> None:
+    def fork(self, environment: Environment, descriptors: list[int], *, own_pids: bool = False) -> None:
         """Orders a worker; takes over the descriptors."""
         self.environments[environment.id] = environment
-        self._orders.append((environment, descriptors))
+        self._orders.append((environment, descriptors, own_pids))
         self._pump()
 
     def kill(self, environment_id: int) -> None:
         """Orders the death of a worker's process group; its exit is reported as any other."""
-        for index, (environment, descriptors) in enumerate(self._orders):
+        for index, (environment, descriptors, _) in enumerate(self._orders):
             if environment.id == environment_id:
                 # Not even ordered yet.
                 del self._orders[index]
@@ -94,10 +110,12 @@ class Zygote:
             self.socket.send(control.encode(control.Kill(environment_id)))
 
     def _pump(self) -> None:
-        while self._orders and self._unanswered < ORDERS_MAX:
-            environment, descriptors = self._orders[0]
+        while self.up and self._orders and self._unanswered < ORDERS_MAX:
+            environment, descriptors, own_pids = self._orders[0]
+            self.before_fork(environment)
             try:
-                socket.send_fds(self.socket, [control.encode(control.Fork(environment.id))], descriptors)
+                order = control.encode(control.Fork(environment.id, own_pids))
+                socket.send_fds(self.socket, [order], descriptors)
             except BlockingIOError:
                 return  # answers are on their way, and with them another try
             except OSError:
@@ -125,18 +143,22 @@ class Zygote:
     def _report(self, report: control.FromZygote, descriptors: list[int]) -> None:
         if isinstance(report, control.Up):
             self.up = True
+            self.resident_bytes = report.resident_bytes
+            self._pump()
             return
         if isinstance(report, control.Exited):
             environment = self.environments.pop(report.environment_id, None)
             if environment is not None:
-                environment.process_exited(report.wait_status, report.memory_peak_kib)
+                peak_kib = max(report.memory_peak_kib, self.memory_peak_kib(environment))
+                environment.process_exited(report.wait_status, peak_kib)
             return
         self._unanswered -= 1
         if isinstance(report, control.Forked):
             environment = self.environments.get(report.environment_id)
             if environment is not None:
                 # Without a descriptor free there is no pidfd; the zygote's own way of killing remains.
-                environment.attach_process(report.pid, descriptors[0] if descriptors else -1)
+                pid = _pid_of(descriptors[0]) if descriptors and self.user_namespace else report.pid
+                environment.attach_process(pid, descriptors[0] if descriptors else -1)
             else:
                 _close_all(descriptors)
         else:
@@ -153,7 +175,7 @@ class Zygote:
         self.on_end(self)
         self.socket.close()
         status = self.process.wait()
-        for _, descriptors in self._orders:
+        for _, descriptors, _ in self._orders:
             _close_all(descriptors)
         self._orders.clear()
         environments, self.environments = self.environments, {}
@@ -182,9 +204,24 @@ class Zygote:
         """Closes this process's ends; all that may be done in a fork of the owner."""
         self.ended = True
         self.socket.close()
-        for _, descriptors in self._orders:
+        for _, descriptors, _ in self._orders:
             _close_all(descriptors)
         self._orders.clear()
+
+
+def _pid_of(pidfd: int) -> int:
+    """The process's number here: the zygote, in a pid namespace of its own, knows it by another."""
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+        if line.startswith("Pid:"):
+            return int(line.split()[1])
+    return -1
+
+
+def _minimal_environment() -> dict[str, str]:
+    """Of zygotes of functions: a function can read in /proc/self/environ what its process was started with."""
+    kept = ["PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD"]
+    kept += ["ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "COVERAGE_PROCESS_START"]
+    return {name: os.environ[name] for name in kept if name in os.environ}
 
 
 def _close_all(descriptors: list[int]) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 PACKET_BYTES_MAX: Final = 4096
 DESCRIPTORS_MAX: Final = 8
+NAMESPACES: Final = "namespaces"  # what worker.probe calls all that stands on them
 
 
 class Message(msgspec.Struct, array_like=True):
@@ -24,6 +25,7 @@ class Up(Message, tag=1):
 
     pid: int
     import_ns: int
+    resident_bytes: int  # which its workers share with it
 
 
 class Fork(Message, tag=2):
@@ -32,6 +34,7 @@ class Fork(Message, tag=2):
     """
 
     environment_id: int
+    own_pids: bool = False  # in a pid namespace of its own
 
 
 class Forked(Message, tag=3):
@@ -66,6 +69,42 @@ FromOwner = Fork | Kill
 FromZygote = Up | Forked | Exited | ForkFailed
 
 
+class Mount(msgspec.Struct, array_like=True):
+    """Something in the file system of an environment."""
+
+    kind: str  # "bind", "tmpfs" or "proc"
+    target: str  # absolute, as the function sees it
+    source: str = ""  # of "bind": what lies there outside
+    options: str = ""  # of "tmpfs"
+    writable: bool = False  # of "bind"
+
+
+class Walls(msgspec.Struct, kw_only=True):
+    """What worker.walls puts between a function and the machine. Whatever is empty, 0 or negative is left out."""
+
+    groups: list[str] = []  # cgroup.procs files of the environment's control groups
+    namespaces: int = 0  # CLONE_NEW* flags; the process's own pid and user namespaces are its zygote's work
+    root: str = ""  # an empty directory outside, where the root is put together
+    mounts: list[Mount] = []
+    directories: list[str] = []  # empty ones of the root
+    links: list[tuple[str, str]] = []  # symbolic links of the root: path, what it leads to
+    files: list[tuple[str, bytes]] = []  # small files of the root
+    writable: list[str] = []  # paths below which files may change, beside the usual ones
+    limits: list[tuple[int, int, int]] = []  # RLIMIT_*, soft, hard; -1: none
+    own_user_namespace: bool = False
+    uid: int = -1  # to become, as user and as group
+    landlock: int = 0  # the kernel's version of it
+    seccomp: bool = False
+
+
+class Probe(msgspec.Struct, kw_only=True):
+    """What worker.probe is to try."""
+
+    walls: Walls
+    user_namespace: bool
+    own_pids: bool
+
+
 class WorkerSpec(msgspec.Struct, kw_only=True):
     """What a freshly forked worker becomes. Paths are absolute."""
 
@@ -80,9 +119,12 @@ class WorkerSpec(msgspec.Struct, kw_only=True):
     callable_payload: bytes = b""  # pickled handler (embedded functions)
     preparation: bytes = b""  # pickled data of multiprocessing.spawn (tasks, embedded functions)
     initializer: bytes = b""  # pickled (function, arguments) of an executor's initializer
+    walls: Walls | None = None
 
 
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_from_owner: Final = msgspec.msgpack.Decoder(FromOwner).decode
 decode_from_zygote: Final = msgspec.msgpack.Decoder(FromZygote).decode
 decode_spec: Final = msgspec.msgpack.Decoder(WorkerSpec).decode
+decode_probe: Final = msgspec.msgpack.Decoder(Probe).decode
+decode_findings: Final = msgspec.msgpack.Decoder(tuple[dict[str, str], int]).decode

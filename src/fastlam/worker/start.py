@@ -16,15 +16,16 @@ from typing import Any, Final
 
 import setproctitle
 
+from fastlam import limits
 from fastlam.core.channel import Channel, StateTitle, line_buffer_c_stdio, replace_environment
 from fastlam.wire import control
 from fastlam.wire import tasks as wire_tasks
-from fastlam.worker import functions, imports, logs, tasks
+from fastlam.worker import functions, imports, logs, tasks, walls
 from fastlam.worker.context import ContextFactory
 from fastlam.worker.marshaller import Marshaller
 
 _REHEARSALS: Final = 12  # the interpreter specialises code after eight
-OPEN_FILES_MAX: Final = 1024  # as in Lambda
+INTERPRETER: Final = f"/var/lang/bin/python{sys.version_info.major}.{sys.version_info.minor}"  # where it has a root
 
 
 def rehearse_function() -> None:
@@ -80,10 +81,14 @@ def start_worker(descriptors: list[int]) -> int:
     os.close(null)
     line_buffer_c_stdio()
     is_function = spec.kind == "function"
-    if is_function:
+    if spec.walls is not None:
+        walls.raise_walls(spec.walls)
+        if spec.walls.root:
+            sys.executable = INTERPRETER
+    elif is_function:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft > OPEN_FILES_MAX:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES_MAX, hard))
+        if soft > limits.OPEN_FILES_MAX:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limits.OPEN_FILES_MAX, hard))
     # The meter of printed bytes: the memfd's size. The executor's tasks print where the caller does.
     log_fd = stdout_fd if is_function else -1
     os.close(stderr_fd)

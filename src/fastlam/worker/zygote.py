@@ -23,6 +23,8 @@ from pathlib import Path
 
 from fastlam.core.channel import settle_child
 from fastlam.wire import control
+from fastlam.worker import kernel
+from fastlam.worker import user_namespace as namespace
 
 # By the kind of zygote, what its workers would otherwise import one by one: a program that embeds fastlam has imported
 # these itself, each worker of an executor imports the program's main module, and lambdas and closures need cloudpickle.
@@ -42,6 +44,8 @@ class Zygote:
 
     def __init__(self, owner: socket.socket, start_worker: Callable[[list[int]], int]) -> None:
         self.owner = owner
+        self.own_pidfd = os.pidfd_open(os.getpid())
+        self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.start_worker = start_worker
         self.pids: dict[int, int] = {}  # pid -> environment id
         self.environments: dict[int, int] = {}  # environment id -> pid
@@ -97,16 +101,15 @@ class Zygote:
         return True
 
     def fork(self, order: control.Fork, descriptors: list[int]) -> None:
-        parent = os.getpid()
         try:
-            pid = os.fork()
+            pid = self.fork_in_own_pids() if order.own_pids else os.fork()
         except OSError as error:
             self.send(control.ForkFailed(order.environment_id, f"fork: {error.strerror}"), [])
             for descriptor in descriptors:
                 os.close(descriptor)
             return
         if pid == 0:
-            self.become_worker(parent, descriptors)
+            self.become_worker(descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         # Also done by the child; whoever comes first makes the group exist before anybody may have to kill it.
@@ -118,15 +121,28 @@ class Zygote:
         self.send(control.Forked(order.environment_id, pid), [pidfd])
         os.close(pidfd)
 
-    def become_worker(self, parent: int, descriptors: list[int]) -> None:
+    def fork_in_own_pids(self) -> int:
+        """A child that is the first process of a pid namespace: it sees no other, and all in it end with it."""
+        kernel.unshare(kernel.CLONE_NEWPID)
+        pid = -1
+        try:
+            pid = os.fork()
+            return pid
+        finally:
+            if pid != 0:
+                kernel.setns(self.own_pids, kernel.CLONE_NEWPID)
+
+    def become_worker(self, descriptors: list[int]) -> None:
         """In the child: sheds what is the zygote's and never returns."""
         status = 70  # EX_SOFTWARE: the worker's own code failed before it could report anything
         try:
             with contextlib.suppress(OSError):
                 os.setpgid(0, 0)
             settle_child()
-            if os.getppid() != parent:
-                os._exit(status)
+            if select.select([self.own_pidfd], [], [], 0)[0]:
+                os._exit(status)  # the zygote was gone before its end could be a signal
+            os.close(self.own_pidfd)
+            os.close(self.own_pids)
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
@@ -172,7 +188,7 @@ class Zygote:
         signal.set_wakeup_fd(-1)
         for pid in list(self.pids):
             self.kill_group(pid)
-        children_file = Path(f"/proc/self/task/{os.getpid()}/children")
+        children_file = Path("/proc/thread-self/children")
         for _ in range(1000):
             try:
                 children = [int(word) for word in children_file.read_text().split()]
@@ -187,9 +203,18 @@ class Zygote:
                     os.waitpid(pid, 0)
 
 
-def main(owner_fd: int, kind: str) -> None:
-    """Becomes a zygote of `kind` ("plain", "boto3" or "embedded") whose owner holds the other end of `owner_fd`."""
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def main(owner_fd: int, kind: str, user_namespace: bool = False) -> None:
+    """Becomes a zygote of `kind` ("plain", "boto3" or "embedded") whose owner holds the other end of `owner_fd`; in a
+    user namespace of its own if its workers are to have walls that it could not raise otherwise.
+    """
     started_ns = time.monotonic_ns()
+    if user_namespace:
+        namespace.enter_zygotes()
+        namespace.continue_as_first_process()
     # SIGTERM and not SIGKILL: descendants that only this process can find are killed on the way out (see Zygote.run).
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -203,8 +228,9 @@ def main(owner_fd: int, kind: str) -> None:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     setproctitle.setproctitle(f"fastlam: zygote python{version}" + ("" if kind == "plain" else f" {kind}"))
     # Imported before the first fork, so that every worker has them for nothing.
-    from fastlam.worker import imports, start
+    from fastlam.worker import imports, start, walls
 
+    walls.prepare()
     for name in PRELOADED.get(kind, ()):
         importlib.import_module(name)
     start.rehearse_function()
@@ -220,5 +246,5 @@ def main(owner_fd: int, kind: str) -> None:
     gc.collect()
     gc.freeze()
     zygote = Zygote(owner, start.start_worker)
-    zygote.send(control.Up(os.getpid(), time.monotonic_ns() - started_ns), [])
+    zygote.send(control.Up(os.getpid(), time.monotonic_ns() - started_ns, _resident_bytes()), [])
     zygote.run()

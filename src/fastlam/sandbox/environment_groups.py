@@ -1,0 +1,101 @@
+"""The control groups of environments that live: made with them, and removed when the last of their processes is gone.
+
+All of it runs in the driver, but for the removal, which takes the kernel milliseconds: a thread of its own does that.
+"""
+
+from __future__ import annotations
+
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final
+
+from fastlam import limits
+from fastlam.sandbox.groups import ControlGroup, ControlGroups
+
+if TYPE_CHECKING:
+    from fastlam.core.dispatcher import Environment
+
+_AGAIN_SECONDS: Final = 0.01  # between two tries to remove groups whose processes are just ending
+_TRIES: Final = 500
+
+
+class EnvironmentGroups:
+    """By the environment's id. Without groups of its own (None) nothing here does anything."""
+
+    def __init__(self, groups: ControlGroups | None, cpu_follows_memory: bool) -> None:
+        self._groups = groups if groups is not None and groups.controllers else None
+        self._cpu_follows_memory = cpu_follows_memory
+        self._live: dict[int, ControlGroup] = {}
+        self._leaving: SimpleQueue[ControlGroup | None] = SimpleQueue()
+        self._remover: threading.Thread | None = None
+        self.left = 0  # that could not be removed
+
+    def make(self, environment: Environment) -> ControlGroup | None:
+        """Raises OSError."""
+        if self._groups is None:
+            return None
+        group = self._groups.make(str(environment.id))
+        self._live[environment.id] = group
+        group.limit_pids(limits.PROCESSES_MAX)
+        if self._cpu_follows_memory:  # INIT is not held back
+            environment.on_ready = self._hold_back
+        return group
+
+    def limit(self, environment: Environment, shared_bytes: int) -> None:
+        """Once the size of what the environment shares with its zygote is known: its group does not count that, but it
+        is the function's memory too.
+        """
+        group = self._live.get(environment.id)
+        if group is not None:
+            memory_bytes = environment.target.spec.confinement.memory_mb << 20
+            group.limit_memory(max(memory_bytes - shared_bytes, _LEAST_BYTES))
+
+    def _hold_back(self, environment: Environment) -> None:
+        group = self._live.get(environment.id)
+        if group is not None:
+            group.limit_cpu(environment.target.spec.confinement.memory_mb / limits.MEMORY_MB_PER_CPU)
+
+    def memory_peak_kib(self, environment: Environment, shared_bytes: int) -> int:
+        """What it has had at most; its whole memory if it has died for want of more. 0 if nothing counts it."""
+        group = self._live.get(environment.id)
+        if group is None:
+            return 0
+        memory_kib: int = environment.target.spec.confinement.memory_mb << 10
+        if group.oom_kills():
+            return memory_kib
+        peak_bytes = group.memory_peak_bytes()
+        return min((peak_bytes + shared_bytes) >> 10, memory_kib) if peak_bytes else 0
+
+    def remove(self, environment: Environment) -> None:
+        """Its processes are dying or gone."""
+        group = self._live.pop(environment.id, None)
+        if group is None:
+            return
+        if self._remover is None:
+            self._remover = threading.Thread(target=self._remove_all, name="fastlam-groups", daemon=True)
+            self._remover.start()
+        self._leaving.put(group)
+
+    def _remove_all(self) -> None:
+        pause = threading.Event()  # never set
+        while (group := self._leaving.get()) is not None:
+            for _ in range(_TRIES):
+                group.kill()
+                if group.remove():
+                    break
+                pause.wait(_AGAIN_SECONDS)
+            else:
+                self.left += 1
+
+    def close(self) -> None:
+        """All environments are gone."""
+        if self._remover is not None:
+            self._leaving.put(None)
+            self._remover.join()
+            self._remover = None
+        if self._groups is not None:
+            self._groups.close()
+            self._groups = None
+
+
+_LEAST_BYTES: Final = 8 << 20  # a worker needs some of its own

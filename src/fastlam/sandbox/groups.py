@@ -1,0 +1,253 @@
+"""Control groups: one for each environment, in every hierarchy that can limit something.
+
+Version 2 has one hierarchy for all controllers, version 1 one for each, and a machine may have both. All groups of one
+daemon lie in a group of its own below the daemon's, which goes when the daemon does; what a killed daemon has left is
+removed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+CONTROLLERS: Final = ("memory", "pids", "cpu")
+CPU_PERIOD_US: Final = 20_000  # Lambda's own, as observed
+_NAME: Final = re.compile(r"fastlam-(\d+)-(\d+)")
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """A mounted hierarchy, and the group of this process in it."""
+
+    version: int
+    controllers: tuple[str, ...]  # of CONTROLLERS
+    own: Path
+
+
+class ControlGroups:
+    """The groups of one daemon. `controllers` are those that can limit something here; `missing` says why the others
+    cannot.
+    """
+
+    def __init__(self) -> None:
+        self.missing: dict[str, str] = {}
+        self._bases: list[tuple[Hierarchy, Path]] = []
+        for hierarchy in hierarchies():
+            remove_abandoned(hierarchy.own)
+            try:
+                self._bases.append((hierarchy, _make_base(hierarchy)))
+            except OSError as error:
+                for controller in hierarchy.controllers:
+                    self.missing[controller] = f"no group can be made in {hierarchy.own}: {error.strerror}"
+        self.controllers = {each for hierarchy, _ in self._bases for each in hierarchy.controllers}
+        for controller in CONTROLLERS:
+            if controller not in self.controllers:
+                self.missing.setdefault(controller, "no hierarchy of control groups has this controller")
+
+    def make(self, name: str) -> ControlGroup:
+        """A group in each hierarchy; raises OSError and leaves none."""
+        group = ControlGroup({}, [])
+        try:
+            for hierarchy, base in self._bases:
+                path = base / name
+                try:
+                    path.mkdir()
+                except FileNotFoundError:  # somebody has removed the daemon's own group
+                    _make_base(hierarchy)
+                    path.mkdir()
+                group.paths.append(path)
+                for controller in hierarchy.controllers:
+                    group.by_controller[controller] = (hierarchy.version, path)
+        except OSError:
+            group.remove()
+            raise
+        return group
+
+    def close(self) -> None:
+        """Removes the daemon's own groups; those in them must be gone."""
+        for _, base in self._bases:
+            _remove_tree(base)
+        self._bases.clear()
+
+
+@dataclass
+class ControlGroup:
+    """One environment's groups."""
+
+    by_controller: dict[str, tuple[int, Path]]  # version and directory
+    paths: list[Path]
+
+    @property
+    def procs_files(self) -> list[str]:
+        """What a process writes itself into to join."""
+        return [str(path / "cgroup.procs") for path in self.paths]
+
+    def limit_memory(self, memory_bytes: int) -> None:
+        if "memory" not in self.by_controller:
+            return
+        version, path = self.by_controller["memory"]
+        if version == 2:
+            _write(path / "memory.max", memory_bytes)
+            _write(path / "memory.swap.max", 0, optional=True)
+            _write(path / "memory.oom.group", 1, optional=True)
+        else:
+            _write(path / "memory.limit_in_bytes", memory_bytes)
+            _write(path / "memory.memsw.limit_in_bytes", memory_bytes, optional=True)
+
+    def limit_pids(self, pids_max: int) -> None:
+        if "pids" in self.by_controller:
+            _write(self.by_controller["pids"][1] / "pids.max", pids_max)
+
+    def limit_cpu(self, share: float) -> None:
+        """So many CPUs' time; 0: no limit."""
+        if "cpu" not in self.by_controller:
+            return
+        version, path = self.by_controller["cpu"]
+        quota_us = max(1000, round(CPU_PERIOD_US * share)) if share > 0 else -1
+        if version == 2:
+            _write(path / "cpu.max", f"{quota_us if quota_us > 0 else 'max'} {CPU_PERIOD_US}")
+        else:
+            _write(path / "cpu.cfs_period_us", CPU_PERIOD_US)
+            _write(path / "cpu.cfs_quota_us", quota_us)
+
+    @property
+    def memory_peak_path(self) -> str:
+        """The file that says how much memory the group has had at most, in bytes; "" if nothing counts it."""
+        if "memory" not in self.by_controller:
+            return ""
+        version, path = self.by_controller["memory"]
+        peak = path / ("memory.peak" if version == 2 else "memory.max_usage_in_bytes")
+        return str(peak) if peak.exists() else ""
+
+    def memory_peak_bytes(self) -> int:
+        """0 if nothing counts it."""
+        path = self.memory_peak_path
+        try:
+            return int(Path(path).read_text()) if path else 0
+        except OSError:
+            return 0
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel has killed for want of memory."""
+        if "memory" not in self.by_controller:
+            return 0
+        version, path = self.by_controller["memory"]
+        try:
+            text = (path / ("memory.events" if version == 2 else "memory.oom_control")).read_text()
+        except OSError:
+            return 0
+        found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+        return int(found[1]) if found else 0
+
+    def kill(self) -> None:
+        """Kills whatever is left in it."""
+        for path in self.paths:
+            with contextlib.suppress(OSError):
+                for word in (path / "cgroup.procs").read_text().split():
+                    with contextlib.suppress(OSError):
+                        os.kill(int(word), 9)
+
+    def remove(self) -> bool:
+        """False while a process in it still lives."""
+        left = []
+        for path in self.paths:
+            try:
+                path.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                left.append(path)
+        self.paths[:] = left
+        return not left
+
+
+def hierarchies() -> list[Hierarchy]:
+    """Those of this machine that have one of CONTROLLERS, each controller once."""
+    own: dict[str, str] = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, listed, path = line.split(":", 2)
+        for name in listed.split(","):
+            own[name] = path.lstrip("/")
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, options = right.split(" ", 2)
+        mount_point = Path(left.split()[4])
+        if kind == "cgroup2":
+            group = mount_point / own.get("", "")
+            with contextlib.suppress(OSError):
+                usable = (group / "cgroup.controllers").read_text().split()
+                controllers = tuple(each for each in CONTROLLERS if each in usable)
+                if controllers:
+                    found.append(Hierarchy(2, controllers, group))
+        elif kind == "cgroup":
+            names = set(re.split(r"[ ,]", options))
+            controllers = tuple(each for each in CONTROLLERS if each in names)
+            if controllers:
+                found.append(Hierarchy(1, controllers, mount_point / own.get(controllers[0], "")))
+    return found
+
+
+def remove_abandoned(own: Path) -> None:
+    """Removes the groups of daemons that are gone, with what is left in them."""
+    with contextlib.suppress(OSError):
+        for path in own.iterdir():
+            named = _NAME.fullmatch(path.name)
+            if named and _start_ticks(int(named[1])) != int(named[2]):
+                _remove_tree(path)
+
+
+def _make_base(hierarchy: Hierarchy) -> Path:
+    own = hierarchy.own
+    if hierarchy.version == 2:
+        enabled = (own / "cgroup.subtree_control").read_text().split()
+        wanted = [each for each in hierarchy.controllers if each not in enabled]
+        if wanted:
+            if (own / "cgroup.type").exists() and (own / "cgroup.procs").read_text().split():
+                # A group with processes of its own cannot hand controllers down: they move into a group beside ours.
+                beside = own / f"{_base_name()}-daemon"
+                beside.mkdir(exist_ok=True)
+                for word in (own / "cgroup.procs").read_text().split():
+                    _write(beside / "cgroup.procs", word)
+            _write(own / "cgroup.subtree_control", " ".join(f"+{each}" for each in wanted))
+    base = own / _base_name()
+    base.mkdir(exist_ok=True)
+    if hierarchy.version == 2:
+        _write(base / "cgroup.subtree_control", " ".join(f"+{each}" for each in hierarchy.controllers))
+    return base
+
+
+def _base_name() -> str:
+    return f"fastlam-{os.getpid()}-{_start_ticks(os.getpid())}"
+
+
+def _start_ticks(pid: int) -> int:
+    """When the process began, which tells it from a later one of the same number; -1 if there is none."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError):
+        return -1
+
+
+def _remove_tree(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        for inner in [each for each in path.iterdir() if each.is_dir()]:
+            ControlGroup({}, [inner]).kill()
+            _remove_tree(inner)
+        path.rmdir()
+
+
+def _write(path: Path, value: object, *, optional: bool = False) -> None:
+    try:
+        path.write_text(str(value))
+    except OSError:
+        if not optional:
+            raise
+

@@ -1,0 +1,193 @@
+"""Which walls the environments of one daemon have: what was asked for, less what this machine does not permit.
+
+`full` asks for all of them, `auto` for those that are permitted, `process` for resource limits and directories of its
+own only. What is missing is kept with the reason, for the console, for `fastlam doctor` and for refusals.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from fastlam import limits
+from fastlam.abc import Confinement
+from fastlam.errors import FastlamError
+from fastlam.sandbox import image
+from fastlam.sandbox.groups import ControlGroup, ControlGroups
+from fastlam.wire import control
+
+LEVELS: Final = ("auto", "full", "process")
+
+_CLONE_NEWNS: Final = 0x00020000
+_CLONE_NEWCGROUP: Final = 0x02000000
+_CLONE_NEWUTS: Final = 0x04000000
+_CLONE_NEWIPC: Final = 0x08000000
+_NAMESPACES: Final = _CLONE_NEWNS | _CLONE_NEWCGROUP | _CLONE_NEWUTS | _CLONE_NEWIPC
+_USER_IDS_FROM: Final = 0x70000000  # above the range that systemd gives to containers
+_USER_IDS: Final = 1 << 16
+_ANY_LANDLOCK: Final = 1  # the probe puts the kernel's own version in its place
+
+# What is missing without a wall, for those who read the list.
+_MEANING: Final = {
+    control.NAMESPACES: "functions see this machine's files and processes",
+    "memory": "a function may use more memory than it has",
+    "pids": "a function may start processes without bound",
+    "cpu": "--cpu lambda has no effect",
+    "landlock": "files are protected by mounts and permissions alone",
+    "seccomp": "functions may make every system call",
+    "user": "all functions run as the same user",
+}
+
+_PROBE: Final = (
+    "import sys\n"
+    "sys.path[:0] = sys.argv[1:2]\n"
+    "sys.path += [entry for entry in sys.argv[2:] if entry not in sys.path]\n"
+    "from fastlam.worker.probe import main\n"
+    "main()\n"
+)
+_PROBE_SECONDS_MAX: Final = 60.0
+
+
+@dataclass
+class Isolation:
+    """What `find` has found; makes the walls of each environment."""
+
+    level: str
+    stage: str  # an empty directory, where roots are put together
+    groups: ControlGroups | None = None
+    user_namespace: bool = False  # of the zygotes, which could not raise walls otherwise
+    own_root: bool = False
+    own_user: bool = False
+    landlock: int = 0
+    seccomp: bool = False
+    missing: dict[str, str] = field(default_factory=dict)  # wall: why it is not there
+
+    def summary(self) -> str:
+        """One line for the console."""
+        if self.level == "process":
+            return "isolation: process (resource limits and directories of their own; --isolation auto gives more)"
+        if not self.missing:
+            return "isolation: full"
+        return "isolation: all but " + "; ".join(self.shortcomings())
+
+    def shortcomings(self) -> list[str]:
+        """What is missing, what that means, and why."""
+        return [f"{name} ({_MEANING.get(name, name)}): {reason}" for name, reason in sorted(self.missing.items())]
+
+    def walls(self, confinement: Confinement, environment_id: int, group: ControlGroup | None) -> control.Walls:
+        """The walls of one environment."""
+        uid = _USER_IDS_FROM + environment_id % _USER_IDS if self.own_user else -1
+        plan = control.Walls(
+            groups=[] if group is None else group.procs_files,
+            limits=_limits(own_count=self.own_user or self.user_namespace),
+            uid=uid,
+            landlock=self.landlock if self.own_root else 0,
+            seccomp=self.seccomp,
+        )
+        if self.own_root:
+            _furnish(plan, self.stage, confinement, uid)
+            plan.own_user_namespace = self.user_namespace
+        return plan
+
+
+def find(level: str, stage: str) -> Isolation:
+    """Tries out what this machine permits; raises FastlamError where `full` is asked for and something is missing."""
+    isolation = Isolation(level, stage)
+    if level == "process":
+        return isolation
+    isolation.groups = ControlGroups()
+    try:
+        _probe(isolation)
+        if level == "full" and isolation.missing:
+            raise FastlamError(
+                "--isolation full is not possible here: " + "; ".join(isolation.shortcomings()) + ". Start fastlam as"
+                " root on a machine that permits it (fastlam doctor), or use --isolation auto."
+            )
+    except BaseException:
+        isolation.groups.close()
+        raise
+    return isolation
+
+
+def _probe(isolation: Isolation) -> None:
+    assert isolation.groups is not None
+    isolation.missing |= isolation.groups.missing
+    root = os.geteuid() == 0
+    for user_namespace in (False, True) if root else (True,):
+        missing, landlock = _try(isolation, user_namespace=user_namespace, become=root and not user_namespace)
+        if control.NAMESPACES not in missing:
+            break
+    for name, reason in missing.items():
+        if name == "control groups":
+            isolation.missing |= dict.fromkeys(isolation.groups.controllers, reason)
+            isolation.groups.close()
+            isolation.groups.controllers = set()
+        else:
+            isolation.missing[name] = reason
+    isolation.own_root = control.NAMESPACES not in missing
+    isolation.user_namespace = user_namespace and isolation.own_root
+    isolation.own_user = root and not isolation.user_namespace and "user" not in missing
+    isolation.landlock = 0 if "landlock" in missing else landlock
+    isolation.seccomp = "seccomp" not in missing
+
+
+def _try(isolation: Isolation, *, user_namespace: bool, become: bool) -> tuple[dict[str, str], int]:
+    """What failed in a process that went through all of it, and the version of landlock."""
+    assert isolation.groups is not None
+    nothing = Confinement(isolation.stage, "", limits.MEMORY_MB_MIN, limits.EPHEMERAL_STORAGE_MB_MIN)
+    group = isolation.groups.make("probe")
+    try:
+        trial = Isolation(
+            "full", isolation.stage, None, user_namespace, own_root=True, own_user=become, landlock=_ANY_LANDLOCK,
+            seccomp=True,
+        )  # fmt: skip
+        plan = trial.walls(nothing, 0, group)
+        order = control.Probe(walls=plan, user_namespace=user_namespace, own_pids=True)
+        path = [os.path.abspath(entry) for entry in sys.path if entry]
+        probe = subprocess.run(
+            [sys.executable, "-I", "-c", _PROBE, str(Path(__file__).parents[2]), *path],
+            input=control.encode(order),
+            capture_output=True,
+            timeout=_PROBE_SECONDS_MAX,
+            check=False,
+        )
+        if probe.returncode:
+            raise FastlamError(f"The walls could not be tried out: {probe.stderr.decode(errors='replace').strip()}")
+        return control.decode_findings(probe.stdout)
+    finally:
+        group.kill()
+        group.remove()
+
+
+def _furnish(plan: control.Walls, stage: str, confinement: Confinement, uid: int) -> None:
+    plan.namespaces = _NAMESPACES
+    plan.root = stage
+    plan.directories = list(image.empty_directories())
+    plan.links = image.system_links()
+    plan.files = image.user_files(uid if uid >= 0 else image.USER_ID)
+    plan.mounts = image.system_mounts()
+    plan.mounts += image.function_mounts(
+        confinement.code, confinement.opt, confinement.storage_mb, confinement.file_systems
+    )
+    plan.writable = [target for _, target in confinement.file_systems]
+
+
+def _limits(*, own_count: bool) -> list[tuple[int, int, int]]:
+    """Lambda's: as recorded in an environment. Processes are counted for each user: without a count of its own an
+    environment would have those of all of them.
+    """
+    table = [
+        (resource.RLIMIT_NOFILE, limits.OPEN_FILES_MAX, limits.OPEN_FILES_MAX),
+        (resource.RLIMIT_CORE, limits.CORE_BYTES_MAX, limits.CORE_BYTES_MAX),
+        (resource.RLIMIT_MEMLOCK, limits.LOCKED_BYTES_MAX, limits.LOCKED_BYTES_MAX),
+    ]
+    if own_count:
+        table.append((resource.RLIMIT_NPROC, limits.PROCESSES_MAX, limits.PROCESSES_MAX))
+    return table
+
+

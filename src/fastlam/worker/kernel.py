@@ -1,0 +1,175 @@
+"""The system calls of the walls that Python 3.11 has no function for. Each raises OSError with the call's name."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWCGROUP: Final = 0x02000000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
+
+MS_NOSUID: Final = 2
+MS_NODEV: Final = 4
+MS_NOEXEC: Final = 8
+MS_BIND: Final = 4096
+MS_REC: Final = 16384
+MS_PRIVATE: Final = 1 << 18
+_MNT_DETACH: Final = 2
+MOUNT_ATTR_RDONLY: Final = 1
+MOUNT_ATTR_NOSUID: Final = 2
+MOUNT_ATTR_NODEV: Final = 4
+_AT_RECURSIVE: Final = 0x8000
+_AT_FDCWD: Final = -100
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
+PR_CAPBSET_DROP: Final = 24
+PR_SET_SECCOMP: Final = 22
+PR_SET_NO_NEW_PRIVS: Final = 38
+SECCOMP_MODE_FILTER: Final = 2
+
+# The same on every architecture, being newer than the common table of system calls.
+_SYS_MOUNT_SETATTR: Final = 442
+_SYS_LANDLOCK_CREATE_RULESET: Final = 444
+_SYS_LANDLOCK_ADD_RULE: Final = 445
+_SYS_LANDLOCK_RESTRICT_SELF: Final = 446
+_SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}.get(platform.machine(), -1)
+_SYS_CAPSET: Final = {"x86_64": 126, "aarch64": 91}.get(platform.machine(), -1)
+
+_CAPABILITY_VERSION_3: Final = 0x20080522
+
+
+def _check(result: int, call: str, detail: str = "") -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}{f' {detail}' if detail else ''}: {os.strerror(number)}")
+    return result
+
+
+def unshare(flags: int) -> None:
+    _check(_libc.unshare(flags), "unshare", f"{flags:#x}")
+
+
+def setns(fd: int, kind: int) -> None:
+    _check(_libc.setns(fd, kind), "setns")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
+    """mount(2); an empty text stands for none."""
+    _check(
+        _libc.mount(_text(source), _text(target), _text(kind), ctypes.c_ulong(flags), _text(options)), "mount", target
+    )
+
+
+def restrict_mount(path: str, attributes: int, *, recursive: bool = True) -> None:
+    """Adds attributes (MOUNT_ATTR_*) to the mount at the path, and to those below it; takes none away."""
+    change = struct.pack("QQQQ", attributes, 0, 0, 0)
+    flags = _AT_RECURSIVE if recursive else 0
+    result = _libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, _text(path), flags, change, len(change))
+    _check(result, "mount_setattr", path)
+
+
+def pivot_root_here() -> None:
+    """Makes the working directory, which is a mount, the root, and detaches the old one."""
+    if _SYS_PIVOT_ROOT < 0:
+        raise OSError(38, f"pivot_root: its number on {platform.machine()} is not known")
+    _check(_libc.syscall(_SYS_PIVOT_ROOT, b".", b"."), "pivot_root")
+    _check(_libc.umount2(b".", _MNT_DETACH), "umount2")
+
+
+def prctl(option: int, value: int = 0, third: int = 0) -> None:
+    _check(_libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(third), 0, 0), "prctl", str(option))
+
+
+def drop_bounding_set() -> None:
+    """No program that is executed from now on can have a capability, whatever its file says."""
+    for capability in range(64):
+        if _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) < 0:
+            if ctypes.get_errno() == 22:  # beyond the last one that this kernel has
+                return
+            _check(-1, "prctl", "PR_CAPBSET_DROP")
+
+
+def drop_capabilities() -> None:
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    _check(_libc.syscall(_SYS_CAPSET, header, bytes(24)), "capset")
+
+
+def sethostname(name: str) -> None:
+    data = name.encode()
+    _check(_libc.sethostname(data, len(data)), "sethostname")
+
+
+# Landlock (the kernel's Documentation/userspace-api/landlock.rst) ----------------------------------------------------
+
+_WRITE_FILE: Final = 1 << 1
+# Of directories: remove, and make of every kind; from the first version on.
+_CHANGE_DIRECTORIES: Final = sum(1 << bit for bit in range(4, 13))
+_REFER: Final = 1 << 13  # from version 2 on
+_TRUNCATE: Final = 1 << 14  # 3
+_SCOPE_ABSTRACT_UNIX_SOCKET: Final = 1  # 6
+_SCOPE_SIGNAL: Final = 2  # 6
+_RULE_PATH_BENEATH: Final = 1
+_CREATE_RULESET_VERSION: Final = 1
+
+
+def landlock_version() -> int:
+    """0 where the kernel has none."""
+    return max(0, int(_libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)))
+
+
+def restrict_writing(paths: Iterable[str], version: int) -> None:
+    """From now on this process, and all it starts, changes files below these paths only; it reaches abstract unix
+    sockets, and sends signals, of its own kind only, where the kernel is new enough. Needs no_new_privs.
+    """
+    rights = _WRITE_FILE | _CHANGE_DIRECTORIES
+    rights |= (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
+    scoped = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL if version >= 6 else 0
+    attributes = struct.pack("QQQ", rights, 0, scoped)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    ruleset = _check(_libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, attributes, size, 0), "landlock_create_ruleset")
+    try:
+        for path in paths:
+            try:
+                fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                allowed = rights if os.path.isdir(path) else rights & (_WRITE_FILE | _TRUNCATE)
+                rule = struct.pack("=Qi", allowed, fd)
+                result = _libc.syscall(_SYS_LANDLOCK_ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
+                _check(result, "landlock_add_rule", path)
+            finally:
+                os.close(fd)
+        _check(_libc.syscall(_SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
+    finally:
+        os.close(ruleset)
+
+
+# seccomp -------------------------------------------------------------------------------------------------------------
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
+def install_filter(program: bytes) -> None:
+    """Installs a seccomp filter of `struct sock_filter`s; needs no_new_privs."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = _Program(len(program) // 8, ctypes.addressof(buffer))
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(header))
+
+
+def _text(value: str) -> bytes | None:
+    return os.fsencode(value) if value else None

@@ -1,0 +1,96 @@
+"""Tries the walls on a process of its own and says which of them this machine permits; started by module name.
+
+The whole sequence is tried as an environment would go through it, since some systems permit the first call of a wall
+and refuse a later one. What fails is left out of the next try.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import msgspec
+
+from fastlam.wire.control import NAMESPACES, Walls, decode_probe, encode
+from fastlam.worker import kernel, walls
+from fastlam.worker import user_namespace as namespace
+
+# Each of these stands or falls with the others: half a namespace is a hole.
+_OF_NAMESPACES = ("pid namespace", "namespaces", "host name", "root file system", "capabilities", "user namespace")
+
+
+def try_walls(plan: Walls, *, user_namespace: bool, own_pids: bool) -> dict[str, str]:
+    """What failed, and why: by the names of worker.walls.steps, all of the namespaces' as NAMESPACES."""
+    missing: dict[str, str] = {}
+    while True:
+        failed, reason = _in_child(lambda: _raise(plan, user_namespace, own_pids))  # noqa: B023 - it runs at once
+        if not failed:
+            return missing
+        if failed in _OF_NAMESPACES and NAMESPACES not in missing:
+            missing[NAMESPACES] = f"{failed}: {reason}"
+            plan = msgspec.structs.replace(plan, namespaces=0, root="", own_user_namespace=False)
+            user_namespace = own_pids = False
+        elif failed not in missing:
+            missing[failed] = reason
+            if failed == "user":
+                plan = msgspec.structs.replace(plan, uid=-1)
+            elif failed == "landlock":
+                plan = msgspec.structs.replace(plan, landlock=0)
+            elif failed == "seccomp":
+                plan = msgspec.structs.replace(plan, seccomp=False)
+            elif failed == "control groups":
+                plan = msgspec.structs.replace(plan, groups=[])
+            else:
+                plan = msgspec.structs.replace(plan, limits=[])
+        else:
+            missing["?"] = f"{failed}: {reason}"  # it fails even when it is left out
+            return missing
+
+
+def _raise(plan: Walls, user_namespace: bool, own_pids: bool) -> tuple[str, str]:
+    name = "user namespace"
+    try:
+        if user_namespace:
+            namespace.enter_zygotes()
+            return _in_child(lambda: _raise(plan, False, own_pids))
+        name = "pid namespace"
+        if own_pids:
+            kernel.unshare(kernel.CLONE_NEWPID)
+            return _in_child(lambda: _raise(plan, False, False))
+        for name, step in walls.steps(plan):  # noqa: B007 - the name of the one that fails
+            step()
+    except OSError as error:
+        return name, str(error.args[1] if len(error.args) > 1 else error)
+    return "", ""
+
+
+def _in_child(function: Callable[[], tuple[str, str]]) -> tuple[str, str]:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            name, reason = function()
+            os.write(writing, f"{name}\n{reason}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    os.waitpid(pid, 0)
+    if "\n" not in text:
+        return "seccomp", "the process was killed"  # by the one wall that kills
+    name, _, reason = text.partition("\n")
+    return name, reason
+
+
+def main() -> None:
+    """Reads a Probe from stdin and writes what is missing to stdout, both as msgpack."""
+    order = decode_probe(sys.stdin.buffer.read())
+    plan = order.walls
+    if plan.landlock:
+        plan.landlock = kernel.landlock_version()
+    missing = try_walls(plan, user_namespace=order.user_namespace, own_pids=order.own_pids)
+    if order.walls.landlock and not plan.landlock:
+        missing["landlock"] = "this kernel has none, or it is not switched on"
+    sys.stdout.buffer.write(encode((missing, plan.landlock)))

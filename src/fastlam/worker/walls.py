@@ -1,0 +1,162 @@
+"""What stands between a function and the machine: raised in the forked worker before it opens a socket.
+
+`raise_walls` does what the plan says, in an order that the kernel dictates: control groups while their files can still
+be seen; namespaces, then mounts, while privileges last; then the user changes, and filters come last, since they would
+refuse what went before. A wall that fails ends the worker: which ones this machine permits was found out before
+(worker.probe), and none is left out silently.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from fastlam.wire.control import Mount, Walls
+from fastlam.worker import kernel, user_namespace
+from fastlam.worker.syscall_filter import filter_program
+
+WRITABLE: Final = ("/tmp", "/mnt", "/dev", "/proc")  # what is writable there, by its own permissions, stays so
+_HOST_NAME: Final = "169.254.100.1"
+_ROOT_OPTIONS: Final = "mode=755,size=1m,nr_inodes=4096"
+_DEVICES: Final = ("null", "zero", "full", "random", "urandom")
+_DEVICE_LINKS: Final = (
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+)
+
+_filter = b""
+
+
+def prepare() -> None:
+    """In the zygote: what every worker would otherwise make for itself."""
+    global _filter
+    try:
+        _filter = filter_program()
+    except OSError:
+        _filter = b""
+
+
+def raise_walls(walls: Walls) -> None:
+    """Raises all walls of the plan, or OSError with the name of what was not permitted."""
+    for _, step in steps(walls):
+        step()
+
+
+def steps(walls: Walls) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The walls by their names, in their order; each must be raised before the next is asked for."""
+    if walls.groups:
+        yield "control groups", lambda: _join_groups(walls.groups)
+    if walls.namespaces:
+        yield "namespaces", lambda: kernel.unshare(walls.namespaces)
+    if walls.namespaces & kernel.CLONE_NEWUTS:
+        yield "host name", lambda: kernel.sethostname(_HOST_NAME)
+    if walls.root:
+        yield "root file system", lambda: _enter_root(walls)
+    if walls.limits:
+        yield "resource limits", lambda: _limit(walls.limits)
+    if walls.own_user_namespace:
+        yield "user namespace", user_namespace.enter_own
+    if walls.namespaces & kernel.CLONE_NEWNS:
+        yield "capabilities", kernel.drop_bounding_set
+    if walls.uid >= 0:
+        yield "user", lambda: _become(walls.uid)
+    yield "no new privileges", _give_up_privileges
+    if walls.landlock:
+        yield "landlock", lambda: kernel.restrict_writing((*WRITABLE, *walls.writable), walls.landlock)
+    if walls.seccomp:
+        yield "seccomp", lambda: kernel.install_filter(_filter or filter_program())
+
+
+def _join_groups(groups: list[str]) -> None:
+    for path in groups:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"0")
+        finally:
+            os.close(fd)
+
+
+def _enter_root(walls: Walls) -> None:
+    """A small file system in memory with what the plan mounts into it takes the place of the machine's."""
+    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    root = walls.root
+    kernel.mount("fastlam", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, _ROOT_OPTIONS)
+    for target in walls.directories:
+        _make_directory(root, target)
+    for target, source in walls.links:
+        _make_directory(root, os.path.dirname(target))
+        os.symlink(source, root + target)
+    for target, content in walls.files:
+        _make_directory(root, os.path.dirname(target))
+        fd = os.open(root + target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        os.write(fd, content)
+        os.close(fd)
+    for mount in walls.mounts:
+        _mount(root, mount)
+    _make_devices(root)
+    os.chdir(root)
+    kernel.pivot_root_here()
+    kernel.restrict_mount("/", kernel.MOUNT_ATTR_RDONLY, recursive=False)
+
+
+def _mount(root: str, mount: Mount) -> None:
+    target = root + mount.target
+    if mount.kind == "bind" and not os.path.isdir(mount.source):
+        _make_directory(root, os.path.dirname(mount.target))
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    else:
+        _make_directory(root, mount.target)
+    if mount.kind == "bind":
+        kernel.mount(mount.source, target, "", kernel.MS_BIND | kernel.MS_REC)
+        attributes = kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
+        kernel.restrict_mount(target, attributes | (0 if mount.writable else kernel.MOUNT_ATTR_RDONLY))
+    elif mount.kind == "proc":
+        kernel.mount("proc", target, "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    else:
+        kernel.mount("tmpfs", target, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, mount.options)
+
+
+def _make_devices(root: str) -> None:
+    """The machine's own nodes: making new ones is not permitted to users."""
+    _make_directory(root, "/dev")
+    for name in _DEVICES:
+        os.close(os.open(f"{root}/dev/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        kernel.mount(f"/dev/{name}", f"{root}/dev/{name}", "", kernel.MS_BIND)
+    for source, name in _DEVICE_LINKS:
+        os.symlink(source, f"{root}/dev/{name}")
+
+
+def _make_directory(root: str, path: str) -> None:
+    """As makedirs below the root, which nobody else sees yet."""
+    if os.path.isdir(root + path):
+        return
+    _make_directory(root, os.path.dirname(path))
+    os.mkdir(root + path)
+    os.chmod(root + path, 0o755)
+
+
+def _limit(limits: list[tuple[int, int, int]]) -> None:
+    for kind, soft, hard in limits:
+        own_hard = resource.getrlimit(kind)[1]
+        if own_hard != resource.RLIM_INFINITY:  # without privileges it cannot be raised
+            soft, hard = (own_hard if value == -1 else min(value, own_hard) for value in (soft, hard))
+        resource.setrlimit(kind, (soft, hard))
+
+
+def _become(uid: int) -> None:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def _give_up_privileges() -> None:
+    kernel.drop_capabilities()
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    # Changing the user has closed /proc/self to it, and has cleared the signal of the parent's death.
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)

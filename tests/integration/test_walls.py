@@ -1,0 +1,233 @@
+"""Functions that try to get out: as root's daemon and as an ordinary user's, with all the walls that each permits.
+
+A wall that the machine permits must stand: where `fastlam doctor`'s own trial finds one missing, the test says so and is
+skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from daemon_running import RunningDaemon, control_groups_of, descendants, running_daemon
+from ordinary_user import as_ordinary_user
+
+CODE: Final = (Path(__file__).parents[1] / "escaping_function.py").read_text()
+SECRET: Final = "the-secret-of-the-daemon"
+ISOLATION: Final = re.compile(r"isolation: (.*)\n")
+
+
+class Walled:
+    """A daemon with walls, and a function that is told what to try."""
+
+    def __init__(self, daemon: RunningDaemon, missing: str) -> None:
+        self.daemon = daemon
+        self.missing = missing  # as the console has it
+        self.function = daemon.deploy("escape", CODE, Timeout=20, MemorySize=256)
+
+    def tries(self, what: str, **how: Any) -> Any:
+        """What came of it; "refused: ..." where the kernel said no."""
+        return self.daemon.invoke(self.function, {"do": what, "with": how}).result
+
+    def refuses(self, what: str, **how: Any) -> None:
+        said = self.tries(what, **how)
+        assert isinstance(said, str), said
+        assert said.startswith("refused: "), said
+
+    def needs(self, *walls: str) -> None:
+        for wall in walls:
+            if f"{wall} (" in self.missing:
+                pytest.skip(f"this machine does not permit the wall: {self.missing}")
+
+
+@pytest.fixture(scope="module", params=["root", "user"])
+def walled(request: pytest.FixtureRequest) -> Iterator[Walled]:
+    if request.param == "root" and os.geteuid() != 0:
+        pytest.skip("root can run the tests of both")
+    user = as_ordinary_user() if request.param == "user" and os.geteuid() == 0 else nullcontext([])
+    with (
+        user as prefix,
+        running_daemon(isolation="auto", prefix=prefix, environment={"SECRET": SECRET}) as daemon,
+    ):
+        assert daemon.process.stdout is not None
+        line = daemon.process.stdout.readline()
+        found = ISOLATION.fullmatch(line)
+        assert found is not None, line
+        if "namespaces (" in found[1]:
+            pytest.skip(f"this machine permits no namespaces: {found[1]}")
+        yield Walled(daemon, found[1])
+
+
+def zygotes(walled: Walled) -> list[int]:
+    return [pid for pid, _ in descendants(walled.daemon.process.pid)]
+
+
+# What can be seen ----------------------------------------------------------------------------------------------------
+
+
+def test_the_file_system_is_small_and_read_only(walled: Walled) -> None:
+    seen = walled.tries("list_directory", path="/")
+    assert {"var", "tmp", "opt", "usr", "proc", "dev"} <= set(seen)
+    assert {"home", "sys", "boot", "srv", "media"}.isdisjoint(seen)
+    for path in ("/x", "/var/task/x", "/opt/x", "/usr/x", "/etc/x", "/dev/x", "/dev/shm/x", "/mnt/x", "/run/x"):
+        walled.refuses("write", path=path)
+    assert walled.tries("write", path="/tmp/x") == "done"
+
+
+def test_the_daemons_files_are_not_there(walled: Walled, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o644)
+    for path in (secret, walled.daemon.stderr_path, Path(walled.daemon.stderr_path.parent, "t"), Path.home() / ".ssh"):
+        walled.refuses("read", path=str(path))
+    walled.refuses("read", path="/etc/shadow")
+
+
+def test_the_daemons_environment_is_not_there(walled: Walled) -> None:
+    for path in walled.tries("find_environments"):
+        assert SECRET not in walled.tries("read", path=path)
+    assert SECRET not in walled.tries("environment")
+
+
+def test_other_processes_are_not_there(walled: Walled) -> None:
+    assert walled.tries("processes") == [walled.tries("pid")] == [1]
+    for pid in (walled.daemon.process.pid, os.getpid(), *zygotes(walled)):
+        walled.refuses("send_signal", pid=pid)
+        walled.refuses("trace", pid=pid)
+        walled.refuses("read", path=f"/proc/{pid}/environ")
+    walled.refuses("signal_all")
+
+
+def test_it_is_nobody(walled: Walled) -> None:
+    said = walled.tries("identity")
+    assert said["uid"] not in (0, os.getuid())
+    assert said["name"] == "sbx_user1051"
+    assert said["groups"] in ([], [said["gid"]])
+    assert {said["CapInh"], said["CapPrm"], said["CapEff"], said["CapBnd"], said["CapAmb"]} == {"0000000000000000"}
+    assert said["NoNewPrivs"] == "1"
+    assert said["Seccomp"] == "2"
+
+
+def test_inherited_descriptors(walled: Walled) -> None:
+    """Its streams, and the lane that its own process reads; no file, and no socket but the one to the dispatcher."""
+    kinds = walled.tries("descriptors")
+    assert not [kind for kind in kinds.values() if kind.startswith("/") and not kind.startswith(("/dev/null", "/memfd:"))]
+    assert sum(kind.startswith("socket:") for kind in kinds.values()) <= 1
+    for number, kind in kinds.items():
+        if kind.startswith("/memfd:fastlam-express"):
+            walled.refuses("shrink", fd=int(number))
+
+
+# What can be done ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["mount", "unmount", "new_namespaces", "new_root", "make_device", "host_name", "clock"])
+def test_the_kernel_is_out_of_reach(walled: Walled, what: str) -> None:
+    walled.refuses(what)
+
+
+@pytest.mark.parametrize("what", ["raw_socket", "packet_socket", "keys", "bpf", "io_uring", "perf", "modules", "userfaultfd"])
+def test_what_has_let_programs_out_of_containers(walled: Walled, what: str) -> None:
+    walled.needs("seccomp")
+    walled.refuses(what)
+
+
+def test_programs_cannot_raise_privileges(walled: Walled) -> None:
+    """Programs with the set-uid bit start, and stay what they are."""
+    assert walled.tries("run", argv=["sh", "-c", "id -u; unshare -Ur true; su -c id; true"]).split()[0] != "0"
+
+
+def test_abstract_sockets_of_the_machine(walled: Walled) -> None:
+    import socket
+
+    walled.needs("landlock")
+    name = f"fastlam-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"\0{name}")
+        listening.listen(1)
+        walled.refuses("connect_abstract", name=name)
+
+
+def test_sockets_of_the_daemon(walled: Walled) -> None:
+    directory = walled.daemon.stderr_path.parent / "t"
+    paths = [str(path) for path in directory.rglob("*")]
+    assert paths
+    for path in paths:
+        walled.refuses("connect_unix", path=path)
+
+
+def test_shared_memory_is_its_own(walled: Walled) -> None:
+    """System V's: made by one function, not seen by another."""
+    key = 0x00FA57 + os.getpid() % 1000
+    assert walled.tries("make_shared_memory", key=key) == "done"
+    other = walled.daemon.deploy("other", CODE)
+    said = walled.daemon.invoke(other, {"do": "attach_shared_memory", "with": {"key": key}}).result
+    assert said.startswith("refused: ")
+
+
+def test_tmp_is_its_own_and_stays(walled: Walled) -> None:
+    assert walled.tries("write", path="/tmp/mine") == "done"
+    other = walled.daemon.deploy("other-tmp", CODE)
+    assert walled.daemon.invoke(other, {"do": "list_directory", "with": {"path": "/tmp"}}).result == []
+    assert "mine" in walled.tries("list_directory", path="/tmp")
+
+
+# What can be used up -------------------------------------------------------------------------------------------------
+
+
+def test_tmp_has_its_size(walled: Walled) -> None:
+    """It takes what Lambda's takes, to the byte, where memory holds it."""
+    name = walled.daemon.deploy("disk", CODE, Timeout=60, MemorySize=1024)
+    said = walled.daemon.invoke(name, {"do": "fill", "with": {"path": "/tmp/big"}}).result
+    assert said == {"free": 538_333_184, "written": 538_333_184, "error": "ENOSPC"}
+
+
+def test_memory(walled: Walled) -> None:
+    walled.needs("memory")
+    walled.tries("pid")
+    neighbour = walled.daemon.deploy("neighbour", CODE)
+    before = walled.daemon.invoke(neighbour, {"do": "environment_name"}).result
+    answer = walled.daemon.invoke(walled.function, {"do": "eat", "with": {"mb": 1024}}, LogType="Tail")
+    assert answer.error == "Unhandled"
+    assert answer.json["errorType"] == "Runtime.ExitError"
+    assert answer.json["errorMessage"].endswith("Error: Runtime exited with error: signal: killed")
+    assert "Memory Size: 256 MB\tMax Memory Used: 256 MB" in answer.report
+    assert walled.daemon.invoke(neighbour, {"do": "environment_name"}).result == before
+    assert walled.tries("eat", mb=150) == 150
+
+
+def test_memory_of_children_counts(walled: Walled) -> None:
+    walled.needs("memory")
+    said = walled.tries("eat_in_children", children=4, mb=100)
+    assert "killed" in said or said.startswith("refused: "), said
+
+
+def test_processes(walled: Walled) -> None:
+    name = walled.daemon.deploy("many", CODE, Timeout=60, MemorySize=3008)
+    started = walled.daemon.invoke(name, {"do": "start_processes", "with": {"count": 1500}}).result
+    assert 300 < started["started"] <= 1024
+    assert started["error"] == "EAGAIN"
+    assert walled.daemon.invoke(name, {"do": "pid"}).result == 1
+
+
+def test_open_files(walled: Walled) -> None:
+    assert walled.tries("open_files") < 1024
+
+
+def test_a_fork_bomb_ends_with_its_environment(walled: Walled) -> None:
+    name = walled.daemon.deploy("bomb", CODE, Timeout=2)
+    answer = walled.daemon.invoke(name, {"do": "fork_bomb"})
+    assert answer.error is not None
+    assert json.dumps(walled.daemon.invoke(name, {"do": "pid"}).result) == "1"
+
+
+def test_groups_come_and_go_with_environments(walled: Walled) -> None:
+    walled.needs("pids", "memory", "cpu")
+    assert len(control_groups_of(walled.daemon.process.pid)) == 3
