@@ -53,6 +53,7 @@ from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.sandbox.spinning import spin_ns
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.directory import DataDirectory
+from fastlam.store.file_systems import FileSystems
 from fastlam.store.memory import MemoryStore
 from fastlam.store.objects import ObjectReader
 from fastlam.store.records import FUNCTION, RecordStore
@@ -127,7 +128,8 @@ class Daemon:
 
         own_root = self.isolation is not None and self.isolation.own_root
         # The endpoint is set below, when the port is known.
-        self.launches = Launches(self.artifacts, vault, own_root=own_root)
+        file_systems = FileSystems(self._data_dir)
+        self.launches = Launches(self.artifacts, vault, file_systems=file_systems, own_root=own_root)
         self.targets = Targets(
             self.dispatcher,
             self.store,

@@ -231,3 +231,23 @@ def test_a_fork_bomb_ends_with_its_environment(walled: Walled) -> None:
 def test_groups_come_and_go_with_environments(walled: Walled) -> None:
     walled.needs("pids", "memory", "cpu")
     assert len(control_groups_of(walled.daemon.process.pid)) == 3
+
+
+def test_file_systems_are_shared_and_stay(tmp_path: Path) -> None:
+    """Two functions that name one access point see each other's files; so does the next daemon's."""
+    arn = "arn:aws:elasticfilesystem:us-east-1:000000000000:access-point/fsap-0123456789abcdef0"
+    mounted = {"FileSystemConfigs": [{"Arn": arn, "LocalMountPath": "/mnt/shared"}]}
+    with running_daemon("--data-dir", str(tmp_path), ephemeral=False, isolation="auto") as daemon:
+        assert daemon.process.stdout is not None
+        line = daemon.process.stdout.readline()
+        if "namespaces (" in line:
+            pytest.skip(f"this machine permits no namespaces: {line}")
+        for name in ("writes", "reads"):
+            daemon.deploy(name, CODE, **mounted)
+        assert daemon.invoke("writes", {"do": "write", "with": {"path": "/mnt/shared/x"}}).result == "done"
+        assert daemon.invoke("writes", {"do": "write", "with": {"path": "/mnt/x"}}).result.startswith("refused: ")
+        assert daemon.invoke("reads", {"do": "read", "with": {"path": "/mnt/shared/x"}}).result == "x"
+        other = daemon.deploy("has-none", CODE)
+        assert daemon.invoke(other, {"do": "list_directory", "with": {"path": "/mnt"}}).result == []
+    with running_daemon("--data-dir", str(tmp_path), ephemeral=False, isolation="auto") as daemon:
+        assert daemon.invoke("reads", {"do": "list_directory", "with": {"path": "/mnt/shared"}}).result == ["x"]

@@ -433,7 +433,8 @@ def test_a_connection_closed_before_its_stream_is_slow(stage: Stage) -> None:
     played.pour(message(Chunk(0), b"x" * limits.CHUNK_BYTES_MAX))
     rings.ring_bell()
     stage.drive()
-    assert call.streamed_bytes <= limits.STREAM_PENDING_BYTES_MAX + limits.CHUNK_BYTES_MAX
+    # Unless it has been given up meanwhile: what lies in the lane of a dead environment is taken as a whole.
+    assert call.done or call.streamed_bytes <= limits.STREAM_PENDING_BYTES_MAX + limits.CHUNK_BYTES_MAX
     assert stage.dispatcher.drive_until(lambda: call.done, 30)
 
 

@@ -32,10 +32,12 @@ SETTINGS: Final[dict[str, Setting]] = {
     "Handler": Supported(),
     "Role": Stored("what the role may do is not enforced; its name is in the function's session token"),
     "Timeout": Supported("up to 5400 seconds for functions on capacity providers"),
-    "MemorySize": Stored(
-        "neither memory nor CPU time of a function is limited; the size is billed, reported, and told to the function"
+    "MemorySize": Supported(
+        "memory is limited where control groups can be made; CPU time follows it with --cpu lambda (`fastlam doctor`)"
     ),
-    "EphemeralStorage": Stored("/tmp is the machine's own, and not bounded"),
+    "EphemeralStorage": Supported(
+        "where namespaces are permitted (`fastlam doctor`); /tmp is held in memory and counts as the function's"
+    ),
     "Architectures": Stored("a function runs on the architecture of the machine, whichever it asks for"),
     "PackageType": Stored("container images are not run"),
     "ImageConfig": Stored("container images are not run"),
@@ -57,7 +59,10 @@ SETTINGS: Final[dict[str, Setting]] = {
     "TracingConfig": Stored("no segments are sent, and no sampling is decided"),
     "DeadLetterConfig": Stored("events that failed for good are dropped"),
     "VpcConfig": Stored("a function has the network of the machine"),
-    "FileSystemConfigs": Stored("nothing is mounted"),
+    "FileSystemConfigs": Supported(
+        "a directory in `file-systems` of the data directory takes the place of the file system, where namespaces are"
+        " permitted"
+    ),
     "SnapStart": Stored("no snapshot is made: an environment is initialised as it is without"),
     "TenancyConfig": Supported(),
     "CapacityProviderConfig": Stored(

@@ -8,31 +8,19 @@ import importlib
 import mmap
 import os
 import platform
-import re
 import resource
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-CLONE_NEWNS: Final = 0x00020000
-CLONE_NEWUSER: Final = 0x10000000
-MS_REC_PRIVATE: Final = 0x4000 | 0x40000
-MNT_DETACH: Final = 2
+from fastlam.errors import FastlamError
+
 PR_SET_CHILD_SUBREAPER: Final = 36
-PR_SET_NO_NEW_PRIVS: Final = 38
-SECCOMP_SET_MODE_FILTER: Final = 1
-SECCOMP_RET_ALLOW: Final = 0x7FFF0000
-BPF_RETURN: Final = 0x06
-LANDLOCK_CREATE_RULESET_VERSION: Final = 1
-SYS_LANDLOCK_CREATE_RULESET: Final = 444  # the same number everywhere, as for all system calls of recent years
-SYS_BY_MACHINE: Final = {"x86_64": {"pivot_root": 155, "seccomp": 317}, "aarch64": {"pivot_root": 41, "seccomp": 277}}
 CHILD_SECONDS: Final = 10
 PROGRAM_SECONDS: Final = 20
 
@@ -54,13 +42,6 @@ def _check(result: int, what: str) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
-
-
-def _syscall(name: str, *arguments: object) -> int:
-    numbers = SYS_BY_MACHINE.get(platform.machine(), {})
-    if name not in numbers:
-        raise OSError(f"{name}: number not known for {platform.machine()}")
-    return _check(_libc.syscall(numbers[name], *arguments), name)
 
 
 def in_child(action: Callable[[], str]) -> tuple[bool, str]:
@@ -157,109 +138,25 @@ def open_files() -> Finding:
 # --- isolation ---------------------------------------------------------------------------------------
 
 
-def namespaces() -> Finding:
-    """The whole way into a root directory of one's own: on some systems unshare succeeds and mount then fails."""
+def walls() -> list[Finding]:
+    """Sends a process through all the walls of an environment, as a starting daemon does; one finding for each."""
+    from fastlam.sandbox import isolation
 
-    def action() -> str:
-        uid, gid = os.getuid(), os.getgid()
-        _check(_libc.unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare")
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
-        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-        _check(_libc.mount(None, b"/", None, MS_REC_PRIVATE, None), "mount --make-private /")
-        root = tempfile.gettempdir()  # covered in this child's own mount namespace only
-        _check(_libc.mount(b"tmpfs", root.encode(), b"tmpfs", 0, b"size=64k"), "mount tmpfs")
-        os.chdir(root)
-        _syscall("pivot_root", b".", b".")
-        _check(_libc.umount2(b".", MNT_DETACH), "umount")
-        if os.listdir("/"):
-            raise OSError("pivot_root: the old root is still there")
-        return "user and mount namespace, tmpfs, pivot_root"
-
-    works, detail = in_child(action)
-    return Finding("user namespaces", works, detail)
-
-
-def landlock() -> Finding:
-    def action() -> str:
-        abi = _check(
-            _libc.syscall(SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION),
-            "landlock_create_ruleset",
-        )
-        return f"ABI {abi}"
-
-    return _attempt("landlock", action)
-
-
-def seccomp() -> Finding:
-    """Loads a filter that allows everything."""
-
-    def action() -> str:
-        instruction = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RETURN, 0, 0, SECCOMP_RET_ALLOW))
-        program = struct.pack("HP", 1, ctypes.addressof(instruction))
-        _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-        _syscall("seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.create_string_buffer(program))
-        return "no_new_privs set, filter loaded"
-
-    works, detail = in_child(action)
-    return Finding("seccomp", works, detail)
-
-
-def control_groups() -> list[Finding]:
-    """Tries to make a group below this process's own in every hierarchy that can limit memory, CPU or processes."""
-    findings = []
-    own = _own_groups()
-    for mount_point, kind, controllers in _group_mounts():
-        if kind == "cgroup2":
-            base = Path(mount_point + own.get("", "/"))
-            findings.append(_group_finding("cgroup v2", base, "memory.max", "pids.max"))
-        elif "memory" in controllers:
-            base = Path(mount_point + own.get("memory", "/"))
-            findings.append(_group_finding("cgroup v1 memory", base, "memory.limit_in_bytes"))
-        elif "cpu" in controllers:
-            base = Path(mount_point + own.get("cpu", "/"))
-            findings.append(_group_finding("cgroup v1 cpu", base, "cpu.cfs_quota_us"))
-    return findings or [Finding("cgroups", False, "none is mounted")]
-
-
-def _own_groups() -> dict[str, str]:
-    groups = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            groups[controller] = "" if path == "/" else path
-    return groups
-
-
-def _group_mounts() -> list[tuple[str, str, set[str]]]:
-    mounts = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, _, right = line.partition(" - ")
-        kind, _, options = right.split(" ", 2)
-        if kind in ("cgroup", "cgroup2"):
-            mounts.append((left.split()[4], kind, set(re.split(r"[ ,]", options))))
-    return mounts
-
-
-def _group_finding(topic: str, base: Path, *limits: str) -> Finding:
-    group = base / f"fastlam-doctor-{os.getpid()}"
-
-    def action() -> str:
-        if not base.is_dir():
-            raise OSError(f"{base} is not visible here")
-        group.mkdir()
+    with tempfile.TemporaryDirectory(prefix="fastlam-doctor-") as stage:
         try:
-            usable = [limit for limit in limits if (group / limit).exists()]
-            for limit in usable:
-                path = group / limit
-                path.write_text(path.read_text())
-        finally:
-            group.rmdir()
-        if not usable:
-            raise OSError(f"groups can be made, but without {' and '.join(limits)}: the controllers are elsewhere")
-        return f"group made below {base}, {', '.join(usable)} writable"
-
-    return _attempt(topic, action)
+            found = isolation.find("auto", stage)
+        except FastlamError as error:
+            return [Finding("isolation", False, str(error))]
+        if found.groups is not None:
+            found.groups.close()
+    findings = [
+        Finding(f"wall: {name}", name not in found.missing, found.missing.get(name, standing))
+        for name, standing in isolation.WALLS.items()
+        if name != "user" or os.geteuid() == 0
+    ]
+    level = "full" if not found.missing else "all but " + ", ".join(sorted(found.missing))
+    how = "; namespaces in a user's own" if found.user_namespace else ""
+    return [Finding("isolation", None, f"{level}{how}"), *findings]
 
 
 # --- what fastlam stands on --------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from fastlam.errors import ApiError, FastlamError
 from fastlam.model.function import IMAGE, FunctionRecord
 from fastlam.runtimes import python
 from fastlam.store.artifacts import ArtifactStore
+from fastlam.store.file_systems import FileSystems
 from fastlam.store.vault import CannotOpen, Vault
 from fastlam.telemetry.logs import FunctionLog
 
@@ -25,8 +26,15 @@ class Launches:
     """Makes launch specs. Raises ApiError, as Invoke answers it, for what cannot run."""
 
     def __init__(
-        self, artifacts: ArtifactStore, vault: Vault, endpoint_url: str | None = None, *, own_root: bool = False
+        self,
+        artifacts: ArtifactStore,
+        vault: Vault,
+        endpoint_url: str | None = None,
+        *,
+        file_systems: FileSystems,
+        own_root: bool = False,
     ) -> None:
+        self._file_systems = file_systems
         self._own_root = own_root  # environments have a file system of their own
         self.endpoint_url = endpoint_url  # of the daemon, as its functions reach it; set once the port is known
         self._artifacts = artifacts
@@ -49,8 +57,9 @@ class Launches:
                 f" the function's KMS key settings. KMS Exception: NotFoundExceptionKMS Message: {error}",
             ) from None
         try:
+            mounts = self._mounts(record, function_log)
             spec, warning = python.launch_spec(
-                record, artifact.directory, self.endpoint_url, variables, opt, own_root=self._own_root
+                record, artifact.directory, self.endpoint_url, variables, opt, own_root=self._own_root, mounts=mounts
             )
         except FastlamError as error:
             function_log.note(f"[fastlam: {error}]")
@@ -59,6 +68,21 @@ class Launches:
             function_log.note(warning)
             log.warning("%s", warning)
         return spec
+
+    def _mounts(self, record: FunctionRecord, function_log: FunctionLog) -> tuple[tuple[str, str], ...]:
+        """Directory and mount path of each of its file systems."""
+        if not record.file_system_configs:
+            return ()
+        if not self._own_root:
+            function_log.note(
+                "[fastlam: file systems are not mounted, since environments have no file system of their own here"
+                " (fastlam doctor says why)]"
+            )
+            return ()
+        return tuple(
+            (str(self._file_systems.directory(config["Arn"])), config["LocalMountPath"])
+            for config in record.file_system_configs
+        )
 
     def _layers(self, record: FunctionRecord, function_log: FunctionLog) -> Path | None:
         """What the function has as /opt; None without layers."""

@@ -34,11 +34,13 @@ def launch_spec(
     opt: Path | None = None,
     *,
     own_root: bool = False,
+    mounts: tuple[tuple[str, str], ...] = (),
 ) -> tuple[LaunchSpec, str | None]:
     """How environments of a function version are made, and a warning for its log, or None.
 
     `variables` are the record's own in the clear, where it keeps them sealed; `opt` holds its layers, if it has any.
-    `own_root`: the environments have a file system of their own, with code and layers where Lambda has them.
+    `own_root`: the environments have a file system of their own, with code and layers where Lambda has them; `mounts`
+    are directories that it has besides, each with its path there.
 
     Raises RuntimeUnavailable for a package, or a layer, with extension modules of another Python.
     """
@@ -82,6 +84,7 @@ def launch_spec(
         opt="" if opt is None else str(opt),
         memory_mb=record.memory_mb,
         storage_mb=record.ephemeral_storage_mb,
+        file_systems=mounts,
     )
     return LaunchSpec(worker, zygote_kind="boto3" if preload else "plain", confinement=confinement), warning
 

@@ -32,13 +32,22 @@ _USER_IDS_FROM: Final = 0x70000000  # above the range that systemd gives to cont
 _USER_IDS: Final = 1 << 16
 _ANY_LANDLOCK: Final = 1  # the probe puts the kernel's own version in its place
 
-# What is missing without a wall, for those who read the list.
-_MEANING: Final = {
+# What each wall gives, and what is so without it.
+WALLS: Final = {
+    control.NAMESPACES: "a file system, processes and System V objects of their own; read-only code; /tmp of its size",
+    "memory": "a function that uses more memory than it has is killed",
+    "pids": "a function has 1024 processes and threads at most",
+    "cpu": "--cpu lambda holds CPU time to the share of the memory",
+    "landlock": "writing and abstract sockets are confined a second time",
+    "seccomp": "system calls that have let programs out of containers are refused",
+    "user": "each environment is a user of its own",
+}
+_WITHOUT: Final = {
     control.NAMESPACES: "functions see this machine's files and processes",
     "memory": "a function may use more memory than it has",
-    "pids": "a function may start processes without bound",
+    "pids": "only a user's limit bounds the processes of a function",
     "cpu": "--cpu lambda has no effect",
-    "landlock": "files are protected by mounts and permissions alone",
+    "landlock": "mounts and permissions alone protect files",
     "seccomp": "functions may make every system call",
     "user": "all functions run as the same user",
 }
@@ -77,7 +86,7 @@ class Isolation:
 
     def shortcomings(self) -> list[str]:
         """What is missing, what that means, and why."""
-        return [f"{name} ({_MEANING.get(name, name)}): {reason}" for name, reason in sorted(self.missing.items())]
+        return [f"{name} ({_WITHOUT.get(name, 'a wall')}): {reason}" for name, reason in sorted(self.missing.items())]
 
     def walls(self, confinement: Confinement, environment_id: int, group: ControlGroup | None) -> control.Walls:
         """The walls of one environment."""
