@@ -289,7 +289,7 @@ def running_daemon(
     ephemeral: bool = True,
     environment: Mapping[str, str] | None = None,
     complains: bool = False,
-    isolation: str = "process",
+    isolation: str = os.environ.get("FASTLAM_TEST_ISOLATION", "process"),
     prefix: Sequence[str] = (),
 ) -> Iterator[RunningDaemon]:
     """`fastlam serve` with these options. On the way out it is stopped (if the test has not done so) and its traces are

@@ -281,3 +281,25 @@ def fork_bomb() -> None:
             os.fork()
         except OSError:
             continue
+
+
+def kill_itself(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def leave_orphans(count: int) -> int:
+    """Children of children that end: how many processes are left, seen once the last has ended."""
+    reading, writing = os.pipe()
+    for _ in range(count):
+        if os.fork() == 0:
+            if os.fork() == 0:
+                os._exit(0)
+            os._exit(0)
+        os.wait()
+    os.close(writing)
+    os.read(reading, 1)  # ends when no child holds the other end any more
+    os.close(reading)
+    deadline = time.monotonic() + 10
+    while len(processes()) > 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return len(processes())

@@ -60,6 +60,9 @@ cdef extern from "fl_ring.h" nogil:
     void fl_ring_announce_awake(fl_ring *ring)
     uint32_t fl_ring_size(const fl_ring *ring)
 
+cdef extern from "fl_first.h" nogil:
+    void fl_first_run(int worker, int report_fd)
+
 cdef extern from "fl_wake.h" nogil:
     int fl_wake_create()
     int fl_wake_signal(int fd)

@@ -88,6 +88,11 @@ def settle_child():
     prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
+def be_first_process(int worker, int report_fd):
+    """The rest of a process that is the first of its pid namespace, and the parent of the worker: csrc/fl_first.h. Never returns."""
+    fl_first_run(worker, report_fd)
+
+
 def replace_environment(dict variables):
     """Makes `variables` (str to str) the whole environment, of C and of os.environ, in one block of memory.
 

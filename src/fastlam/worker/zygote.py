@@ -16,12 +16,13 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fastlam.core.channel import settle_child
+from fastlam.core.channel import be_first_process, settle_child
 from fastlam.wire import control
 from fastlam.worker import kernel
 from fastlam.worker import user_namespace as namespace
@@ -29,6 +30,8 @@ from fastlam.worker import user_namespace as namespace
 # By the kind of zygote, what its workers would otherwise import one by one: a program that embeds fastlam has imported
 # these itself, each worker of an executor imports the program's main module, and lambdas and closures need cloudpickle.
 PRELOADED = {"embedded": ("fastlam.embed.executor", "fastlam.embed.runtime", "cloudpickle")}
+_REPORT = struct.Struct("=i4xq")  # fl_first_report: wait status, peak resident set in KiB
+_NO_WORKER = 70  # EX_SOFTWARE
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -49,6 +52,7 @@ class Zygote:
         self.start_worker = start_worker
         self.pids: dict[int, int] = {}  # pid -> environment id
         self.environments: dict[int, int] = {}  # environment id -> pid
+        self.reports: dict[int, int] = {}  # pid -> descriptor, of first processes that tell how their worker has ended
         self.leaving = False
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -122,15 +126,41 @@ class Zygote:
         os.close(pidfd)
 
     def fork_in_own_pids(self) -> int:
-        """A child that is the first process of a pid namespace: it sees no other, and all in it end with it."""
+        """A child in a pid namespace of its own: it sees no other process. Returns the first one of the namespace, whose
+        only work is to wait for the worker, and with whose end all in it end; 0 in the worker.
+        """
         kernel.unshare(kernel.CLONE_NEWPID)
-        pid = -1
+        pid = reading = -1
         try:
-            pid = os.fork()
-            return pid
+            reading, writing = os.pipe()
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    return self.fork_worker(reading, writing)
+            finally:
+                os.close(writing)
         finally:
             if pid != 0:
                 kernel.setns(self.own_pids, kernel.CLONE_NEWPID)
+                if pid < 0 and reading >= 0:
+                    os.close(reading)
+        self.reports[pid] = reading
+        return pid
+
+    def fork_worker(self, reading: int, writing: int) -> int:
+        """In the first process: 0 in the worker, and nowhere else does it return."""
+        try:
+            signal.set_wakeup_fd(-1)
+            settle_child()
+            if not select.select([self.own_pidfd], [], [], 0)[0]:
+                os.close(reading)
+                worker = os.fork()
+                if worker == 0:
+                    return 0
+                be_first_process(worker, writing)
+        except OSError:
+            pass  # no worker could be forked: the namespace ends, and the report is missing
+        os._exit(_NO_WORKER)
 
     def become_worker(self, descriptors: list[int]) -> None:
         """In the child: sheds what is the zygote's and never returns."""
@@ -141,8 +171,8 @@ class Zygote:
             settle_child()
             if select.select([self.own_pidfd], [], [], 0)[0]:
                 os._exit(status)  # the zygote was gone before its end could be a signal
-            os.close(self.own_pidfd)
-            os.close(self.own_pids)
+            for fd in (self.own_pidfd, self.own_pids, *self.reports.values()):
+                os.close(fd)
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
@@ -179,9 +209,15 @@ class Zygote:
             if environment_id is not None:
                 self.kill_group(pid)
             _, wait_status, usage = os.wait4(pid, 0)
+            memory_peak_kib = usage.ru_maxrss
+            if (report_fd := self.reports.pop(pid, None)) is not None:
+                report = os.read(report_fd, _REPORT.size)  # nobody writes any more
+                os.close(report_fd)
+                if len(report) == _REPORT.size:
+                    wait_status, memory_peak_kib = _REPORT.unpack(report)
             if environment_id is not None:
                 del self.environments[environment_id]
-                self.send(control.Exited(environment_id, wait_status, usage.ru_maxrss), [])
+                self.send(control.Exited(environment_id, wait_status, memory_peak_kib), [])
 
     def kill_descendants(self) -> None:
         """Kills workers, their groups, and whatever of theirs has been handed to this subreaper."""

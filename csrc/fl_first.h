@@ -1,0 +1,23 @@
+/* The first process of a pid namespace: what init is to a machine, for one execution environment.
+ *
+ * The worker must not be the first process itself: the kernel lets that one alone survive signals that it sends to
+ * itself, SIGKILL among them, and hands it every orphan.
+ */
+#ifndef FL_FIRST_H
+#define FL_FIRST_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/* How the worker has ended: what goes through the pipe, once. */
+typedef struct fl_first_report {
+    int32_t wait_status;         /* as wait(2) gives it */
+    int32_t reserved;
+    int64_t memory_peak_kib;     /* its peak resident set */
+} fl_first_report;
+
+/* Waits for the worker, reaping whatever else ends meanwhile; then writes a report to the pipe and exits, and with it all
+ * that is left in the namespace. Closes every descriptor but the pipe first. Never returns. */
+_Noreturn void fl_first_run(pid_t worker, int report_fd);
+
+#endif
