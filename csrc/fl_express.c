@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -29,6 +30,7 @@ enum { LAYOUT_VERSION = 1, LINE_BYTES = 64, PAGE = 4096, CONTROL_PART = PAGE };
 #define REST_NS_MIN 100000u
 #define REST_NS_MAX 5000000u
 #define LOOKS_A_CLOCK 8u
+#define MOVE_REST_NS 10000000u /* between two moves to another CPU */
 
 /* Written by the dispatcher at creation; read by the worker when it opens the memory, by nobody afterwards. */
 struct header {
@@ -40,7 +42,8 @@ struct header {
 
 struct shared {
     _Alignas(LINE_BYTES) struct header header;
-    _Alignas(LINE_BYTES) atomic_uint spin_ns; /* dispatcher writes, worker reads */
+    _Alignas(LINE_BYTES) atomic_uint spin_ns; /* dispatcher writes, worker reads; and the next */
+    atomic_uint waker_cpu;                    /* where the dispatcher was when it last woke the worker, plus 1 */
     _Alignas(LINE_BYTES) uint8_t requests[FL_SPSC_CONTROL_BYTES];
     _Alignas(LINE_BYTES) uint8_t replies[FL_SPSC_CONTROL_BYTES];
 };
@@ -242,6 +245,39 @@ int fl_express_look(fl_express *express, fl_express_rest *rest)
     return 0;
 }
 
+void fl_express_rouse(fl_express *express)
+{
+    struct shared *shared = express->base;
+    atomic_store_explicit(&shared->waker_cpu, (unsigned)(sched_getcpu() + 1), memory_order_relaxed);
+    fl_spsc_rouse(&express->requests);
+}
+
+int fl_express_move_away(fl_express *express)
+{
+    struct shared *shared = express->base;
+    unsigned waker = atomic_load_explicit(&shared->waker_cpu, memory_order_relaxed);
+    int cpu = sched_getcpu();
+    if (cpu < 0 || waker != (unsigned)cpu + 1 || atomic_load_explicit(&shared->spin_ns, memory_order_relaxed) == 0) {
+        return 0;
+    }
+    uint64_t now = now_ns();
+    if (now - express->moved_ns < MOVE_REST_NS) {
+        return 0;
+    }
+    express->moved_ns = now;
+    cpu_set_t allowed, others;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
+        return 0; /* more CPUs than the set holds: there is room among them */
+    }
+    others = allowed;
+    CPU_CLR((size_t)cpu, &others);
+    if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) {
+        return 0;
+    }
+    (void)sched_setaffinity(0, sizeof allowed, &allowed);
+    return 1;
+}
+
 int fl_express_sleep(fl_express *express)
 {
     fl_spsc *ring = &express->requests;
@@ -249,6 +285,7 @@ int fl_express_sleep(fl_express *express)
         int result = fl_spsc_sleep(ring, -1);
         fl_spsc_announce_awake(ring);
         if (fl_spsc_ready(ring)) {
+            (void)fl_express_move_away(express);
             return 0;
         }
         if (result == -EINTR) {

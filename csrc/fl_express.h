@@ -79,6 +79,7 @@ typedef struct fl_express {
     fl_spsc replies;
     fl_region request_region;
     fl_region reply_region;
+    uint64_t moved_ns; /* worker: when it last went to another CPU */
 } fl_express;
 
 /* Dispatcher. Sizes the memfd `fd` (empty, made with MFD_ALLOW_SEALING), seals its size for good and maps it; memory is
@@ -125,5 +126,14 @@ int fl_express_wait(fl_express *express, fl_express_rest *rest);
  * look: 1 if there is a request. sleep: as fl_express_wait. */
 int fl_express_look(fl_express *express, fl_express_rest *rest);
 int fl_express_sleep(fl_express *express);
+
+/* Dispatcher: wakes the worker that announced sleep, and tells it from which CPU. */
+void fl_express_rouse(fl_express *express);
+
+/* Worker, part of its sleep. Where kernels place the woken on the CPU of the waker, which looks out for the answer there,
+ * each stands in the other's way although another CPU may idle, and nothing ever changes that. Such a worker goes to
+ * another CPU of those it may use, unless the dispatcher finds CPUs short (no looking is allowed) or it went a moment ago.
+ * 1: it went. */
+int fl_express_move_away(fl_express *express);
 
 #endif

@@ -511,6 +511,43 @@ static void a_worker_dies_anywhere(void)
     }
 }
 
+/* On the CPU of its waker it goes elsewhere and may then use the same CPUs as before; elsewhere, or where looking is not
+ * allowed, or a moment later, it stays. */
+static void a_worker_leaves_its_waker_the_cpu(void)
+{
+    fl_express dispatcher, worker;
+    int fd = make(&dispatcher, &worker, REGION_BYTES);
+    cpu_set_t allowed, one, after;
+    CHECK(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+    int cpu = sched_getcpu();
+    CPU_ZERO(&one);
+    CPU_SET((size_t)cpu, &one);
+    CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+    fl_express_allow_spin(&dispatcher, 1000);
+    fl_express_rouse(&dispatcher);
+    CHECK(fl_express_move_away(&worker) == 0); /* there is no other that it may use */
+    CHECK(sched_setaffinity(0, sizeof allowed, &allowed) == 0);
+    worker.moved_ns = 0;
+    fl_express_allow_spin(&dispatcher, 0);
+    fl_express_rouse(&dispatcher);
+    CHECK(fl_express_move_away(&worker) == 0);
+    fl_express_allow_spin(&dispatcher, 1000);
+    if (CPU_COUNT(&allowed) > 1) {
+        int moved = 0;
+        for (int tries = 0; tries < 1000 && !moved; tries++) { /* between the two it may be moved by the kernel */
+            worker.moved_ns = 0;
+            fl_express_rouse(&dispatcher);
+            moved = fl_express_move_away(&worker);
+        }
+        CHECK(moved);
+        fl_express_rouse(&dispatcher);
+        CHECK(fl_express_move_away(&worker) == 0); /* it went a moment ago */
+    }
+    CHECK(sched_getaffinity(0, sizeof after, &after) == 0);
+    CHECK(CPU_EQUAL(&allowed, &after));
+    end(&dispatcher, &worker, fd);
+}
+
 int main(void)
 {
     fl_test_start();
@@ -523,6 +560,7 @@ int main(void)
     RUN(trimming_gives_memory_back);
     RUN(a_worker_is_woken);
     RUN(a_signal_ends_the_wait);
+    RUN(a_worker_leaves_its_waker_the_cpu);
     RUN(who_was_not_let_run_does_not_spin);
     RUN(a_worker_dies_in_the_middle);
     RUN(a_worker_dies_anywhere);

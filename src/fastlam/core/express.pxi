@@ -89,7 +89,7 @@ cdef class Express(Connections):
         fl_express_allow_spin(&environment.express, self._worker_spin_ns(environment))
         self.woke_worker = fl_spsc_publish(&environment.express.requests)
         if self.woke_worker:
-            fl_spsc_rouse(&environment.express.requests)
+            fl_express_rouse(&environment.express)
         return 0
 
     cdef bint _put_record(self, Environment environment, uint32_t slot, bytes header, object payload) except -1:

@@ -165,6 +165,7 @@ cdef extern from "fl_express.h" nogil:
         pass
     int fl_express_look(fl_express *express, fl_express_rest *rest)
     int fl_express_sleep(fl_express *express)
+    void fl_express_rouse(fl_express *express)
 
 cdef extern from "fl_slots.h" nogil:
     ctypedef struct fl_slots:

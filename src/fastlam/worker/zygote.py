@@ -126,8 +126,8 @@ class Zygote:
         os.close(pidfd)
 
     def fork_in_own_pids(self) -> int:
-        """A child in a pid namespace of its own: it sees no other process. Returns the first one of the namespace, whose
-        only work is to wait for the worker, and with whose end all in it end; 0 in the worker.
+        """A child in a pid namespace of its own: it sees no other process. Returns the first one of the namespace,
+        whose only work is to wait for the worker, and with whose end all in it end; 0 in the worker.
         """
         kernel.unshare(kernel.CLONE_NEWPID)
         pid = reading = -1
