@@ -43,6 +43,7 @@ from fastlam.control.plane import ControlPlane
 from fastlam.core.dispatcher import Dispatcher
 from fastlam.dispatch.faults import Faults
 from fastlam.dispatch.launching import Launches
+from fastlam.dispatch.provisioned import Provisioner
 from fastlam.dispatch.targets import Targets
 from fastlam.errors import FastlamError
 from fastlam.http.server import HttpServer
@@ -133,6 +134,7 @@ class Daemon:
             billed_ms=billed_ms,
             on_change=lambda: self._addresses.forget(),
         )
+        self.provisioner = Provisioner(self.dispatcher, self.store, self.targets, self._later)
         self.events = Events(self.dispatcher, self._loop.call_later, clock)
         self._addresses = Addresses(
             self.targets, defaults=defaults, authorize=authorize, check_policy=self.plane.permissions.check
@@ -169,6 +171,7 @@ class Daemon:
         self.url = f"http://{authority}"
         self.launches.endpoint_url = self.url
         links.authority = authority
+        self.provisioner.begin()
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
 
     def _drive_in_batches(self) -> None:
@@ -243,6 +246,7 @@ class Daemon:
             "functions": len(self.store.all(FUNCTION)),
             "environments": counts,
             "fronts": self.http.fronts(),
+            "provisioned": self.provisioner.rows(),
             "statistics": {
                 "dispatcher": self.dispatcher.statistics(),
                 "http": asdict(self.http.statistics()),
@@ -265,6 +269,7 @@ class Daemon:
             key = owners.get(id(environment.target))
             name, _, version = row.pop("name").partition(":")
             pool = environment.target.pool
+            provisioned = row.pop("provisioned")
             rows.append(
                 {
                     **row,
@@ -274,6 +279,7 @@ class Daemon:
                     "region": pool.account.region,
                     "memory_peak_mb": -(-row.pop("memory_peak_kib") // 1024),
                     "current": key is not None,
+                    "initialization_type": "provisioned-concurrency" if provisioned else "on-demand",
                 }
             )
         return rows

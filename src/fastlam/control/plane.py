@@ -79,7 +79,7 @@ class ControlPlane:
         concurrency = AccountConcurrency(store, account_concurrency)
         self.account_settings = AccountSettings(store, concurrency, clock)
         self.reserved_concurrency = ReservedConcurrency(store, account=concurrency)
-        self.provisioned_concurrency = ProvisionedConcurrency(store, schedule, clock, concurrency)
+        self.provisioned_concurrency = ProvisionedConcurrency(store, clock, concurrency)
         self.aliases = Aliases(store, self.provisioned_concurrency.check_move)
         self.runtime_management = RuntimeManagement(store)
         self.recursion = Recursion(store)

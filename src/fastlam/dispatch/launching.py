@@ -5,8 +5,11 @@ runtime that runs here.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from fastlam.abc import LaunchSpec
 from fastlam.errors import ApiError, FastlamError
@@ -19,6 +22,12 @@ from fastlam.telemetry.logs import FunctionLog
 log = logging.getLogger(__name__)
 
 _PYTHON: Final = "python"
+
+
+def ahead_of_calls(spec: LaunchSpec) -> LaunchSpec:
+    """The same environments, where they are made for provisioned concurrency."""
+    environ = spec.worker.environ | {python.INITIALIZATION_TYPE: "provisioned-concurrency"}
+    return replace(spec, worker=msgspec.structs.replace(spec.worker, environ=environ))
 
 
 class Launches:
