@@ -35,12 +35,14 @@ from fastlam.api.invoke import InvokeRoute
 from fastlam.api.invoke_async import InvokeAsyncRoute
 from fastlam.api.invoke_stream import InvokeStreamRoute
 from fastlam.api.router import Api
+from fastlam.arn import PARTITION
 from fastlam.billing.duration import billed_ms
 from fastlam.clock import SystemClock
 from fastlam.config import DaemonConfig
-from fastlam.control.authorize import authorize
+from fastlam.control.authorize import Caller, authorize
 from fastlam.control.plane import ControlPlane
 from fastlam.core.dispatcher import Dispatcher
+from fastlam.dispatch.autoscaling import AutoScaler
 from fastlam.dispatch.faults import Faults
 from fastlam.dispatch.launching import Launches
 from fastlam.dispatch.provisioned import Provisioner
@@ -135,6 +137,7 @@ class Daemon:
             on_change=lambda: self._addresses.forget(),
         )
         self.provisioner = Provisioner(self.dispatcher, self.store, self.targets, self._later)
+        self.auto_scaler = AutoScaler(self.store, clock, self.provisioner.utilization_most, self._provision)
         self.events = Events(self.dispatcher, self._loop.call_later, clock)
         self._addresses = Addresses(
             self.targets, defaults=defaults, authorize=authorize, check_policy=self.plane.permissions.check
@@ -142,7 +145,7 @@ class Daemon:
         links = CodeLinks(self.artifacts, blocking, clock=clock)
         self.forwarder = Forwarder(config.aws_endpoint, self._loop.call_soon_threadsafe)
         self._closers.append(self.forwarder.close)
-        self._admin = AdminRoute(self, defaults)
+        self._admin = AdminRoute(self, defaults, self.plane.auto_scaling)
         api = Api(
             operations.entries(self.plane, links),
             defaults=defaults,
@@ -207,9 +210,16 @@ class Daemon:
         self._loop.call_later(seconds, run)
 
     def _keep_house(self) -> None:
-        """Stops environments that nobody has used for long."""
+        """Stops environments that nobody has used for long, and scales provisioned concurrency."""
         self.dispatcher.stop_idle(self.config.idle_seconds)
+        self.auto_scaler.tick()
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
+
+    def _provision(self, key: RecordKey, wanted: int) -> None:
+        """What auto scaling asks for, as if somebody of the account had."""
+        caller = Caller(key.account, f"arn:{PARTITION}:iam::{key.account}:root", key.region)
+        asked = {"FunctionName": key.name, "Qualifier": key.part, "ProvisionedConcurrentExecutions": wanted}
+        self.plane.provisioned_concurrency.put(caller, asked)
 
     async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Lets what is in flight end, at most that long; then everything is closed. Never raises for what is closed

@@ -83,6 +83,7 @@ STATE_CHANGE_SECONDS: Final = 0.05  # Pending to Active, InProgress to Successfu
 PROVISIONED_PROGRESS_SECONDS: Final = 0.02  # between two looks at how far environments made ahead have come
 PROVISIONED_RETRY_SECONDS: Final = 1.0  # after the INIT of a replacement failed; then twice as long each time
 PROVISIONED_RETRY_SECONDS_MAX: Final = 300.0
+AUTO_SCALING_PERIOD_SECONDS_MIN: Final = 0.25  # which is how often the daemon keeps house
 LIST_PAGE_ITEMS_MAX: Final = 50
 TAGS_MAX: Final = 50
 POLICY_BYTES_MAX: Final = 20_480  # of the policy of one function, version, alias or layer version

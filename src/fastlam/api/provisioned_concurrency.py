@@ -10,7 +10,7 @@ from fastlam.model.provisioned_concurrency import ProvisionedConcurrencyRecord
 
 _NOTE: Final = (
     "by real environments, as many as `--environments-max` has room for; `FAILED` with a reason where it has not."
-    " Application Auto Scaling's own API is not answered"
+    " `fastlam autoscale` scales them by use or calendar; Application Auto Scaling's own API is not answered"
 )
 
 
