@@ -76,15 +76,15 @@ class MemoryPlane(ControlPlane):
         self.artifacts = artifacts or ArtifactStore(directory)
         self.vault = vault or Vault()
         self._options = options
-        self._stop_provisioning: Callable[[], None] = lambda: None
+        self.stop_provisioning: Callable[[], None] = lambda: None
         self._start()
 
     def _start(self) -> None:
-        self._stop_provisioning()
+        self.stop_provisioning()
         super().__init__(
             self.store, self.artifacts, self.clock.schedule, clock=self.clock, vault=self.vault, **self._options
         )
-        self._stop_provisioning = play_provisioning(self.store, self.clock.schedule)
+        self.stop_provisioning = play_provisioning(self.store, self.clock.schedule)
 
     def restart(self) -> None:
         """Another control plane over the same records: what had been scheduled is lost with the process."""

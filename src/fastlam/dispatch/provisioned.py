@@ -181,6 +181,9 @@ class Provisioner:
         if reason is not None:
             self._give_up(allocation, reason)
             return
+        for version, target in tuple(allocation.targets.items()):
+            if version not in shares and not target.open_to:
+                self._drop(allocation, version)  # of an earlier request that has not come to its end
         try:
             for version, share in shares.items():
                 target = self._target(allocation, version)
@@ -253,7 +256,8 @@ class Provisioner:
         allocation, record = self._allocations.get(key), self._store.get(PROVISIONED_CONCURRENCY, key)
         if allocation is None or record is None or allocation.waits:
             return
-        failed = next((target for target in allocation.targets.values() if target.failure is not None), None)
+        asked = (allocation.targets[version] for version in allocation.shares if version in allocation.targets)
+        failed = next((target for target in asked if target.failure is not None), None)
         if failed is not None:
             reason = INIT_FAILED
             if failed.failure == _UNAVAILABLE:
