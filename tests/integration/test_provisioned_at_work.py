@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from daemon_running import GATE_CODE, Gate, Invoked, RunningDaemon, running_daemon
-from waiting import await_that
+from waiting import WAIT_SECONDS, await_that
 
 # Says how its environment was made; with a gate, from within the call.
 CODE = f"""{GATE_CODE}
@@ -365,3 +366,27 @@ def test_none_is_used_before_all_are_up(daemon: RunningDaemon, gate: Gate, tmp_p
     await_status(daemon, "partly", "1")
     assert daemon.invoke("partly:1").result == [AHEAD, "1"]
     assert row(daemon, "partly")["spillover_invocations"] == 0
+
+
+def test_under_load(daemon: RunningDaemon, callers: ThreadPoolExecutor) -> None:
+    """Short calls over connections that stay, far more at a time than environments: none is lost, each is counted once."""
+    publish(daemon, "loaded", "def handler(event, context):\n    return event\n")
+    put(daemon, "loaded", "1", 3)
+    await_status(daemon, "loaded", "1")
+
+    def call(worker: int) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=WAIT_SECONDS)
+        right = 0
+        for number in range(200):
+            body = b"%d" % (worker * 1000 + number)
+            connection.request("POST", "/2015-03-31/functions/loaded/invocations?Qualifier=1", body)
+            right += connection.getresponse().read() == body
+        connection.close()
+        return right
+
+    assert sum(callers.map(call, range(16))) == 16 * 200
+    found = row(daemon, "loaded")
+    assert found["invocations"] + found["spillover_invocations"] == 16 * 200
+    assert found["spillover_invocations"] > 0
+    assert (found["busy"], found["status"], found["available"]) == (0, "READY", 3)
+    assert len(ahead(daemon, "loaded")) == 3
