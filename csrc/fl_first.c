@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,7 +22,7 @@ static void close_all_but(int kept) {
 #endif
 }
 
-_Noreturn void fl_first_run(pid_t worker, int report_fd) {
+void fl_first_run(int worker, int report_fd) {
     for (int number = 1; number < NSIG; number++)
         (void)signal(number, SIG_DFL);   /* which the first process does not notice, unless they come from outside */
     close_all_but(report_fd);

@@ -7,7 +7,6 @@
 #define FL_FIRST_H
 
 #include <stdint.h>
-#include <sys/types.h>
 
 /* How the worker has ended: what goes through the pipe, once. */
 typedef struct fl_first_report {
@@ -18,6 +17,6 @@ typedef struct fl_first_report {
 
 /* Waits for the worker, reaping whatever else ends meanwhile; then writes a report to the pipe and exits, and with it all
  * that is left in the namespace. Closes every descriptor but the pipe first. Never returns. */
-_Noreturn void fl_first_run(pid_t worker, int report_fd);
+void fl_first_run(int worker, int report_fd);
 
 #endif

@@ -30,6 +30,7 @@ from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.directory import DataDirectory
 from fastlam.store.sqlite import FILE_NAME, SqliteStore
 from fastlam.store.vault import Vault
+from played_provisioning import play_provisioning
 
 ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/lambda-role"
 ARN: Final = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function"
@@ -87,6 +88,7 @@ def api_server(data_dir: Path, *, authorize: Authorize = authorize) -> Iterator[
         plane = ControlPlane(
             store, artifacts, loop.call_later, vault=Vault(data_dir), in_background=workers.in_background
         )
+        play_provisioning(store, loop.call_later)
         links = CodeLinks(artifacts, workers)
         state["server"] = server = ApiServer(0)
 

@@ -22,6 +22,7 @@ from fastlam.store.finding import find_version
 from fastlam.store.memory import MemoryStore
 from fastlam.store.records import RecordStore
 from fastlam.store.vault import Vault
+from played_provisioning import play_provisioning
 
 ACCOUNT: Final = "000000000000"
 REGION: Final = "us-east-1"
@@ -75,12 +76,15 @@ class MemoryPlane(ControlPlane):
         self.artifacts = artifacts or ArtifactStore(directory)
         self.vault = vault or Vault()
         self._options = options
+        self.stop_provisioning: Callable[[], None] = lambda: None
         self._start()
 
     def _start(self) -> None:
+        self.stop_provisioning()
         super().__init__(
             self.store, self.artifacts, self.clock.schedule, clock=self.clock, vault=self.vault, **self._options
         )
+        self.stop_provisioning = play_provisioning(self.store, self.clock.schedule)
 
     def restart(self) -> None:
         """Another control plane over the same records: what had been scheduled is lost with the process."""

@@ -35,14 +35,17 @@ from fastlam.api.invoke import InvokeRoute
 from fastlam.api.invoke_async import InvokeAsyncRoute
 from fastlam.api.invoke_stream import InvokeStreamRoute
 from fastlam.api.router import Api
+from fastlam.arn import PARTITION
 from fastlam.billing.duration import billed_ms
 from fastlam.clock import SystemClock
 from fastlam.config import DaemonConfig
-from fastlam.control.authorize import authorize
+from fastlam.control.authorize import Caller, authorize
 from fastlam.control.plane import ControlPlane
 from fastlam.core.dispatcher import Dispatcher
+from fastlam.dispatch.autoscaling import AutoScaler
 from fastlam.dispatch.faults import Faults
 from fastlam.dispatch.launching import Launches
+from fastlam.dispatch.provisioned import Provisioner
 from fastlam.dispatch.targets import Targets
 from fastlam.errors import FastlamError
 from fastlam.http.server import HttpServer
@@ -138,6 +141,8 @@ class Daemon:
             billed_ms=billed_ms,
             on_change=lambda: self._addresses.forget(),
         )
+        self.provisioner = Provisioner(self.dispatcher, self.store, self.targets, self._later)
+        self.auto_scaler = AutoScaler(self.store, clock, self.provisioner.utilization_most, self._provision)
         self.events = Events(self.dispatcher, self._loop.call_later, clock)
         self._addresses = Addresses(
             self.targets, defaults=defaults, authorize=authorize, check_policy=self.plane.permissions.check
@@ -145,7 +150,7 @@ class Daemon:
         links = CodeLinks(self.artifacts, blocking, clock=clock)
         self.forwarder = Forwarder(config.aws_endpoint, self._loop.call_soon_threadsafe)
         self._closers.append(self.forwarder.close)
-        self._admin = AdminRoute(self, defaults)
+        self._admin = AdminRoute(self, defaults, self.plane.auto_scaling)
         api = Api(
             operations.entries(self.plane, links),
             defaults=defaults,
@@ -174,6 +179,7 @@ class Daemon:
         self.url = f"http://{authority}"
         self.launches.endpoint_url = self.url
         links.authority = authority
+        self.provisioner.begin()
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
 
     def _drive_in_batches(self) -> None:
@@ -209,9 +215,16 @@ class Daemon:
         self._loop.call_later(seconds, run)
 
     def _keep_house(self) -> None:
-        """Stops environments that nobody has used for long."""
+        """Stops environments that nobody has used for long, and scales provisioned concurrency."""
         self.dispatcher.stop_idle(self.config.idle_seconds)
+        self.auto_scaler.tick()
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
+
+    def _provision(self, key: RecordKey, wanted: int) -> None:
+        """What auto scaling asks for, as if somebody of the account had."""
+        caller = Caller(key.account, f"arn:{PARTITION}:iam::{key.account}:root", key.region)
+        asked = {"FunctionName": key.name, "Qualifier": key.part, "ProvisionedConcurrentExecutions": wanted}
+        self.plane.provisioned_concurrency.put(caller, asked)
 
     async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Lets what is in flight end, at most that long; then everything is closed. Never raises for what is closed
@@ -248,6 +261,7 @@ class Daemon:
             "functions": len(self.store.all(FUNCTION)),
             "environments": counts,
             "fronts": self.http.fronts(),
+            "provisioned": self.provisioner.rows(),
             "statistics": {
                 "dispatcher": self.dispatcher.statistics(),
                 "http": asdict(self.http.statistics()),
@@ -270,6 +284,7 @@ class Daemon:
             key = owners.get(id(environment.target))
             name, _, version = row.pop("name").partition(":")
             pool = environment.target.pool
+            provisioned = row.pop("provisioned")
             rows.append(
                 {
                     **row,
@@ -279,6 +294,7 @@ class Daemon:
                     "region": pool.account.region,
                     "memory_peak_mb": -(-row.pop("memory_peak_kib") // 1024),
                     "current": key is not None,
+                    "initialization_type": "provisioned-concurrency" if provisioned else "on-demand",
                 }
             )
         return rows

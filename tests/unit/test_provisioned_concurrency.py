@@ -1,4 +1,6 @@
-"""Provisioned concurrency without HTTP: its states over a virtual clock, and how the account's concurrency is divided."""
+"""Provisioned concurrency as the control plane knows it: requests and refusals, and how the account's concurrency is
+divided. What makes environments is played.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlam import limits
 from fastlam.control.concurrency import AccountConcurrency
 from fastlam.model.concurrency import ReservedConcurrencyRecord
 from fastlam.model.key import RecordKey
@@ -65,22 +66,6 @@ def test_what_is_allocated_goes_on_serving(plane: MemoryPlane) -> None:
     assert progress(put(plane, "live", 8)) == ("IN_PROGRESS", 8, 5)
     plane.clock.advance(1)
     assert progress(put(plane, "live", 2)) == ("IN_PROGRESS", 2, 2)
-
-
-def test_an_earlier_request_does_not_settle_a_later_one(plane: MemoryPlane) -> None:
-    put(plane, "live", 5)
-    plane.clock.advance(limits.STATE_CHANGE_SECONDS / 2)
-    put(plane, "live", 6)
-    plane.clock.advance(limits.STATE_CHANGE_SECONDS / 2)
-    assert progress(get(plane)) == ("IN_PROGRESS", 6, 0)
-    plane.clock.advance(limits.STATE_CHANGE_SECONDS / 2)
-    assert progress(get(plane)) == ("READY", 6, 6)
-
-
-def test_settled_by_the_next_start(plane: MemoryPlane) -> None:
-    put(plane, "live", 5)
-    plane.restart()
-    assert progress(get(plane)) == ("READY", 5, 5)
 
 
 def test_deleted_before_it_is_ready(plane: MemoryPlane) -> None:

@@ -1,5 +1,5 @@
-"""What is asked of the daemon itself: /_fastlam/health, environments, logs, reset. The command line and the tests use
-it.
+"""What is asked of the daemon itself: /_fastlam/health, environments, logs, reset, autoscaling. The command line and
+the tests use it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import msgspec
 
 from fastlam.api.caller import Defaults, caller_of
 from fastlam.api.decoding import query_of
-from fastlam.api.errors import respond_fault
+from fastlam.api.errors import respond_error, respond_fault
+from fastlam.control.autoscaling import AutoScaling
+from fastlam.errors import ApiError
 from fastlam.http.server import Request
 from fastlam.model.key import RecordKey
 
@@ -42,8 +44,9 @@ class House(Protocol):
 class AdminRoute:
     """Answers everything under /_fastlam/ but code downloads."""
 
-    def __init__(self, house: House, defaults: Defaults) -> None:
+    def __init__(self, house: House, defaults: Defaults, auto_scaling: AutoScaling) -> None:
         self._house = house
+        self._auto_scaling = auto_scaling
         self._defaults = defaults
         self._waiting: set[Callable[[], None]] = set()  # log readers that wait for something to happen
         self._routes: dict[tuple[bytes, bytes], Callable[[Request], None]] = {
@@ -52,6 +55,9 @@ class AdminRoute:
             (b"GET", b"environments"): self._environments,
             (b"GET", b"logs"): self._logs,
             (b"POST", b"reset"): self._reset,
+            (b"GET", b"autoscaling"): self._list_scaled,
+            (b"PUT", b"autoscaling"): self._scale,
+            (b"DELETE", b"autoscaling"): self._stop_scaling,
         }
 
     def __call__(self, request: Request) -> None:
@@ -61,6 +67,8 @@ class AdminRoute:
                 _respond(request, 404, {"message": "There is nothing at this address."})
             else:
                 route(request)
+        except ApiError as error:
+            respond_error(request, error)
         except Exception as error:  # noqa: BLE001 - logged and answered
             respond_fault(request, error)
 
@@ -76,6 +84,30 @@ class AdminRoute:
             _respond(request, 200, {})
         else:
             _respond(request, 409, {"message": refusal})
+
+    def _list_scaled(self, request: Request) -> None:
+        _respond(request, 200, {"settings": [msgspec.structs.asdict(record) for record in self._auto_scaling.list()]})
+
+    def _scale(self, request: Request) -> None:
+        try:
+            setting = msgspec.json.decode(request.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            setting = None
+        if not isinstance(setting, dict):
+            _respond(request, 400, {"message": "The body must be a JSON object."})
+            return
+        record = self._auto_scaling.put(self._qualified(request), setting)
+        _respond(request, 200, msgspec.structs.asdict(record))
+
+    def _stop_scaling(self, request: Request) -> None:
+        self._auto_scaling.delete(self._qualified(request))
+        _respond(request, 200, {})
+
+    def _qualified(self, request: Request) -> RecordKey:
+        """The version or alias that `function` and `qualifier` name."""
+        query, caller = query_of(request.query), caller_of(request, self._defaults)
+        name, qualifier = query.get("function", [""])[0], query.get("qualifier", [""])[0]
+        return RecordKey(caller.account, caller.region, name, qualifier)
 
     def _logs(self, request: Request) -> None:
         query = query_of(request.query)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fastlam.api.support import Call, Entries, Reply, Stored
+from fastlam.api.support import Call, Entries, Reply, Supported
 from fastlam.control.provisioned_concurrency import ProvisionedConcurrency
 from fastlam.model.provisioned_concurrency import ProvisionedConcurrencyRecord
 
-_MISSING: Final = "no environments are made ahead of the first invocation"
+_NOTE: Final = (
+    "by real environments, as many as `--environments-max` has room for; `FAILED` with a reason where it has not."
+    " `fastlam autoscale` scales them by use or calendar; Application Auto Scaling's own API is not answered"
+)
 
 
 def entries(provisioned: ProvisionedConcurrency) -> Entries:
@@ -28,17 +31,17 @@ def entries(provisioned: ProvisionedConcurrency) -> Entries:
         return Reply({"ProvisionedConcurrencyConfigs": items, "NextMarker": page.next_marker})
 
     return {
-        "PutProvisionedConcurrencyConfig": Stored(put, _MISSING),
-        "GetProvisionedConcurrencyConfig": Stored(get, _MISSING),
-        "DeleteProvisionedConcurrencyConfig": Stored(delete, _MISSING),
-        "ListProvisionedConcurrencyConfigs": Stored(list_configs, _MISSING),
+        "PutProvisionedConcurrencyConfig": Supported(put, _NOTE),
+        "GetProvisionedConcurrencyConfig": Supported(get),
+        "DeleteProvisionedConcurrencyConfig": Supported(delete),
+        "ListProvisionedConcurrencyConfigs": Supported(list_configs),
     }
 
 
 def _config(record: ProvisionedConcurrencyRecord) -> dict[str, Any]:
     return {
         "RequestedProvisionedConcurrentExecutions": record.requested,
-        "AvailableProvisionedConcurrentExecutions": record.allocated,
+        "AvailableProvisionedConcurrentExecutions": record.available,
         "AllocatedProvisionedConcurrentExecutions": record.allocated,
         "Status": record.status,
         "StatusReason": record.status_reason,

@@ -12,7 +12,8 @@ from fastlam.cli.session import Session, pass_session
 @json_option
 @pass_session
 def command(session: Session, as_json: bool) -> None:
-    """List the execution environments of the daemon: whose they are, their state, process and memory.
+    """List the execution environments of the daemon: whose they are, whether they were made ahead (provisioned
+    concurrency) or on demand, their state, process and memory.
 
     \b
     Examples:
@@ -27,11 +28,12 @@ def command(session: Session, as_json: bool) -> None:
         click.echo("No environments: the first invocation of a function starts one.", err=True)
         return
     print_table(
-        ("id", "function", "state", "pid", "memory", "invocations", "age", "idle"),
+        ("id", "function", "made", "state", "pid", "memory", "invocations", "age", "idle"),
         [
             (
                 str(one["id"]),
                 f"{one['function']}:{one['version']}",
+                "ahead" if one["initialization_type"] == "provisioned-concurrency" else "on demand",
                 one["state"],
                 str(one["pid"] or "-"),
                 f"{one['memory_peak_mb']} MB",

@@ -8,6 +8,7 @@ from fastlam import limits
 from fastlam.clock import Clock, Schedule, SystemClock
 from fastlam.control.account_settings import AccountSettings
 from fastlam.control.aliases import Aliases
+from fastlam.control.autoscaling import AutoScaling
 from fastlam.control.capacity_providers import CapacityProviders
 from fastlam.control.code import ReadObject, no_objects
 from fastlam.control.code_signing import CodeSigning
@@ -79,7 +80,8 @@ class ControlPlane:
         concurrency = AccountConcurrency(store, account_concurrency)
         self.account_settings = AccountSettings(store, concurrency, clock)
         self.reserved_concurrency = ReservedConcurrency(store, account=concurrency)
-        self.provisioned_concurrency = ProvisionedConcurrency(store, schedule, clock, concurrency)
+        self.provisioned_concurrency = ProvisionedConcurrency(store, clock, concurrency)
+        self.auto_scaling = AutoScaling(store, clock)
         self.aliases = Aliases(store, self.provisioned_concurrency.check_move)
         self.runtime_management = RuntimeManagement(store)
         self.recursion = Recursion(store)

@@ -1,9 +1,10 @@
 """Provisioned concurrency: environments that a version or alias is to have ready before it is invoked.
 
-    PutProvisionedConcurrencyConfig ── IN_PROGRESS ──(a moment)──► READY
-    UpdateAlias to other versions   ── IN_PROGRESS ──(a moment)──► READY
+    PutProvisionedConcurrencyConfig ── IN_PROGRESS ──► READY, or FAILED with a reason
+    UpdateAlias to other versions   ── IN_PROGRESS ──► READY, or FAILED with a reason
 
-The moment is scheduled; what a stopped process left in between is settled when its successor starts.
+Here a request is checked and written down. How far it has come is written by what makes the environments, which
+watches the records (dispatch/provisioned.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 
 from fastlam import limits
 from fastlam.arn import LATEST, FunctionAddress
-from fastlam.clock import Clock, Schedule
+from fastlam.clock import Clock
 from fastlam.control.authorize import Caller
 from fastlam.control.concurrency import AccountConcurrency
 from fastlam.control.lookup import address_of, function_of, key_of
@@ -25,7 +26,7 @@ from fastlam.control.times import timestamp_seconds
 from fastlam.errors import ApiError, conflict, function_not_found, invalid_parameter, not_found
 from fastlam.model.alias import AliasRecord
 from fastlam.model.key import RecordKey
-from fastlam.model.provisioned_concurrency import ALLOCATING, READY, ProvisionedConcurrencyRecord
+from fastlam.model.provisioned_concurrency import ALLOCATING, ProvisionedConcurrencyRecord
 from fastlam.store.records import (
     ALIAS,
     PROVISIONED_CONCURRENCY,
@@ -42,14 +43,10 @@ _ALREADY_PROVISIONED = "Alias can't be used for Provisioned Concurrency configur
 class ProvisionedConcurrency:
     """Owner of the configurations. Lives in the thread of the store."""
 
-    def __init__(self, store: RecordStore, schedule: Schedule, clock: Clock, account: AccountConcurrency) -> None:
+    def __init__(self, store: RecordStore, clock: Clock, account: AccountConcurrency) -> None:
         self._store = store
-        self._schedule = schedule
         self._clock = clock
         self._account = account
-        for record in store.all(PROVISIONED_CONCURRENCY):
-            if record.status == ALLOCATING:
-                store.put(PROVISIONED_CONCURRENCY, _allocated(record))
         store.watch(self._alias_changed)
 
     def put(self, caller: Caller, request: Request) -> ProvisionedConcurrencyRecord:
@@ -68,9 +65,10 @@ class ProvisionedConcurrency:
             qualifier=key.part,
             requested=wanted,
             allocated=min(current.allocated, wanted) if current else 0,  # what is there goes on serving
+            available=min(current.available, wanted) if current else 0,
             last_modified=timestamp_seconds(self._clock),
         )
-        self._allocate(record)
+        self._store.put(PROVISIONED_CONCURRENCY, record)
         return record
 
     def get(self, caller: Caller, request: Request) -> ProvisionedConcurrencyRecord:
@@ -169,15 +167,6 @@ class ProvisionedConcurrency:
                 f" its minimum value of [{limits.UNRESERVED_CONCURRENCY_MIN}]."
             )
 
-    def _allocate(self, record: ProvisionedConcurrencyRecord) -> None:
-        self._store.put(PROVISIONED_CONCURRENCY, record)
-
-        def settle() -> None:
-            if self._store.get(PROVISIONED_CONCURRENCY, record.key) is record:  # not another request's by now
-                self._store.put(PROVISIONED_CONCURRENCY, _allocated(record))
-
-        self._schedule(limits.STATE_CHANGE_SECONDS, settle)
-
     def _alias_changed(self, change: Change) -> None:
         """An alias that leads elsewhere has its environments made anew; until then the old ones serve."""
         if change.kind is not ALIAS or change.record is None or change.previous is None:
@@ -185,12 +174,8 @@ class ProvisionedConcurrency:
         if _targets(change.record) != _targets(change.previous):
             record = self._store.get(PROVISIONED_CONCURRENCY, change.key)
             if record is not None:
-                self._allocate(replace(record, status=ALLOCATING))
+                self._store.put(PROVISIONED_CONCURRENCY, replace(record, status=ALLOCATING, status_reason=None))
 
 
 def _targets(alias: AliasRecord) -> tuple[Any, ...]:
     return alias.function_version, alias.additional_weights
-
-
-def _allocated(record: ProvisionedConcurrencyRecord) -> ProvisionedConcurrencyRecord:
-    return replace(record, status=READY, allocated=record.requested)

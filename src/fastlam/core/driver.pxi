@@ -7,8 +7,8 @@ class DispatcherClosed(RuntimeError):
 
 cdef class Driver:
     """Who drives, and what one pass is; the module's docstring tells it. Below it the classes build on one another, each in its file:
-    Lanes (frames), IdleEnvironments, Stacking and Placement (which environment), Ends (deadlines and exits), Standby (event loops),
-    Dispatcher (what the doors see). They are one object, and all its fields stand here."""
+    Lanes (frames), IdleEnvironments, Stacking and Placement (which environment), Provisioning (environments made ahead), Ends (deadlines
+    and exits), Standby (event loops), Dispatcher (what the doors see). They are one object, and all its fields stand here."""
 
     cdef readonly object launcher
     cdef readonly object faults
@@ -767,6 +767,18 @@ cdef class Driver:
         raise NotImplementedError
 
     cdef int _grow(self, Target target) except -1:
+        raise NotImplementedError
+
+    cdef bint _admitted_ahead(self, Call invocation) except -1:
+        raise NotImplementedError
+
+    cdef int _provide(self, ProvisionedTarget target) except -1:
+        raise NotImplementedError
+
+    cdef int _up_ahead(self, Environment environment) except -1:
+        raise NotImplementedError
+
+    cdef int _failed_ahead(self, Environment environment, str error_type) except -1:
         raise NotImplementedError
 
     cdef int _deadline(self, Environment environment) except -1:

@@ -1,6 +1,6 @@
 # How environments and calls end.
 
-cdef class Ends(Placement):
+cdef class Ends(Provisioning):
     """Deadlines, exits, what becomes of the calls that were running, and the completion of every call."""
 
     # -- ends ------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ cdef class Ends(Placement):
             self._feed(environment)
             if environment.state == ENVIRONMENT_IDLE:
                 break                    # it leaves them to the one that does the tiny ones
-        if target.waiting:
+        if target.waiting or target.provisioned:
             self._grow(target)
         elif target.shares:
             self._start_helper(target)

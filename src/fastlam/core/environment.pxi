@@ -27,6 +27,8 @@ cdef class Target:
     cdef readonly object spec
     cdef readonly FunctionPool pool        # None for executors
     cdef readonly bint is_function
+    cdef readonly bint provisioned         # it is a ProvisionedTarget
+    cdef ProvisionedTarget ahead           # whose environments its calls take first, or None
     cdef readonly int64_t timeout_ns       # 0: none
     cdef readonly int slots_per_environment
     cdef bint shares              # an environment may hold tasks behind one another while it could have others
@@ -277,4 +279,5 @@ cdef class Environment:
             "outstanding": self.outstanding,
             "age_seconds": (now - self.born_ns) / 1e9,
             "idle_seconds": (now - self.idle_since_ns) / 1e9 if self.state == ENVIRONMENT_IDLE else 0.0,
+            "provisioned": self.target.provisioned,
         }

@@ -1,7 +1,8 @@
 # Which environments are idle: everything here takes the same time whether there are ten of them or ten thousand.
 
 cdef class IdleEnvironments(Lanes):
-    """Two lines through the idle environments: each target's own, the one used last on top, and one of them all, oldest first."""
+    """Two lines through the idle environments: each target's own, the one used last on top, and one of them all, oldest first: from that
+    they are stopped, so those made ahead (provisioned.pxi) are not in it."""
 
     @cython.final
     cdef inline void _idle_add(self, Environment environment) noexcept:
@@ -13,13 +14,15 @@ cdef class IdleEnvironments(Lanes):
             target.idle_top.idle_above = environment
         target.idle_top = environment
         target.idle_count += 1
+        environment.lined_up = True
+        if target.provisioned:
+            return
         environment.idle_older = self.idle_newest
         if self.idle_newest is not None:
             self.idle_newest.idle_newer = environment
         else:
             self.idle_oldest = environment
         self.idle_newest = environment
-        environment.lined_up = True
 
     @cython.final
     cdef inline void _idle_remove(self, Environment environment) noexcept:
@@ -35,6 +38,9 @@ cdef class IdleEnvironments(Lanes):
         if environment.idle_below is not None:
             environment.idle_below.idle_above = environment.idle_above
         target.idle_count -= 1
+        if target.provisioned:
+            environment.idle_above = environment.idle_below = None
+            return
         if environment.idle_newer is not None:
             environment.idle_newer.idle_older = environment.idle_older
         else:

@@ -61,6 +61,8 @@ cdef class Dispatcher(Standby):
     def retire(self, Target target):
         """The target takes no new calls (its handle has been replaced): idle environments stop, busy ones after their call."""
         target.retired = True
+        if target.provisioned:
+            (<ProvisionedTarget>target).step_aside()
         while target.idle_count:
             self._stop(target.idle_top)
         for item in list(target.environments):

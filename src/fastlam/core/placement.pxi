@@ -12,12 +12,16 @@ cdef class Placement(Stacking):
             self._finish(invocation, C_CANCELLED, EMPTY)
             return 0
         if target.is_function:
+            if target.ahead is not None and self._admitted_ahead(invocation):
+                return 0
             throttle = target.pool.admit(target.idle_count == 0, self._now() if target.pool.account.enforce_rates else 0)
             if throttle != THROTTLE_NONE:
                 invocation.throttle = throttle
                 target.throttles += 1
                 self._finish(invocation, C_THROTTLED, EMPTY)
                 return 0
+            if target.ahead is not None and target.ahead.open_to:
+                target.ahead.spillovers += 1
         self._place(invocation)
         return 0
 
@@ -87,6 +91,8 @@ cdef class Placement(Stacking):
 
     cdef int _grow(self, Target target) except -1:
         """Starts environments until each waiting call has one coming, as far as the bounds allow."""
+        if target.provisioned:
+            return self._provide(<ProvisionedTarget>target)
         if target.growing:
             return 0   # a start failed at once and came back here: the loop below goes on
         target.growing = True
@@ -133,7 +139,9 @@ cdef class Placement(Stacking):
         if self.house_timer.index == FL_TIMER_IDLE:
             fl_timers_set(&self.timers, &self.house_timer, environment.born_ns + HOUSE_NS)
         if target.is_function:
-            if init_for is None:
+            if target.provisioned:
+                self._set_timer(environment, environment.born_ns + (<ProvisionedTarget>target).init_timeout_ns)
+            elif init_for is None:
                 self._set_timer(environment, environment.born_ns + <uint64_t>limits.INIT_TIMEOUT_MS * 1000000)
             else:
                 self._set_timer(environment, environment.born_ns + target.timeout_ns)
@@ -235,6 +243,8 @@ cdef class Placement(Stacking):
         environment.state = ENVIRONMENT_IDLE
         if environment.on_ready is not None:
             environment.on_ready(environment)
+        if environment.target.provisioned:
+            self._up_ahead(environment)
         if environment.init_for is not None:
             invocation = environment.init_for
             environment.init_for = None
@@ -269,6 +279,8 @@ cdef class Placement(Stacking):
         cdef Invocation caller
         cdef Call call
         environment.init_for = None
+        if target.provisioned:
+            return self._failed_ahead(environment, error_type)
         if not target.is_function:
             while target.waiting:
                 call = <Call>target.waiting.popleft()
@@ -454,12 +466,12 @@ cdef class Placement(Stacking):
     cdef int _feed(self, Environment environment) except -1:
         """Gives the environment what waits for its target; idle, it goes on the stack (or away, if another target starves)."""
         cdef Target target = environment.target
-        if target.retired and not target.waiting:
+        if (target.retired or target.provisioned and (<ProvisionedTarget>target).has_surplus()) and not target.waiting:
             if environment.outstanding == 0:
                 self._stop(environment)
             return 0
         if (self.starved and target.waiting and target.is_function and environment.outstanding == 0
-                and environment.invocations and self._gives_way(target)):
+                and environment.invocations and not target.provisioned and self._gives_way(target)):
             self._stop(environment)
             self._serve_starved()
             return 0
@@ -470,7 +482,7 @@ cdef class Placement(Stacking):
         if environment.outstanding == 0 and environment.state != ENVIRONMENT_STOPPING:
             environment.state = ENVIRONMENT_IDLE
             environment.idle_since_ns = self._now()
-            if self.starved and not target.starved:
+            if self.starved and not target.starved and not target.provisioned:
                 self._stop(environment)
                 self._serve_starved()
                 return 0
@@ -518,6 +530,8 @@ cdef class Placement(Stacking):
         """True if the first of the starved targets has more right to an environment than this one, whose calls wait as well: it has fewer
         by two, or none, and a call that came a turn earlier. A busy function could otherwise keep all others from ever running."""
         cdef Target other = <Target>self.starved[0]
+        if other.provisioned and (<ProvisionedTarget>other).lacks_some():
+            return True   # what was promised to be there goes before what waits
         if other is not target and other.waiting and self._may_start(other):
             if other.live + 2 <= target.live:
                 return True

@@ -36,6 +36,7 @@ cdef class AccountPool:
     cdef readonly int running
     cdef readonly int unreserved_running
     cdef readonly int reserved_total
+    cdef readonly int provisioned_total   # set aside for environments made ahead, of functions without a reservation
     cdef readonly bint enforce_rates
     cdef TokenBucket requests
 
@@ -59,6 +60,8 @@ cdef class FunctionPool:
     cdef readonly str name
     cdef readonly int reserved
     cdef readonly int running
+    cdef readonly int provisioned           # of the reservation, or of the account: set aside for environments made ahead
+    cdef readonly int provisioned_running   # calls in these
     cdef TokenBucket requests   # of the reservation, None without one
     cdef TokenBucket scaling    # new environments: 1000 at once, 100 more a second
 
@@ -74,23 +77,39 @@ cdef class FunctionPool:
         if self.reserved >= 0:
             account.reserved_total -= self.reserved
         else:
-            account.unreserved_running -= self.running
+            account.unreserved_running -= self.running - self.provisioned_running
+            account.provisioned_total -= self.provisioned
         self.reserved = reserved
         if reserved >= 0:
             account.reserved_total += reserved
             self.requests = TokenBucket(10.0 * reserved, 10.0 * reserved)
         else:
-            account.unreserved_running += self.running
+            account.unreserved_running += self.running - self.provisioned_running
+            account.provisioned_total += self.provisioned
             self.requests = None
+
+    def set_provisioned(self, int provisioned):
+        """Sets so much aside for environments made ahead; what else the function runs has the rest of its reservation, or of the
+        account."""
+        if self.reserved < 0:
+            self.account.provisioned_total += provisioned - self.provisioned
+        self.provisioned = provisioned
+
+    def provisioned_pool(self):
+        """A pool for calls in environments made ahead, which count here too."""
+        cdef ProvisionedPool pool = ProvisionedPool(self.account, self.name)
+        pool.whole = self
+        return pool
 
     cdef int admit(self, bint needs_environment, uint64_t now) noexcept:
         """One of Throttle; NONE takes a slot that `release` gives back. `now` is read where rates are enforced."""
         cdef AccountPool account = self.account
-        if self.reserved >= 0 and self.running >= self.reserved:
+        if self.reserved >= 0 and (self.running >= self.reserved
+                                   or self.running - self.provisioned_running >= self.reserved - self.provisioned):
             return THROTTLE_RESERVED_CONCURRENCY
         if account.running >= account.limit:
             return THROTTLE_CONCURRENCY
-        if self.reserved < 0 and account.unreserved_running >= account.limit - account.reserved_total:
+        if self.reserved < 0 and account.unreserved_running >= account.limit - account.reserved_total - account.provisioned_total:
             return THROTTLE_CONCURRENCY
         if account.enforce_rates:
             if needs_environment and not self.scaling.take(now):

@@ -5,8 +5,11 @@ runtime that runs here.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from fastlam.abc import LaunchSpec
 from fastlam.errors import ApiError, FastlamError
@@ -22,6 +25,12 @@ log = logging.getLogger(__name__)
 _PYTHON: Final = "python"
 
 
+def ahead_of_calls(spec: LaunchSpec) -> LaunchSpec:
+    """The same environments, where they are made for provisioned concurrency."""
+    environ = spec.worker.environ | {python.INITIALIZATION_TYPE: "provisioned-concurrency"}
+    return replace(spec, worker=msgspec.structs.replace(spec.worker, environ=environ))
+
+
 class Launches:
     """Makes launch specs. Raises ApiError, as Invoke answers it, for what cannot run."""
 
@@ -31,7 +40,7 @@ class Launches:
         vault: Vault,
         endpoint_url: str | None = None,
         *,
-        file_systems: FileSystems,
+        file_systems: FileSystems | None = None,
         own_root: bool = False,
     ) -> None:
         self._file_systems = file_systems
@@ -73,14 +82,15 @@ class Launches:
         """Directory and mount path of each of its file systems."""
         if not record.file_system_configs:
             return ()
-        if not self._own_root:
+        if not self._own_root or self._file_systems is None:
             function_log.note(
                 "[fastlam: file systems are not mounted, since environments have no file system of their own here"
                 " (fastlam doctor says why)]"
             )
             return ()
+        file_systems = self._file_systems
         return tuple(
-            (str(self._file_systems.directory(config["Arn"])), config["LocalMountPath"])
+            (str(file_systems.directory(config["Arn"])), config["LocalMountPath"])
             for config in record.file_system_configs
         )
 

@@ -10,14 +10,21 @@ from typing import Final, NamedTuple
 
 from fastlam import limits
 from fastlam.arn import FunctionAddress
-from fastlam.core.dispatcher import AccountPool, Dispatcher, FunctionPool, Target
-from fastlam.dispatch.launching import Launches
+from fastlam.core.dispatcher import AccountPool, Dispatcher, FunctionPool, ProvisionedTarget, Target
+from fastlam.dispatch.launching import Launches, ahead_of_calls
 from fastlam.errors import ApiError, conflict, function_not_found, invalid_parameter, throttled
 from fastlam.model.capacity_provider import ACTIVE_NON_INVOCABLE, DEACTIVATED, DEACTIVATING, LATEST_PUBLISHED
 from fastlam.model.function import PENDING, FunctionRecord
 from fastlam.model.key import RecordKey
 from fastlam.store.finding import find, find_version
-from fastlam.store.records import FUNCTION, RESERVED_CONCURRENCY, VERSION, Change, RecordStore
+from fastlam.store.records import (
+    FUNCTION,
+    PROVISIONED_CONCURRENCY,
+    RESERVED_CONCURRENCY,
+    VERSION,
+    Change,
+    RecordStore,
+)
 from fastlam.telemetry.logs import FunctionLog, LogGroup
 
 # What makes environments differ: a change of anything else leaves warm ones alone.
@@ -89,6 +96,7 @@ class Targets:
         self._accounts: dict[tuple[str, str], AccountPool] = {}
         self._functions: dict[RecordKey, FunctionPool] = {}
         self._targets: dict[_TargetKey, Target] = {}
+        self._ahead: dict[RecordKey, ProvisionedTarget] = {}  # by version: of provisioned concurrency
         self._records: dict[RecordKey, FunctionRecord] = {}  # what the targets of a version were made from
         self._previous: dict[RecordKey, FunctionRecord] = {}  # what is invoked while an update is in progress
         self._groups: dict[RecordKey, LogGroup] = {}  # by function
@@ -195,7 +203,40 @@ class Targets:
         )
         self._targets[_TargetKey(record.key, tenant_id)] = target
         self._records[record.key] = record
+        ahead = self._ahead.get(record.key)
+        if ahead is not None:
+            ahead.stand_before(target)
         return target
+
+    def make_ahead(self, key: RecordKey) -> ProvisionedTarget:
+        """For environments of a published version that are made ahead of its calls, which take them first from now on.
+        Raises ApiError when it cannot run here.
+        """
+        record = self._store.get(VERSION, key)
+        if record is None:
+            raise function_not_found(f"{key.name}:{key.part}")
+        behind = self._targets.get(_TargetKey(key, "")) or self._make(record, "")
+        ahead = ProvisionedTarget(
+            behind.name,
+            ahead_of_calls(behind.spec),
+            self._pool(key).provisioned_pool(),
+            record.timeout_seconds * 1000,
+            slots_per_environment=limits.INVOCATIONS_PER_ENVIRONMENT,
+            log=behind.log,
+        )
+        ahead.stand_before(behind)
+        self._ahead[key] = ahead
+        return ahead
+
+    def drop_ahead(self, key: RecordKey) -> None:
+        """Its environments end, busy ones after their call; calls of the version get others again."""
+        ahead = self._ahead.pop(key, None)
+        if ahead is not None:
+            self.dispatcher.retire(ahead)
+
+    def set_provisioned(self, key: RecordKey, concurrency: int) -> None:
+        """How much of its concurrency a function has set aside for environments made ahead."""
+        self._pool(key).set_provisioned(concurrency)
 
     def _make_room_for_tenant(self, key: RecordKey) -> None:
         """Tenants are named by callers: those without an environment are forgotten where there are too many."""
@@ -226,6 +267,8 @@ class Targets:
 
     def _changed(self, change: Change) -> None:
         """A committed change of the store. While an update is in progress, the previous code goes on being invoked."""
+        if change.kind is PROVISIONED_CONCURRENCY:
+            return  # which environment a call takes is no part of its address
         if change.kind is RESERVED_CONCURRENCY:
             self._pool(change.key).set_reserved(-1 if change.record is None else change.record.concurrency)
         elif change.kind is FUNCTION or change.kind is VERSION:
@@ -248,6 +291,7 @@ class Targets:
 
     def _retire(self, key: RecordKey) -> None:
         self._records.pop(key, None)
+        self.drop_ahead(key)
         for each in [each for each in self._targets if each.version == key]:
             self.dispatcher.retire(self._targets.pop(each))
 
@@ -262,4 +306,5 @@ class Targets:
 
     def owners(self) -> dict[int, RecordKey]:
         """The versions that handles in use belong to, by the identity of the handle."""
-        return {id(target): key.version for key, target in self._targets.items()}
+        owners = {id(target): key.version for key, target in self._targets.items()}
+        return owners | {id(target): key for key, target in self._ahead.items()}

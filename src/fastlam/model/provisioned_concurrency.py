@@ -11,6 +11,8 @@ from fastlam.model.key import RecordKey
 
 ALLOCATING: Final = "IN_PROGRESS"
 READY: Final = "READY"
+FAILED: Final = "FAILED"
+INIT_FAILED: Final = "FUNCTION_ERROR_INIT_FAILURE"  # a reason
 
 
 class ProvisionedConcurrencyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -21,7 +23,8 @@ class ProvisionedConcurrencyRecord(msgspec.Struct, frozen=True, kw_only=True, om
     function: str
     qualifier: str
     requested: int
-    allocated: int = 0
+    allocated: int = 0  # of these, what calls are promised, or as far as it has come
+    available: int = 0  # environments whose INIT is over
     status: str = ALLOCATING
     status_reason: str | None = None
     last_modified: str  # of the request: 2026-09-28T09:33:40+0000

@@ -19,6 +19,8 @@ from fastlam.model.sealed import Sealed
 from fastlam.runtimes.package import foreign_abi_extensions, package_carries_boto3
 from fastlam.wire.control import WorkerSpec
 
+INITIALIZATION_TYPE: Final = "AWS_LAMBDA_INITIALIZATION_TYPE"
+ON_DEMAND: Final = "on-demand"
 INTERPRETER: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -127,7 +129,7 @@ def environment_variables(
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(record.memory_mb),
         "AWS_LAMBDA_LOG_GROUP_NAME": record.log_group_name,
         "AWS_LAMBDA_LOG_FORMAT": record.log_format,
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        INITIALIZATION_TYPE: ON_DEMAND,
         "AWS_REGION": record.region,
         "AWS_DEFAULT_REGION": record.region,
         # The key id says which account calls, the token as which role: nothing here is a secret.

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from fastlam.model.alias import AliasRecord
+from fastlam.model.autoscaling import AutoScalingRecord
 from fastlam.model.capacity_provider import CapacityProviderRecord
 from fastlam.model.code_signing import CodeSigningConfigRecord, FunctionCodeSigningRecord
 from fastlam.model.concurrency import ReservedConcurrencyRecord
@@ -66,6 +67,7 @@ RESERVED_CONCURRENCY: Final = Kind("reserved_concurrency", ReservedConcurrencyRe
 COUNTER: Final = Kind("counter", CounterRecord)
 LAYER_VERSION: Final = Kind("layer_version", LayerVersionRecord)
 PROVISIONED_CONCURRENCY: Final = Kind("provisioned_concurrency", ProvisionedConcurrencyRecord, of_qualifier=True)
+AUTO_SCALING: Final = Kind("auto_scaling", AutoScalingRecord, of_qualifier=True)
 CODE_SIGNING_CONFIG: Final = Kind("code_signing_config", CodeSigningConfigRecord)
 FUNCTION_CODE_SIGNING: Final = Kind("function_code_signing", FunctionCodeSigningRecord, of_function=True)
 RUNTIME_MANAGEMENT: Final = Kind("runtime_management", RuntimeManagementRecord, of_qualifier=True)
@@ -86,6 +88,7 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
     COUNTER,
     LAYER_VERSION,
     PROVISIONED_CONCURRENCY,
+    AUTO_SCALING,
     CODE_SIGNING_CONFIG,
     FUNCTION_CODE_SIGNING,
     RUNTIME_MANAGEMENT,

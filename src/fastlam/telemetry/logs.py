@@ -50,7 +50,9 @@ class Entry(NamedTuple):
 
 
 class InitReport(NamedTuple):
-    """A failed INIT. `request_id` is that of the invocation that waited for it, empty if none did."""
+    """An INIT that failed, or any that no invocation has begun (of provisioned concurrency); the first have an
+    `error_type`. `request_id` is that of the invocation that waited for it, empty if none did.
+    """
 
     sequence: int
     epoch_ms: int
@@ -59,6 +61,7 @@ class InitReport(NamedTuple):
     phase: str
     error_type: str
     logs: bytes | None
+    initialization_type: str = "on-demand"
 
 
 class Note(NamedTuple):
@@ -170,13 +173,20 @@ class FunctionLog:
             watcher()
 
     def append_init_report(
-        self, duration_ns: int, phase: str, error_type: str, logs: bytes | None, request_id: str = ""
+        self,
+        duration_ns: int,
+        phase: str,
+        error_type: str,
+        logs: bytes | None,
+        request_id: str = "",
+        initialization_type: str = "on-demand",
     ) -> None:
-        """The driver's call after a failed INIT; `request_id` is that of the invocation that waited for it, if any
-        did.
+        """The driver's call after a failed INIT, and after any of provisioned concurrency; `request_id` is that of the
+        invocation that waited for it, if any did.
         """
+        sequence, now = self.next_sequence(), _now_ms()
         self.records.append(
-            InitReport(self.next_sequence(), _now_ms(), request_id, duration_ns, phase, error_type, logs)
+            InitReport(sequence, now, request_id, duration_ns, phase, error_type, logs, initialization_type)
         )
         self.added_output(len(logs) if logs else 0)
         self.notify()
@@ -293,19 +303,19 @@ class FunctionLog:
     def _init_report(self, entry: InitReport) -> str:
         duration_ms = entry.duration_ns / 1e6
         timed_out = entry.error_type == "Sandbox.Timedout"
-        status = "timeout" if timed_out else "error"
+        status = "timeout" if timed_out else "error" if entry.error_type else "success"
         if self.json_format:
             record: dict[str, object] = {
-                "initializationType": "on-demand",
+                "initializationType": entry.initialization_type,
                 "phase": entry.phase,
                 "status": status,
                 "metrics": {"durationMs": round(duration_ms, 3)},
             }
-            if not timed_out:
+            if status == "error":
                 record["errorType"] = entry.error_type
             return _json(entry.epoch_ms, "platform.initReport", record)
         line = f"INIT_REPORT Init Duration: {duration_ms:.2f} ms\tPhase: {entry.phase}\tStatus: {status}"
-        return f"{line}\n" if timed_out else f"{line}\tError Type: {entry.error_type}\n"
+        return f"{line}\tError Type: {entry.error_type}\n" if status == "error" else f"{line}\n"
 
 
 def _split(logs: bytes | None) -> Iterator[str]:
