@@ -19,7 +19,7 @@ from waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.lanes
 
-# How many may run. FASTLAM_TEST_CONCURRENCY=1000 is Lambda's own limit, which takes some 5 GB.
+# How many may run. FASTLAM_TEST_CONCURRENCY=1000 is Lambda's own limit, which takes some 3 GB.
 CONCURRENCY = int(os.environ.get("FASTLAM_TEST_CONCURRENCY", "60"))
 HELD = GATE_CODE + "def handler(event, context):\n    wait_at(event['gate'])\n    return event['call']\n"
 QUICK = "def handler(event, context):\n    return 'done'\n"
