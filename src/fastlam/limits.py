@@ -60,6 +60,7 @@ LOG_BYTES_PER_INVOCATION_MAX: Final = 8 * 1024 * 1024
 ENVIRONMENTS_MAX: Final = 1000  # live environments of one dispatcher unless told otherwise
 DESCRIPTORS_PER_ENVIRONMENT: Final = 12  # of the dispatching process: four for good, the others while it starts
 DESCRIPTORS_BESIDE: Final = 64  # for everything else
+PROCESS_START_SECONDS: Final = 120  # from the order of an environment's process until it is there; then INIT begins
 KEEPALIVE_SECONDS: Final = 600.0  # of environments that nobody uses; Lambda's live five to fifteen minutes
 RECYCLE_AFTER_SECONDS: Final = 50_400.0  # no environment of Lambda's has been seen to live for longer than 14 hours
 BOUND_NOTICE_SECONDS: Final = 60.0  # between two words about this machine's bound on environments

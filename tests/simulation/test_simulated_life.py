@@ -130,7 +130,7 @@ def test_the_time_of_init_begins_when_the_process_is_there() -> None:
         call = system.dispatcher.call(system.function(timeout_seconds=4.0, start=Sampler("constant", 14.0)), 1.0)
         (environment,) = system.dispatcher.environments_all()
         system.dispatcher.run(6.0)
-        environment.attach_process(2**22, -1)
+        environment.attach_process(2**22, -1)  # the simulation has had it there at once
         system.dispatcher.run(13.9)
         assert not call.running
         system.dispatcher.run(14.1)

@@ -51,8 +51,8 @@ cdef class Ends(Placement):
         return 0
 
     cdef int _init_begins(self, Environment environment) except -1:
-        """From now on the time of INIT runs: first when the process is ordered, then anew when it is there. How long the processes ordered
-        before it have taken, when hundreds start at a time, is not the function's."""
+        """Its process is there: from now on the time of INIT runs. When hundreds are ordered at a time, how long those before it have taken
+        is not the function's."""
         cdef uint64_t most_ns
         if not environment.target.is_function:
             return 0
@@ -97,6 +97,12 @@ cdef class Ends(Placement):
             environment._signal()   # asked to leave, and did not
             self.launcher.kill(environment)
             return 0
+        if environment.state == ENVIRONMENT_STARTING and environment.begun_ns == 0:
+            environment.init_ns = 0
+            environment.end_reason = f"no process was made within {limits.PROCESS_START_SECONDS} s"
+            self.environments_failed += 1
+            self._init_failed(environment, "Sandbox.Unavailable", EMPTY)   # first: the end of what was never made can come at once
+            return self._stop(environment)
         if environment.state == ENVIRONMENT_STARTING:
             environment.init_ns = self._now() - environment.begun_ns
             self._reset(environment)
@@ -171,7 +177,7 @@ cdef class Ends(Placement):
         self.environments_failed += 1
         if environment.wait_status != -1:   # else there was no process
             self._reset(environment)
-        environment.init_ns = self._now() - environment.begun_ns
+        environment.init_ns = self._now() - environment.begun_ns if environment.begun_ns else 0
         self._read_rest(environment, True)
         if invocation is None and target.waiting:
             invocation = <Call>target.waiting[0]

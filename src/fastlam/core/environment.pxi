@@ -160,7 +160,7 @@ cdef class Environment:
     cdef bint exited                       # the zygote has reaped it
     cdef int wait_status
     cdef readonly uint64_t born_ns
-    cdef uint64_t begun_ns                 # when INIT began: its process was there
+    cdef uint64_t begun_ns                 # when INIT began, which is when its process was there; 0: it is not yet
     cdef readonly uint64_t idle_since_ns
     cdef readonly int64_t init_ns
     cdef readonly int64_t memory_peak_kib
@@ -177,7 +177,7 @@ cdef class Environment:
         self.held = [None] * target.slots_per_environment
         self.free_slots = (<uint64_t>1 << target.slots_per_environment) - 1 if target.slots_per_environment < 64 else ~<uint64_t>0
         fl_timer_init(&self.timer, <void *>self)
-        self.born_ns = self.begun_ns = dispatcher._now()
+        self.born_ns = dispatcher._now()
         self.init_ns = -1
         self.outbox = []
         self.backlog = deque()

@@ -137,7 +137,8 @@ cdef class Placement(Stacking):
         self.environments_started += 1
         if self.house_timer.index == FL_TIMER_IDLE:
             fl_timers_set(&self.timers, &self.house_timer, environment.born_ns + HOUSE_NS)
-        self._init_begins(environment)
+        if target.is_function:
+            self._set_timer(environment, environment.born_ns + <uint64_t>limits.PROCESS_START_SECONDS * 1000000000)
         try:
             self.launcher.launch(environment)
         except Exception as error:
@@ -154,7 +155,7 @@ cdef class Placement(Stacking):
         return True
 
     cdef int64_t _init_ns(self, Environment environment, int64_t said_ns) noexcept:
-        """How long INIT has taken: as the worker says, but no longer than there has been an order for it."""
+        """How long INIT has taken: what the worker says, but no longer than there has been an order for it."""
         return min(said_ns, <int64_t>(self._now() - environment.born_ns))
 
     # -- an environment at work ------------------------------------------------------------------

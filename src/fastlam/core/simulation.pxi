@@ -295,6 +295,7 @@ cdef class SimulatedDispatcher(Dispatcher):
             start_ns = (<Sampler?>environment.target.spec).draw(&self.start_rng)
         if self.live > self.live_most:
             self.live_most = self.live
+        self._init_begins(environment)
         return self._plan(environment, self.virtual_ns + <uint64_t>start_ns)
 
     cdef int _killed(self, SimulatedEnvironment environment) except -1:
