@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import resource
+import selectors
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from http.client import HTTPResponse
@@ -15,7 +17,7 @@ import pytest
 
 from counted_calls import ACCOUNT, RATE, RESERVED, RESERVED_RATE
 from daemon_running import GATE_CODE, Gate, RunningDaemon, running_daemon
-from waiting import WAIT_SECONDS
+from waiting import POLL_SECONDS, WAIT_SECONDS
 
 pytestmark = pytest.mark.lanes
 
@@ -36,6 +38,16 @@ class Burst:
             body = json.dumps(event).encode()
             head = f"POST /2015-03-31/functions/{name}/invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
             connection.sendall(head.encode() + b"\r\n\r\n" + body)
+
+    def await_answers(self, count: int) -> None:
+        """Returns when so many have been answered, all of them while the others still run."""
+        with selectors.DefaultSelector() as selector:
+            for connection in self.connections:
+                selector.register(connection, selectors.EVENT_READ)
+            deadline = time.monotonic() + WAIT_SECONDS
+            while len(selector.select(0)) < count:
+                assert time.monotonic() < deadline, "they are not answered"
+                time.sleep(POLL_SECONDS)
 
     def answers(self) -> list[tuple[int, object]]:
         """Status and body of each."""
@@ -72,6 +84,7 @@ def test_half_as_many_calls_again_as_may_run(open_files: None, gate: Gate, stack
         events: list[object] = [{"gate": gate.port, "call": call} for call in range(CONCURRENCY * 3 // 2)]
         burst = Burst(daemon, "held", events, stack)
         gate.arrive(CONCURRENCY)
+        burst.await_answers(len(events) - CONCURRENCY)
         assert len(daemon.environments("held")) == CONCURRENCY
         gate.open()
         answers = burst.answers()
@@ -122,6 +135,7 @@ def test_a_reservation_holds_for_calls_at_the_same_time(gate: Gate, stack: conte
         events: list[object] = [{"gate": gate.port, "call": call} for call in range(12)]
         burst = Burst(daemon, "held", events, stack)
         gate.arrive(5)
+        burst.await_answers(7)
         gate.open()
         answers = burst.answers()
         assert Counter(status for status, _ in answers) == {200: 5, 429: 7}
