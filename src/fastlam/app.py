@@ -15,8 +15,9 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ from fastlam.control.authorize import Caller, authorize
 from fastlam.control.plane import ControlPlane
 from fastlam.core.dispatcher import Dispatcher
 from fastlam.dispatch.autoscaling import AutoScaler
+from fastlam.dispatch.bound import BoundNotice
 from fastlam.dispatch.faults import Faults
 from fastlam.dispatch.launching import Launches
 from fastlam.dispatch.provisioned import Provisioner
@@ -68,7 +70,7 @@ from fastlam.version import VERSION
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS: Final = 30.0
-_HOUSEKEEPING_SECONDS: Final = 0.25
+_HOUSEKEEPING_SECONDS: Final = 1.0
 
 
 class Daemon:
@@ -139,6 +141,9 @@ class Daemon:
             self.launches,
             account_concurrency=config.concurrency,
             billed_ms=billed_ms,
+            enforce_rates=config.rates == "lambda",
+            keepalive_seconds=config.keepalive_seconds,
+            recycle_after_seconds=config.recycle_after_seconds,
             on_change=lambda: self._addresses.forget(),
         )
         self.provisioner = Provisioner(self.dispatcher, self.store, self.targets, self._later)
@@ -180,6 +185,7 @@ class Daemon:
         self.launches.endpoint_url = self.url
         links.authority = authority
         self.provisioner.begin()
+        self._bound_notice = BoundNotice(self.dispatcher, log.warning, time.monotonic)
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
 
     def _drive_in_batches(self) -> None:
@@ -215,8 +221,8 @@ class Daemon:
         self._loop.call_later(seconds, run)
 
     def _keep_house(self) -> None:
-        """Stops environments that nobody has used for long, and scales provisioned concurrency."""
-        self.dispatcher.stop_idle(self.config.idle_seconds)
+        """Tells of the machine's bound, and scales provisioned concurrency."""
+        self._bound_notice.look()
         self.auto_scaler.tick()
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
 
@@ -260,6 +266,7 @@ class Daemon:
             "data_dir": None if self.config.ephemeral else str(self._data_dir),
             "functions": len(self.store.all(FUNCTION)),
             "environments": counts,
+            "limits": {"concurrency": self.config.concurrency, "environments": self.config.environments_max},
             "fronts": self.http.fronts(),
             "provisioned": self.provisioner.rows(),
             "statistics": {
@@ -326,12 +333,34 @@ def _address_error(config: DaemonConfig, error: OSError) -> FastlamError:
     return FastlamError(f"{address} cannot be listened on: {error.strerror or error}.")
 
 
-def raise_open_files_limit() -> None:
-    """Environments take about five descriptors each: use all that this process is allowed."""
+def raise_open_files_limit() -> int:
+    """Environments take several descriptors each: uses all that this process is allowed, and returns how many those
+    are.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def within_open_files(config: DaemonConfig, open_files: int) -> DaemonConfig:
+    """The settings with no more environments than that many descriptors hold while all of them start; says so if that
+    is fewer. Calls then wait, instead of failing for want of a descriptor.
+    """
+    fit = max(1, (open_files - limits.DESCRIPTORS_BESIDE) // limits.DESCRIPTORS_PER_ENVIRONMENT)
+    if config.environments_max <= fit:
+        return config
+    log.warning(
+        "%s open files are allowed: they hold %s execution environments instead of %s (--environments-max); raise"
+        " the limit (ulimit -n %d)",
+        f"{open_files:,}",
+        f"{fit:,}",
+        f"{config.environments_max:,}",
+        limits.DESCRIPTORS_BESIDE + config.environments_max * limits.DESCRIPTORS_PER_ENVIRONMENT,
+    )
+    return replace(config, environments_max=fit)
 
 
 async def serve(config: DaemonConfig, on_ready: Callable[[Daemon], None] | None = None) -> None:
@@ -377,8 +406,8 @@ def announce(daemon: Daemon) -> None:
 
 def run_daemon(config: DaemonConfig, on_ready: Callable[[Daemon], None] | None = announce) -> None:
     """Runs a daemon in this process until it is told to stop. Raises FastlamError when it cannot start."""
-    raise_open_files_limit()
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    config = within_open_files(config, raise_open_files_limit())
     try:
         from setproctitle import setproctitle
 

@@ -10,7 +10,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from fastlam.errors import FastlamError
-from fastlam.limits import ACCOUNT_CONCURRENCY, ENVIRONMENT_IDLE_SECONDS, ENVIRONMENTS_MAX, FRONTS_MAX
+from fastlam.limits import (
+    ACCOUNT_CONCURRENCY,
+    ENVIRONMENTS_MAX,
+    FRONTS_MAX,
+    KEEPALIVE_SECONDS,
+    RECYCLE_AFTER_SECONDS,
+)
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 4566
@@ -20,6 +26,7 @@ DEFAULT_REGION: Final = "us-east-1"
 LANE_KINDS: Final = ("ring", "zmq", "libzmq")  # sandbox.lanes tells them apart
 ISOLATION_LEVELS: Final = ("auto", "full", "process")  # and sandbox.isolation these
 CPU_MODES: Final = ("free", "lambda")
+RATES: Final = ("free", "lambda")  # what comes too fast: runs all the same, or is throttled as Lambda does
 
 # As browsers state it: nothing behind the port. Extensions and applications have schemes of their own.
 _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
@@ -57,7 +64,9 @@ class DaemonConfig:
     lane: str = LANE_KINDS[0]  # how environments are fed
     isolation: str = ISOLATION_LEVELS[0]  # which walls environments have
     cpu: str = CPU_MODES[0]  # whether they have the CPU share of their memory, or what is free
-    idle_seconds: float = ENVIRONMENT_IDLE_SECONDS  # after which an unused environment is stopped
+    rates: str = RATES[0]  # whether the rates of requests and of new environments are limited
+    keepalive_seconds: float = KEEPALIVE_SECONDS  # after which an unused environment is stopped; 0: after each call
+    recycle_after_seconds: float = RECYCLE_AFTER_SECONDS  # the age at which an environment is stopped; 0: none
     fronts: int = 0  # processes that accept and read requests for the daemon's; 0: it does so itself
     cors_origins: tuple[str, ...] = ()  # of pages that may call, beside this machine's own; "*" allows all
 
@@ -84,8 +93,14 @@ class DaemonConfig:
             raise FastlamError(f"--cpu {self.cpu!r} is no mode: give {' or '.join(CPU_MODES)}.")
         if not 0 <= self.fronts <= FRONTS_MAX:
             raise FastlamError(f"--fronts {self.fronts} is no number of front processes: give 0 to {FRONTS_MAX}.")
-        if not self.idle_seconds > 0:
-            raise FastlamError(f"--idle-seconds {self.idle_seconds:g} is no time to keep anything: give more than 0.")
+        if self.rates not in RATES:
+            raise FastlamError(f"--rates {self.rates!r} is none: give {' or '.join(RATES)}.")
+        if not self.keepalive_seconds >= 0:
+            raise FastlamError(f"--keepalive {self.keepalive_seconds:g} is no time: give seconds, 0 or more.")
+        if not self.recycle_after_seconds >= 0:
+            raise FastlamError(
+                f"--recycle-after {self.recycle_after_seconds:g} is no age: give seconds, or 0 for none."
+            )
         for origin in self.cors_origins:
             if origin not in ("*", "null") and _ORIGIN.fullmatch(origin) is None:
                 raise FastlamError(

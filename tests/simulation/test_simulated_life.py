@@ -15,7 +15,9 @@ from fastlam.core.dispatcher import (
     Sampler,
     Source,
 )
-from fastlam.harness.simulation import formulas
+from fastlam.harness.simulation import formulas, plain
+from fastlam.harness.simulation.run import Simulation
+from fastlam.harness.simulation.workload import Limits
 
 
 @pytest.mark.parametrize("service", ["exponential", "constant"])
@@ -102,6 +104,47 @@ def test_a_start_over_its_time_is_repeated_within_the_call() -> None:
         system.dispatcher.run(14.1)
         assert (call.outcome, call.error_type) == (OUTCOME_FUNCTION_ERROR, "Sandbox.Timedout")
         assert call.done_ns - call.submitted_ns == 14_000_000_000
+
+
+@pytest.mark.parametrize(("service", "over_after"), [(3.0, None), (5.0, 5.0), (5.5, 5.0)])
+def test_a_repeated_start_leaves_the_call_the_rest_of_its_time(service: float, over_after: float | None) -> None:
+    """The first attempt is cut after ten seconds; of the sixteen that the second has, eleven are used up."""
+    with System(1) as system:
+        call = system.dispatcher.call(system.function(timeout_seconds=16.0, start=Sampler("constant", 11.0)), service)
+        system.dispatcher.run(20.9)
+        assert not call.running
+        system.dispatcher.run(21.1)
+        assert call.running
+        system.dispatcher.run(60.0)
+        ran = service if over_after is None else min(service, over_after)
+        assert call.duration_ns == round((11.0 + ran) * 1e9), "the repeated INIT is a part of it"
+        assert call.done_ns - call.submitted_ns == round((21.0 + ran) * 1e9)
+        assert call.error_type == ("" if service <= 5.0 else "Sandbox.Timedout")
+        assert call.init_ns == -1
+        assert system.dispatcher.statistics()["cold_starts"] == 1
+
+
+def test_the_time_of_init_begins_when_the_process_is_there() -> None:
+    """Of hundreds that are ordered at once, the last ones' processes are made much later."""
+    with System(1) as system:
+        call = system.dispatcher.call(system.function(timeout_seconds=4.0, start=Sampler("constant", 14.0)), 1.0)
+        (environment,) = system.dispatcher.environments_all()
+        system.dispatcher.run(6.0)
+        environment.attach_process(2**22, -1)  # the simulation has had it there at once
+        system.dispatcher.run(13.9)
+        assert not call.running
+        system.dispatcher.run(14.1)
+        assert call.running, "its INIT has taken eight seconds"
+        system.dispatcher.run(20.0)
+        assert (call.outcome, call.init_ns) == (OUTCOME_OK, 14_000_000_000)
+
+
+def test_without_keep_alive_every_call_is_cold() -> None:
+    functions = plain.plain(1, 10.0, "exponential", 0.1, start=Sampler("constant", 0.2))
+    with Simulation(functions, Limits(keep_alive_seconds=0.0), 1) as simulation:
+        simulation.run(1000.0)
+        figures = simulation.figures()
+    assert figures["cold_starts"] == figures["ok"] > 9000
 
 
 def test_waiting_for_a_call_moves_the_clock() -> None:

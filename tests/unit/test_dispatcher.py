@@ -38,6 +38,14 @@ STATISTICS = {
     "environments_live",
     "environments_started",
     "environments_failed",
+    "environments_reaped",
+    "environments_recycled",
+    "environments_evicted",
+    "environments_retired",
+    "environments_reset",
+    "cold_starts",
+    "held_up",
+    "rejected",
     "bad_frames",
     "late_replies",
     "requeued",
@@ -180,6 +188,7 @@ def test_an_init_that_takes_too_long_is_tried_once_more(monkeypatch: pytest.Monk
     class Noting(NoLauncher):
         def launch(self, environment: Any) -> None:
             phases.append(environment.phase)
+            environment.attach_process(2**22, -1)
 
     dispatcher = Dispatcher(Noting(), Faults())
     target = Target("f", None, FunctionPool(AccountPool("0" * 12, "us-east-1", 1000), "f"), 40)
@@ -191,6 +200,26 @@ def test_an_init_that_takes_too_long_is_tried_once_more(monkeypatch: pytest.Monk
     assert (call.outcome, call.error_type) == (OUTCOME_FUNCTION_ERROR, "Sandbox.Timedout")
     assert b"Task timed out after 0.04 seconds" in call.result
     assert call.duration_ns == 40_000_000
+    assert target.pool.running == 0
+    dispatcher.close()
+
+
+def test_a_process_that_is_not_made_in_time_is_the_calls_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time is no part of INIT's, however short that is."""
+    monkeypatch.setattr(limits, "PROCESS_START_SECONDS", 1)
+    monkeypatch.setattr(limits, "INIT_TIMEOUT_MS", 1)
+    launcher = NoLauncher()
+    dispatcher = Dispatcher(launcher, Faults())
+    target = Target("f", None, FunctionPool(AccountPool("0" * 12, "us-east-1", 1000), "f"), 1)
+    calls = [Invocation(target, b"{}") for _ in range(2)]
+    for call in calls:
+        dispatcher.submit(call)
+        assert dispatcher.wait(call, 30)
+        assert call.done_ns - call.submitted_ns >= 1_000_000_000
+        assert (call.outcome, call.error) == (OUTCOME_FAILED, "no process was made within 1 s")
+    assert len(launcher.launched) == 2
+    found = dispatcher.statistics()
+    assert [found[name] for name in ("environments_failed", "environments_reset", "environments_live")] == [2, 0, 0]
     assert target.pool.running == 0
     dispatcher.close()
 

@@ -61,6 +61,30 @@ def test_a_thousand_new_environments_at_once(stage: Stage) -> None:
     assert set(starts(stage, second, 1000)) == {""}
 
 
+def test_a_call_over_its_rate_leaves_the_new_environments_alone(stage: Stage) -> None:
+    """Those that were turned away for the rate of requests have not started any."""
+    account = account_of(60, enforce_rates=True)
+    first, second = function_of(stage, account), function_of(stage, account)
+    stage.refusal = OSError(errno.EMFILE, "too many open files")
+    while not stage.call(first).throttle_reason:
+        pass
+    turned_away = [stage.call(second).throttle_reason for _ in range(3000)]
+    assert turned_away.count(RATE) > 1000, "600 requests a second are the account's"
+    account.set_limit(10_000)
+    while stage.call(first).throttle_reason == RATE:
+        pass  # until there are requests to be had
+    assert stage.call(second).throttle_reason == ""
+
+
+def test_events_are_accepted_at_the_accounts_rate_and_counted_apart(stage: Stage) -> None:
+    account = account_of(2, enforce_rates=True)
+    accepted = [account.accepts_event() for _ in range(200)]
+    assert accepted[:20] == [True] * 20
+    assert accepted.count(False) > 100
+    assert stage.call(function_of(stage, account)).throttle_reason == ""
+    assert all(account_of(1).accepts_event() for _ in range(200))
+
+
 def test_rates_are_not_enforced_unless_asked_for(stage: Stage) -> None:
     assert set(burst(stage, function_of(stage, account_of(1)), 300)) == {""}
     assert set(starts(stage, function_of(stage, account_of(5000)), 2000)) == {""}

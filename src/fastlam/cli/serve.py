@@ -22,11 +22,12 @@ from fastlam.config import (
     DEFAULT_REGION,
     ISOLATION_LEVELS,
     LANE_KINDS,
+    RATES,
     DaemonConfig,
     default_data_dir,
 )
 from fastlam.errors import FastlamError, native_module_missing
-from fastlam.limits import ACCOUNT_CONCURRENCY, ENVIRONMENT_IDLE_SECONDS, ENVIRONMENTS_MAX
+from fastlam.limits import ACCOUNT_CONCURRENCY, ENVIRONMENTS_MAX, KEEPALIVE_SECONDS, RECYCLE_AFTER_SECONDS
 
 START_SECONDS: Final = 60  # a detached daemon that has not answered by then is stopped again
 POLL_SECONDS: Final = 0.02
@@ -55,13 +56,34 @@ POLL_SECONDS: Final = 0.02
     "--environments-max",
     default=ENVIRONMENTS_MAX,
     show_default=True,
-    help="Execution environments this machine holds at a time; more invocations wait.",
+    help="Execution environments this machine holds at a time: idle ones give way, or invocations wait.",
 )
 @click.option(
-    "--idle-seconds",
-    default=float(ENVIRONMENT_IDLE_SECONDS),
+    "--rates",
+    type=click.Choice(RATES),
+    default=RATES[0],
     show_default=True,
-    help="After this time an unused environment is stopped.",
+    help="'lambda' also throttles what comes too fast: over 10 requests a second for each unit of concurrency, or over"
+    " 1000 new environments of a function at once and 100 more a second.",
+)
+@click.option(
+    "--keepalive",
+    "keepalive_seconds",
+    metavar="SECONDS",
+    type=float,
+    default=KEEPALIVE_SECONDS,
+    show_default=True,
+    help="After this time an unused environment is stopped; 0 makes every invocation a cold start.",
+)
+@click.option("--idle-seconds", "idle_seconds", type=float, hidden=True)  # the former name of --keepalive
+@click.option(
+    "--recycle-after",
+    "recycle_after_seconds",
+    metavar="SECONDS",
+    type=float,
+    default=RECYCLE_AFTER_SECONDS,
+    show_default=True,
+    help="At this age an environment is stopped as soon as it has no invocation; 0 for never.",
 )
 @click.option(
     "--cors-origin",
@@ -102,7 +124,7 @@ POLL_SECONDS: Final = 0.02
     envvar="FASTLAM_FRONTS",
     help="Processes that accept and read requests for the daemon's, on machines with CPUs to spare; 0 for none.",
 )
-def command(detach: bool, **options: Any) -> None:
+def command(detach: bool, idle_seconds: float | None, **options: Any) -> None:
     """Start the daemon: the AWS Lambda API on this machine.
 
     It runs until Ctrl-C or 'fastlam stop', lets running invocations finish, and keeps the functions for the next start.
@@ -113,7 +135,10 @@ def command(detach: bool, **options: Any) -> None:
       fastlam serve --detach                 in the background
       fastlam serve --ephemeral --port 0     for a test: any free port, nothing kept
       fastlam serve --aws-endpoint http://127.0.0.1:5000    functions reach S3, SQS ... there
+      fastlam serve --keepalive 0            a cold start for every invocation
     """
+    if idle_seconds is not None:
+        options["keepalive_seconds"] = idle_seconds
     if options["data_dir"] is None:
         options["data_dir"] = None if options["ephemeral"] else default_data_dir()
     try:
@@ -191,7 +216,8 @@ def _await_answer(child: subprocess.Popen[bytes], url: str) -> None:
 def _arguments(config: DaemonConfig, port: int) -> list[str]:
     arguments = ["--host", config.host, "--port", str(port), "--account", config.account, "--region", config.region]
     arguments += ["--concurrency", str(config.concurrency), "--environments-max", str(config.environments_max)]
-    arguments += ["--idle-seconds", str(config.idle_seconds), "--lane", config.lane]
+    arguments += ["--keepalive", str(config.keepalive_seconds), "--recycle-after", str(config.recycle_after_seconds)]
+    arguments += ["--rates", config.rates, "--lane", config.lane]
     arguments += ["--fronts", str(config.fronts), "--isolation", config.isolation, "--cpu", config.cpu]
     if config.ephemeral:
         arguments.append("--ephemeral")

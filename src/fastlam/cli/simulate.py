@@ -11,7 +11,7 @@ import click
 from fastlam.cli.output import json_option, print_json, print_table
 from fastlam.cli.session import CommandError
 from fastlam.errors import FastlamError, native_module_missing
-from fastlam.limits import ACCOUNT_CONCURRENCY, ENVIRONMENT_IDLE_SECONDS, PENDING_INVOCATIONS_MAX, TIMEOUT_SECONDS_MAX
+from fastlam.limits import ACCOUNT_CONCURRENCY, KEEPALIVE_SECONDS, PENDING_INVOCATIONS_MAX, TIMEOUT_SECONDS_MAX
 
 if TYPE_CHECKING:
     from fastlam.core.dispatcher import Sampler
@@ -57,10 +57,10 @@ CSV = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--enforce-rates", is_flag=True, help="Lambda's request rates, and 1000 environments + 100 a second.")
 @click.option(
     "--keepalive",
-    default=float(ENVIRONMENT_IDLE_SECONDS),
+    default=KEEPALIVE_SECONDS,
     show_default=True,
     type=click.FloatRange(min=0.0),
-    help="Seconds after which an idle environment is stopped; 0: never.",
+    help="Seconds after which an idle environment is stopped; 0: after each call; inf: never.",
 )
 @click.option(
     "--cold-start-ms",

@@ -69,6 +69,13 @@ cdef class Driver:
     cdef readonly uint64_t submitted, completed, wakes, passes, sleeps, stolen, requeued, bad_frames
     cdef readonly uint64_t environments_started, environments_failed, log_dropped_bytes, late_replies
     cdef readonly uint64_t loop_wakes    # descriptors of event loops signalled
+    cdef readonly uint64_t cold_starts   # calls of functions that INIT was made for
+    cdef readonly uint64_t environments_reaped     # had idled for their time, or have had the one call that they were for
+    cdef readonly uint64_t environments_recycled   # had lived for their time
+    cdef readonly uint64_t environments_evicted    # gave way to another target's, on a machine that is full
+    cdef readonly uint64_t environments_retired    # of a target that has been replaced
+    cdef readonly uint64_t environments_reset      # ended by a timeout or a crash
+    cdef readonly uint64_t held_up, rejected       # calls that this machine's bound made wait, and that it left no room to wait
 
     def __cinit__(self, object launcher, object faults=None, int environments_max=limits.ENVIRONMENTS_MAX,
                   int pending_max=limits.PENDING_INVOCATIONS_MAX, uint32_t spin_ns=0):
@@ -640,6 +647,7 @@ cdef class Driver:
                 return 0
             if timer.owner == NULL:
                 self._keep_house()
+                self._end_old_ones()
                 if self.environments and not self.closed:
                     fl_timers_set(&self.timers, &self.house_timer, now + HOUSE_NS)
             else:
@@ -760,6 +768,18 @@ cdef class Driver:
     cdef int _keep_house(self) except -1:
         raise NotImplementedError
 
+    cdef int _end_old_ones(self) except -1:
+        raise NotImplementedError
+
+    cdef int _end_used_up(self, Environment environment) except -1:
+        raise NotImplementedError
+
+    cdef int _init_begins(self, Environment environment) except -1:
+        raise NotImplementedError
+
+    cdef int _reset(self, Environment environment) except -1:
+        raise NotImplementedError
+
     cdef int _rebalance(self, uint64_t now) except -1:
         raise NotImplementedError
 
@@ -767,6 +787,12 @@ cdef class Driver:
         raise NotImplementedError
 
     cdef int _grow(self, Target target) except -1:
+        raise NotImplementedError
+
+    cdef int _steal(self, Environment thief) except -1:
+        raise NotImplementedError
+
+    cdef int _start_helper(self, Target target) except -1:
         raise NotImplementedError
 
     cdef bint _admitted_ahead(self, Call invocation) except -1:

@@ -15,6 +15,20 @@ cdef class Ends(Provisioning):
         self._grow(environment.target)
         return 0
 
+    cdef int _end_used_up(self, Environment environment) except -1:
+        """It has had its last call. A function's is killed at once: Lambda gives it no time without extensions, either."""
+        cdef Target target = environment.target
+        if not target.is_function:
+            return self._retire_environment(environment)
+        if target.keepalive_ns == 0:
+            self.environments_reaped += 1
+        else:
+            self.environments_recycled += 1
+        self._stop(environment)
+        if self.starved:
+            self._serve_starved()   # in turns: this target is one of them, if it has been held up
+        return self._grow(target)
+
     cdef int _leave_counts(self, Environment environment, bint was_starting) except -1:
         cdef Target target = environment.target
         target.live -= 1
@@ -36,6 +50,46 @@ cdef class Ends(Provisioning):
         self.launcher.kill(environment)
         return 0
 
+    cdef int _init_begins(self, Environment environment) except -1:
+        """Its process is there: from now on the time of INIT runs. When hundreds are ordered at a time, how long those before it have taken
+        is not the function's."""
+        cdef uint64_t most_ns
+        if not environment.target.is_function:
+            return 0
+        most_ns = <uint64_t>limits.INIT_TIMEOUT_MS * 1000000
+        if environment.target.provisioned:
+            most_ns = (<ProvisionedTarget>environment.target).init_timeout_ns
+        elif environment.second_init and environment.target.timeout_ns:
+            most_ns = environment.target.timeout_ns
+        environment.begun_ns = self._now()
+        return self._set_timer(environment, environment.begun_ns + most_ns)
+
+    cdef int _end_old_ones(self) except -1:
+        """Stops what has idled or lived for its time; what is too old and busy takes no call after those that it has."""
+        cdef Environment environment
+        cdef Target target
+        cdef uint64_t now = self._now()
+        for item in list(self.environments.values()):
+            environment = <Environment>item
+            target = environment.target
+            if environment.state == ENVIRONMENT_IDLE:
+                if target.keepalive_ns >= 0 and now - environment.idle_since_ns >= <uint64_t>target.keepalive_ns:
+                    self.environments_reaped += 1
+                    self._stop(environment)
+                elif target.recycle_ns and now - environment.born_ns >= <uint64_t>target.recycle_ns:
+                    self.environments_recycled += 1
+                    self._stop(environment)
+            elif environment.state == ENVIRONMENT_BUSY and target.recycle_ns and now - environment.born_ns >= <uint64_t>target.recycle_ns:
+                environment.worn = True
+        return 0
+
+    cdef int _reset(self, Environment environment) except -1:
+        """A timeout or a crash ends it: it is counted, and marked for whoever keeps what outlives a process."""
+        if not environment.was_reset and environment.target.is_function:
+            environment.was_reset = True
+            self.environments_reset += 1
+        return 0
+
     cdef int _deadline(self, Environment environment) except -1:
         cdef Invocation invocation
         cdef Target target = environment.target
@@ -45,8 +99,15 @@ cdef class Ends(Provisioning):
             environment._signal()   # asked to leave, and did not
             self.launcher.kill(environment)
             return 0
+        if environment.state == ENVIRONMENT_STARTING and environment.begun_ns == 0:
+            environment.init_ns = 0
+            environment.end_reason = f"no process was made within {limits.PROCESS_START_SECONDS} s"
+            self.environments_failed += 1
+            self._init_failed(environment, "Sandbox.Unavailable", EMPTY)   # first: the end of what was never made can come at once
+            return self._stop(environment)
         if environment.state == ENVIRONMENT_STARTING:
-            environment.init_ns = self._now() - environment.born_ns
+            environment.init_ns = self._now() - environment.begun_ns
+            self._reset(environment)
             invocation = environment.init_for if environment.init_for is not None else (
                 <Invocation>target.waiting[0] if target.waiting else None
             )
@@ -66,6 +127,7 @@ cdef class Ends(Provisioning):
         target.timeouts += 1
         target.errors += 1
         environment.timed_out = True
+        self._reset(environment)
         environment._signal()
         invocation.logs = self._read_rest(environment, False)
         invocation.logs_dropped_bytes = environment.logs_dropped_bytes
@@ -115,7 +177,9 @@ cdef class Ends(Provisioning):
         cdef Target target = environment.target
         cdef Call invocation = environment.init_for
         self.environments_failed += 1
-        environment.init_ns = self._now() - environment.born_ns
+        if environment.wait_status != -1:   # else there was no process
+            self._reset(environment)
+        environment.init_ns = self._now() - environment.begun_ns if environment.begun_ns else 0
         self._read_rest(environment, True)
         if invocation is None and target.waiting:
             invocation = <Call>target.waiting[0]
@@ -222,6 +286,7 @@ cdef class Ends(Provisioning):
             return 0
         if started_ns == 0 or started_ns > now or started_ns < invocation.submitted_ns:
             started_ns = invocation.posted_ns
+        self._reset(environment)
         target.task_ns = -1.0   # nothing is stacked behind what kills
         call = <Invocation>invocation
         call.duration_ns += <int64_t>(now - started_ns)

@@ -15,6 +15,8 @@ cdef enum:
     RETRY_LOST_START_MAX = 3   # a call that was never begun moves on to another environment so often
     CALLBACK_TRIES_MAX = 100   # a completion callback that is interrupted is called again so often
 
+cdef double FOREVER_SECONDS = 1e9   # thirty years; longer times, infinite ones too, mean never
+
 
 cdef class Target:
     """What can be invoked: one version of one function of one account and region, or the tasks of one executor.
@@ -34,6 +36,8 @@ cdef class Target:
     cdef bint shares              # an environment may hold tasks behind one another while it could have others
     cdef readonly int environments_max     # of this target; -1: no bound of its own
     cdef readonly int64_t tasks_per_environment_max   # 0: no bound
+    cdef readonly int64_t keepalive_ns     # an environment that idles for longer is stopped; 0: after each call; -1: never
+    cdef readonly int64_t recycle_ns       # one that is older is stopped as soon as it has no call; 0: never
     cdef readonly object log               # telemetry.logs.FunctionLog, or None
     cdef object log_append                 # the methods of it that each invocation calls
     cdef object log_sequence
@@ -55,7 +59,8 @@ cdef class Target:
 
     def __cinit__(
         self, str name, object spec, FunctionPool pool=None, int64_t timeout_ms=0, int slots_per_environment=1,
-        int environments_max=-1, int64_t tasks_per_environment_max=0, object log=None,
+        int environments_max=-1, int64_t tasks_per_environment_max=0, object log=None, double keepalive_seconds=-1.0,
+        double recycle_after_seconds=0.0,
     ):
         if not 1 <= slots_per_environment <= SLOTS_MAX:
             raise ValueError(f"slots_per_environment is {slots_per_environment}; it must be 1 to {SLOTS_MAX}")
@@ -68,6 +73,8 @@ cdef class Target:
         self.shares = pool is None and slots_per_environment > 1
         self.environments_max = environments_max
         self.tasks_per_environment_max = tasks_per_environment_max
+        self.keepalive_ns = <int64_t>(keepalive_seconds * 1e9) if 0.0 <= keepalive_seconds < FOREVER_SECONDS else -1
+        self.recycle_ns = <int64_t>(recycle_after_seconds * 1e9) if 0.0 < recycle_after_seconds < FOREVER_SECONDS else 0
         self.log = log
         if log is not None:
             self.log_append = log.records.append
@@ -147,11 +154,15 @@ cdef class Environment:
     cdef bint recheck                      # in Dispatcher.rechecks
     cdef bint timed_out                    # its own deadline fired: the kill is ours
     cdef bint second_init                  # made for one call whose INIT has failed once
+    cdef bint worn                         # it takes no call after the ones that it has
+    cdef readonly bint was_reset           # a timeout or a crash has ended it, in INIT or in a call. To Lambda the next one of its target
+                                           # is the same environment with a new process: what outlives that, /tmp, goes on to it
     cdef bint cut_short                    # ended by `end` before it was up
     cdef bint broken                       # it broke the protocol: nothing more that it says is believed
     cdef bint exited                       # the zygote has reaped it
     cdef int wait_status
     cdef readonly uint64_t born_ns
+    cdef uint64_t begun_ns                 # when INIT began, which is when its process was there; 0: it is not yet
     cdef readonly uint64_t idle_since_ns
     cdef readonly int64_t init_ns
     cdef readonly int64_t memory_peak_kib
@@ -235,6 +246,8 @@ cdef class Environment:
         self.pidfd = pidfd
         if self.state >= ENVIRONMENT_STOPPING:
             self._signal()
+        elif self.state == ENVIRONMENT_STARTING:
+            self.dispatcher._init_begins(self)
 
     def process_exited(self, int wait_status, int64_t memory_peak_kib):
         """The zygote has reaped the process (or died, and with it the process)."""
@@ -255,9 +268,9 @@ cdef class Environment:
             self.dispatcher._stop(self)
 
     cdef bint used_up(self) noexcept:
-        """It has been given as many tasks as its kind may have."""
+        """It has been given as many calls as it may have."""
         cdef int64_t most = self.target.tasks_per_environment_max
-        return most != 0 and self.invocations >= <uint64_t>most
+        return self.worn and self.invocations != 0 or most != 0 and self.invocations >= <uint64_t>most
 
     cdef void _signal(self) noexcept:
         if self.pidfd >= 0 and not self.exited:

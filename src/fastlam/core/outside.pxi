@@ -64,9 +64,11 @@ cdef class Dispatcher(Standby):
         if target.provisioned:
             (<ProvisionedTarget>target).step_aside()
         while target.idle_count:
+            self.environments_retired += 1
             self._stop(target.idle_top)
         for item in list(target.environments):
             if (<Environment>item).state == ENVIRONMENT_STARTING and not target.waiting and (<Environment>item).init_for is None:
+                self.environments_retired += 1
                 self._stop(<Environment>item)
 
     def stop_idle(self, double idle_seconds):
@@ -76,6 +78,7 @@ cdef class Dispatcher(Standby):
         while self.idle_oldest is not None and self.idle_oldest.idle_since_ns < before:
             self._stop(self.idle_oldest)
             stopped += 1
+        self.environments_reaped += stopped
         return stopped
 
     def dismiss(self, Target target, bint kill):
@@ -166,6 +169,14 @@ cdef class Dispatcher(Standby):
             "environments_live": self.live,
             "environments_started": self.environments_started,
             "environments_failed": self.environments_failed,
+            "environments_reaped": self.environments_reaped,
+            "environments_recycled": self.environments_recycled,
+            "environments_evicted": self.environments_evicted,
+            "environments_retired": self.environments_retired,
+            "environments_reset": self.environments_reset,
+            "cold_starts": self.cold_starts,
+            "held_up": self.held_up,
+            "rejected": self.rejected,
             "bad_frames": self.bad_frames,
             "late_replies": self.late_replies,
             "requeued": self.requeued,

@@ -55,10 +55,13 @@ cdef class Placement(Stacking):
                 return 0
         if target.is_function and self.waiting >= self.pending_max:
             target.pool.release()
+            self.rejected += 1
             self._finish(invocation, C_REJECTED, EMPTY)
             return 0
         self._wait_in_line(invocation)
         self._grow(target)
+        if target.starved:
+            self.held_up += 1
         return 0
 
     cdef int _wait_in_line(self, Call invocation) except -1:
@@ -116,6 +119,7 @@ cdef class Placement(Stacking):
             oldest = oldest.idle_newer
         if oldest is None:
             return False
+        self.environments_evicted += 1
         self._stop(oldest)
         return self.live < self.environments_max
 
@@ -127,6 +131,7 @@ cdef class Placement(Stacking):
         self.next_environment_id += 1
         environment = self._new_environment(target, self.next_environment_id)
         environment.init_for = init_for
+        environment.worn = target.keepalive_ns == 0
         self.environments[environment.id] = environment
         target.environments.add(environment)
         if init_for is None:
@@ -139,12 +144,7 @@ cdef class Placement(Stacking):
         if self.house_timer.index == FL_TIMER_IDLE:
             fl_timers_set(&self.timers, &self.house_timer, environment.born_ns + HOUSE_NS)
         if target.is_function:
-            if target.provisioned:
-                self._set_timer(environment, environment.born_ns + (<ProvisionedTarget>target).init_timeout_ns)
-            elif init_for is None:
-                self._set_timer(environment, environment.born_ns + <uint64_t>limits.INIT_TIMEOUT_MS * 1000000)
-            else:
-                self._set_timer(environment, environment.born_ns + target.timeout_ns)
+            self._set_timer(environment, environment.born_ns + <uint64_t>limits.PROCESS_START_SECONDS * 1000000000)
         try:
             self.launcher.launch(environment)
         except Exception as error:
@@ -159,6 +159,10 @@ cdef class Placement(Stacking):
                 self._exited(environment, signal.SIGKILL)
             raise
         return True
+
+    cdef int64_t _init_ns(self, Environment environment, int64_t said_ns) noexcept:
+        """How long INIT has taken: what the worker says, but no longer than there has been an order for it."""
+        return min(said_ns, <int64_t>(self._now() - environment.born_ns))
 
     # -- an environment at work ------------------------------------------------------------------
 
@@ -193,9 +197,10 @@ cdef class Placement(Stacking):
                 environment.init_ns = -1
                 environment.init_logs = None
                 target.cold_starts += 1
+                self.cold_starts += 1
             call.epoch_ms = self._epoch_ms()
             if target.timeout_ns and environment.outstanding == 1:
-                self._set_timer(environment, invocation.posted_ns + <uint64_t>target.timeout_ns)
+                self._set_timer(environment, invocation.posted_ns + <uint64_t>(target.timeout_ns - call.duration_ns))
         else:
             target.invocations += 1
         if fl_slots_queue(&environment.slots, slot) != 0:
@@ -216,7 +221,7 @@ cdef class Placement(Stacking):
             if environment.outbox:
                 self._flush(environment)
             return self._send_call(environment, invocation)
-        deadline_epoch_ms = call.epoch_ms + target.timeout_ns // 1000000
+        deadline_epoch_ms = call.epoch_ms + (target.timeout_ns - call.duration_ns) // 1000000
         if self._send_invoke(environment, call, deadline_epoch_ms):
             return 0
         frame = Invoke(
@@ -236,7 +241,7 @@ cdef class Placement(Stacking):
         if not environment.second_init:
             environment.target.starting -= 1
         environment.target.lost_starts = 0
-        environment.init_ns = frame.init_ns
+        environment.init_ns = self._init_ns(environment, frame.init_ns)
         environment.memory_peak_kib = frame.memory_peak_kib
         if frame.log_end_bytes > environment.log_offset:
             environment.init_logs = self._read_logs(environment, frame.log_end_bytes)
@@ -249,14 +254,24 @@ cdef class Placement(Stacking):
             invocation = environment.init_for
             environment.init_for = None
             if (<Call>invocation).state == STATE_WAITING:
-                # INIT was repeated within the invocation: its time counts as the invocation's, not as Init Duration.
-                (<Call>invocation).duration_ns = environment.init_ns
-                environment.init_ns = -1
-                self._post(environment, <Call>invocation)
+                self._repeated_init(environment, <Invocation>invocation)
                 return 0
         self._feed(environment)
         if environment.target.shares:
             self._start_helper(environment.target)   # it may have taken what waited, and tasks still lie behind others
+        return 0
+
+    cdef int _repeated_init(self, Environment environment, Invocation invocation) except -1:
+        """INIT has succeeded at its second attempt, within the invocation: its time is the invocation's, which has the rest of its own
+        left, and not Init Duration."""
+        invocation.duration_ns = min(environment.init_ns, environment.target.timeout_ns)
+        invocation.init_logs = environment.init_logs
+        environment.init_ns = -1
+        environment.init_logs = None
+        environment.target.cold_starts += 1
+        self.cold_starts += 1
+        self._post(environment, invocation)
+        invocation.epoch_ms -= invocation.duration_ns // 1000000   # it began with INIT
         return 0
 
     cdef int _on_init_failed(self, Environment environment, object frame, bytes payload) except -1:
@@ -265,9 +280,10 @@ cdef class Placement(Stacking):
                 self._bad_frame(environment, "InitFailed came after Ready")
             return 0
         environment.memory_peak_kib = frame.memory_peak_kib
-        environment.init_ns = frame.init_ns
+        environment.init_ns = self._init_ns(environment, frame.init_ns)
         if frame.log_end_bytes > environment.log_offset:
             environment.init_logs = self._read_logs(environment, frame.log_end_bytes)
+        self._reset(environment)
         self._init_failed(environment, frame.error_type, payload)
         self._stop(environment)
         return 0
@@ -322,6 +338,7 @@ cdef class Placement(Stacking):
         if error_type == "Sandbox.Timedout":
             invocation.duration_ns = target.timeout_ns
             target.timeouts += 1
+        invocation.epoch_ms -= invocation.duration_ns // 1000000
         self._release_slot(target)
         self._finish(invocation, C_FUNCTION_ERROR, payload)
         return 0
@@ -452,7 +469,7 @@ cdef class Placement(Stacking):
         cdef Target target = environment.target
         if environment.used_up():
             if environment.outstanding == 0:
-                self._retire_environment(environment)
+                self._end_used_up(environment)
             return 0
         if environment.outstanding == 0:
             environment.state = ENVIRONMENT_IDLE
@@ -468,10 +485,12 @@ cdef class Placement(Stacking):
         cdef Target target = environment.target
         if (target.retired or target.provisioned and (<ProvisionedTarget>target).has_surplus()) and not target.waiting:
             if environment.outstanding == 0:
+                self.environments_retired += 1
                 self._stop(environment)
             return 0
         if (self.starved and target.waiting and target.is_function and environment.outstanding == 0
                 and environment.invocations and not target.provisioned and self._gives_way(target)):
+            self.environments_evicted += 1
             self._stop(environment)
             self._serve_starved()
             return 0
@@ -483,6 +502,7 @@ cdef class Placement(Stacking):
             environment.state = ENVIRONMENT_IDLE
             environment.idle_since_ns = self._now()
             if self.starved and not target.starved and not target.provisioned:
+                self.environments_evicted += 1
                 self._stop(environment)
                 self._serve_starved()
                 return 0
@@ -539,45 +559,6 @@ cdef class Placement(Stacking):
                 return True
         self.starved.rotate(-1)   # the next call that ends looks at the next of them
         return False
-
-    cdef int _steal(self, Environment thief) except -1:
-        """An environment without work takes tasks that another one holds and has not begun."""
-        cdef Environment environment, victim = None
-        cdef Call invocation
-        cdef int slot, wanted
-        for item in thief.target.environments:
-            environment = <Environment>item
-            if environment is not thief and environment.state == ENVIRONMENT_BUSY and environment.outstanding > 1:
-                if victim is None or environment.outstanding > victim.outstanding:
-                    victim = environment
-        if victim is None:
-            return 0
-        wanted = victim.outstanding // 2
-        for slot in range(len(victim.held)):
-            if wanted == 0 or thief.used_up():
-                break
-            if victim.held[slot] is None:
-                continue
-            invocation = <Call>victim.held[slot]
-            if self._take_back(victim, invocation):
-                self.stolen += 1
-                wanted -= 1
-                self._post(thief, invocation)
-        self._start_helper(thief.target)
-        return 0
-
-    cdef int _start_helper(self, Target target) except -1:
-        """Where tasks lie behind others, which may be long: while the bounds allow, one more environment comes and takes of them."""
-        cdef Environment environment
-        if (target.starting or not self._may_start(target) or self.live >= self.environments_max
-                or target.retired or self.closing):
-            return 0
-        for item in target.environments:
-            environment = <Environment>item
-            if environment.state == ENVIRONMENT_BUSY and environment.outstanding > 1:
-                self._start(target, None)
-                break
-        return 0
 
     cdef int _serve_starved(self) except -1:
         cdef Target target

@@ -20,6 +20,9 @@ cdef class TokenBucket:
         self.tokens -= 1.0
         return True
 
+    cdef void give_back(self) noexcept:
+        self.tokens += 1.0
+
     cdef void resize(self, double size, double per_second) noexcept:
         self.size = size
         self.per_ns = per_second / 1e9
@@ -39,6 +42,7 @@ cdef class AccountPool:
     cdef readonly int provisioned_total   # set aside for environments made ahead, of functions without a reservation
     cdef readonly bint enforce_rates
     cdef TokenBucket requests
+    cdef TokenBucket events     # asynchronous ones that are accepted
 
     def __cinit__(self, str account, str region, int limit, bint enforce_rates=False):
         self.account = account
@@ -46,11 +50,17 @@ cdef class AccountPool:
         self.limit = limit
         self.enforce_rates = enforce_rates
         self.requests = TokenBucket(10.0 * limit, 10.0 * limit)
+        self.events = TokenBucket(10.0 * limit, 10.0 * limit)
+
+    def accepts_event(self):
+        """Whether one more asynchronous event may be accepted now: as many a second as requests, counted apart."""
+        return not self.enforce_rates or self.events.take(monotonic_ns())
 
     def set_limit(self, int limit):
         """Changes L for new admissions; what runs goes on."""
         self.limit = limit
         self.requests.resize(10.0 * limit, 10.0 * limit)
+        self.events.resize(10.0 * limit, 10.0 * limit)
 
 
 cdef class FunctionPool:
@@ -114,11 +124,10 @@ cdef class FunctionPool:
         if account.enforce_rates:
             if needs_environment and not self.scaling.take(now):
                 return THROTTLE_RATE
-            if self.requests is not None:
-                if not self.requests.take(now):
-                    return THROTTLE_RESERVED_RATE
-            elif not account.requests.take(now):
-                return THROTTLE_RATE
+            if not (account.requests if self.requests is None else self.requests).take(now):
+                if needs_environment:
+                    self.scaling.give_back()   # there is no environment after all
+                return THROTTLE_RATE if self.requests is None else THROTTLE_RESERVED_RATE
         self.running += 1
         account.running += 1
         if self.reserved < 0:

@@ -96,7 +96,7 @@ cdef class ProvisionedTarget(Target):
         return self.live < self.wanted and self.failure is None and not self.retired
 
 
-cdef class Provisioning(Placement):
+cdef class Provisioning(Helping):
     """How calls come to environments made ahead, and how these are kept alive."""
 
     cdef bint _admitted_ahead(self, Call invocation) except -1:

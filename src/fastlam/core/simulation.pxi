@@ -295,6 +295,7 @@ cdef class SimulatedDispatcher(Dispatcher):
             start_ns = (<Sampler?>environment.target.spec).draw(&self.start_rng)
         if self.live > self.live_most:
             self.live_most = self.live
+        self._init_begins(environment)
         return self._plan(environment, self.virtual_ns + <uint64_t>start_ns)
 
     cdef int _killed(self, SimulatedEnvironment environment) except -1:
@@ -334,6 +335,9 @@ cdef class SimulatedDispatcher(Dispatcher):
 
     cdef int _keep_house(self) except -1:
         return 0   # there are neither lanes nor output to look at
+
+    cdef int _end_old_ones(self) except -1:
+        return 0   # `keep_alive` does it, without a look at all of them
 
     # -- what came of it -------------------------------------------------------------------------
 

@@ -84,6 +84,8 @@ class Targets:
         account_concurrency: int,
         billed_ms: Callable[[int, int], int],
         enforce_rates: bool = False,
+        keepalive_seconds: float = limits.KEEPALIVE_SECONDS,
+        recycle_after_seconds: float = limits.RECYCLE_AFTER_SECONDS,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.dispatcher = dispatcher
@@ -92,6 +94,8 @@ class Targets:
         self._account_concurrency = account_concurrency
         self._billed_ms = billed_ms
         self._enforce_rates = enforce_rates
+        self._keepalive_seconds = keepalive_seconds
+        self._recycle_after_seconds = recycle_after_seconds
         self._on_change = on_change
         self._accounts: dict[tuple[str, str], AccountPool] = {}
         self._functions: dict[RecordKey, FunctionPool] = {}
@@ -200,6 +204,8 @@ class Targets:
             record.timeout_seconds * 1000,
             slots_per_environment=limits.INVOCATIONS_PER_ENVIRONMENT,
             log=function_log,
+            keepalive_seconds=self._keepalive_seconds,
+            recycle_after_seconds=self._recycle_after_seconds,
         )
         self._targets[_TargetKey(record.key, tenant_id)] = target
         self._records[record.key] = record

@@ -97,7 +97,8 @@ class _Holdings:
 
 
 class Runtime:
-    """A context manager that owns functions; leaving it ends their environments.
+    """A context manager that owns functions; leaving it ends their environments. One that has no call for `keepalive`
+    seconds is ended before, with 0 after each call, so that all of them are cold starts; math.inf keeps them.
 
     ``FASTLAM_INLINE=1`` in the environment, or ``inline=True``, runs handlers in the calling process instead, so that
     breakpoints work; no other process is started then.
@@ -109,11 +110,15 @@ class Runtime:
         account: str = "000000000000",
         region: str = "us-east-1",
         concurrency: int = limits.ACCOUNT_CONCURRENCY,
+        keepalive: float = limits.KEEPALIVE_SECONDS,
         endpoint_url: str | None = None,
         inline: bool | None = None,
     ) -> None:
+        if not keepalive >= 0:
+            raise ValueError(f"keepalive is {keepalive} s; it must be 0 or more")
         self.account = account
         self.region = region
+        self.keepalive_seconds = keepalive
         self.inline = os.environ.get("FASTLAM_INLINE", "") not in ("", "0") if inline is None else inline
         self._endpoint_url = endpoint_url
         self._pool = AccountPool(account, region, concurrency)
@@ -169,6 +174,7 @@ class Runtime:
             timeout * 1000,
             slots_per_environment=limits.INVOCATIONS_PER_ENVIRONMENT,
             log=log,
+            keepalive_seconds=self.keepalive_seconds,
         )
         dispatcher = self._engine.dispatcher
         previous = self._functions.get(name)

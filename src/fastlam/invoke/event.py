@@ -13,7 +13,7 @@ from typing import Final
 from fastlam import limits
 from fastlam.clock import Clock, Schedule
 from fastlam.core.dispatcher import OUTCOME_REJECTED, OUTCOME_THROTTLED, Dispatcher, Invocation
-from fastlam.errors import ApiError
+from fastlam.errors import ApiError, throttled
 
 _FIRST_WAIT_SECONDS: Final = 1.0
 _WAIT_SECONDS_MAX: Final = 300.0
@@ -34,11 +34,13 @@ class Events:
 
     def accept(self, make: Callable[[], Invocation]) -> str:
         """Takes one event on; `make` gives a fresh invocation of it for each attempt, or raises ApiError when it cannot
-        be invoked any more. Returns the request id.
+        be invoked any more. Returns the request id. Raises ApiError, too, when more come than are accepted in a second.
         """
+        invocation = make()
+        if not invocation.target.pool.account.accepts_event():
+            raise throttled("FunctionInvocationRateLimitExceeded")
         self.accepted += 1
         self.pending += 1
-        invocation = make()
         request_id: str = invocation.request_id
         self._run(make, invocation, self._clock.elapsed_ms(), _FIRST_WAIT_SECONDS)
         return request_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -46,7 +47,7 @@ class Simulation:
         )
         self.dispatcher.seed(seed)
         self.dispatcher.exits_take(limits.exit_seconds)
-        if limits.keep_alive_seconds > 0:
+        if 0 < limits.keep_alive_seconds < math.inf:
             self.dispatcher.keep_alive(limits.keep_alive_seconds, limits.reap_period_seconds)
         if sample_seconds > 0:
             self.dispatcher.sample_every(sample_seconds)
@@ -57,7 +58,13 @@ class Simulation:
         pool = FunctionPool(self.account, function.name)
         if function.reserved is not None:
             pool.set_reserved(function.reserved)
-        target = Target(function.name, function.start, pool, max(1, round(function.timeout_seconds * 1000)))
+        target = Target(
+            function.name,
+            function.start,
+            pool,
+            max(1, round(function.timeout_seconds * 1000)),
+            keepalive_seconds=0.0 if self.limits.keep_alive_seconds == 0 else -1.0,
+        )
         self.dispatcher.add(function.arrivals.feed(Source(target, function.service)))
         return target
 

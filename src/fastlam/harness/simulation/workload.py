@@ -74,6 +74,6 @@ class Limits:
     environments_max: int = 1_000_000
     pending_max: int = 1_000_000
     enforce_rates: bool = False
-    keep_alive_seconds: float = 600.0
+    keep_alive_seconds: float = 600.0  # 0: every call has an environment of its own; inf: for good
     reap_period_seconds: float = 0.25  # of the daemon
     exit_seconds: float = field(default=0.002)  # from the kill of a process to the report of its end
