@@ -12,6 +12,7 @@ import resource
 import runpy
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import setproctitle
@@ -20,9 +21,12 @@ from fastlam import limits
 from fastlam.core.channel import Channel, StateTitle, line_buffer_c_stdio, replace_environment
 from fastlam.wire import control
 from fastlam.wire import tasks as wire_tasks
-from fastlam.worker import functions, imports, logs, tasks, walls
+from fastlam.worker import functions, imports, logs, tasks
 from fastlam.worker.context import ContextFactory
 from fastlam.worker.marshaller import Marshaller
+
+# Set in zygotes whose workers have walls: a worker cannot import what is hidden from it by then.
+raise_walls: Callable[[control.Walls], None] | None = None
 
 _REHEARSALS: Final = 12  # the interpreter specialises code after eight
 INTERPRETER: Final = f"/var/lang/bin/python{sys.version_info.major}.{sys.version_info.minor}"  # where it has a root
@@ -82,7 +86,8 @@ def start_worker(descriptors: list[int]) -> int:
     line_buffer_c_stdio()
     is_function = spec.kind == "function"
     if spec.walls is not None:
-        walls.raise_walls(spec.walls)
+        assert raise_walls is not None, "workers of this zygote have no walls"
+        raise_walls(spec.walls)
         if spec.walls.root:
             sys.executable = INTERPRETER
     elif is_function:

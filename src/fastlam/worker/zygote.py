@@ -264,9 +264,8 @@ def main(owner_fd: int, kind: str, user_namespace: bool = False) -> None:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     setproctitle.setproctitle(f"fastlam: zygote python{version}" + ("" if kind == "plain" else f" {kind}"))
     # Imported before the first fork, so that every worker has them for nothing.
-    from fastlam.worker import imports, start, walls
+    from fastlam.worker import imports, start
 
-    walls.prepare()
     for name in PRELOADED.get(kind, ()):
         importlib.import_module(name)
     start.rehearse_function()
@@ -274,6 +273,10 @@ def main(owner_fd: int, kind: str, user_namespace: bool = False) -> None:
         start.rehearse_tasks()
         imports.hide_program()
     else:
+        from fastlam.worker import walls
+
+        walls.prepare()
+        start.raise_walls = walls.raise_walls
         imports.hide_runtime_modules()
     if kind == "boto3":
         imports.preload_boto3()
