@@ -29,8 +29,8 @@ def fingerprint() -> dict[str, str]:
         "C library": " ".join(platform.libc_ver()),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "function memory": f"{MEMORY_MB} MB",
-        "CPU mode": "free",
-        "isolation": "none",
+        "CPU mode": os.environ.get("FASTLAM_CPU", "free"),
+        "isolation": os.environ.get("FASTLAM_ISOLATION", "auto") + " (of the daemon; embedded: none)",
         "hot modules": _hot_modules(),
     }
     share = _cpu_share()

@@ -51,12 +51,18 @@ def rollup_mb(pid: int) -> dict[str, float]:
     return fields
 
 
+def with_those_below_mb(pid: int) -> dict[str, float]:
+    """The sums of a process and those below it: with walls an environment is a worker and the first process above it."""
+    found = [rollup_mb(one) for one in (pid, *(one.pid for one in family(pid)))]
+    return {name: sum(one[name] for one in found) for name in found[0]}
+
+
 def private_mb(fields: dict[str, float]) -> float:
     return fields["Private_Clean"] + fields["Private_Dirty"]
 
 
 def of_processes(pids: list[int]) -> Metrics:
-    found = [rollup_mb(pid) for pid in pids]
+    found = [with_those_below_mb(pid) for pid in pids]
     return {
         PRIVATE: statistics.median(private_mb(one) for one in found),
         RESIDENT: statistics.median(one["Rss"] for one in found),
@@ -139,9 +145,9 @@ def together(topic: Topic, count: int) -> None:
                 break
         time.sleep(SETTLE_SECONDS)
         workers = {one["pid"] for one in alive}
+        private = [private_mb(with_those_below_mb(pid)) for pid in workers]
         whole = {pid: rollup_mb(pid) for pid in (daemon.process.pid, *(one.pid for one in family(daemon.process.pid)))}
     what = f"{count} idle workers together"
-    private = [private_mb(whole[pid]) for pid in workers]
     topic.check(f"{what}: alive and idle", len(workers), "", exactly=count)
     topic.check(
         f"{what}: proportional memory of the daemon and all below it",
