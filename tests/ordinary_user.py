@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,8 @@ def as_ordinary_user() -> Iterator[list[str]]:
     if os.geteuid() != 0:
         pytest.skip("only root can become an ordinary user: the same tests as the user who runs them say it")
     assert shutil.which("unshare") and shutil.which("setpriv"), "install util-linux"
+    if subprocess.run(["unshare", "--mount", "--propagation", "private", "true"], check=False).returncode:
+        pytest.skip("root may not unshare its mounts here, which puts the interpreter in an ordinary user's reach")
     needed = {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, Path(fastlam.__file__).parents[1])}
     needed |= {sys.prefix, str(Path(__file__).parent)}
     closed = {top for path in needed if (top := _closed_ancestor(Path(path)))}

@@ -17,6 +17,7 @@ from typing import Final
 
 CONTROLLERS: Final = ("memory", "pids", "cpu")
 CPU_PERIOD_US: Final = 20_000  # Lambda's own, as observed
+_BESIDE: Final = "-daemon"
 _NAME: Final = re.compile(r"fastlam-(\d+)-(\d+)")
 
 
@@ -70,8 +71,10 @@ class ControlGroups:
 
     def close(self) -> None:
         """Removes the daemon's own groups; those in them must be gone."""
-        for _, base in self._bases:
+        for hierarchy, base in self._bases:
             _remove_tree(base)
+            with contextlib.suppress(OSError):
+                _move_back(hierarchy)
         self._bases.clear()
 
 
@@ -210,18 +213,35 @@ def _make_base(hierarchy: Hierarchy) -> Path:
         enabled = (own / "cgroup.subtree_control").read_text().split()
         wanted = [each for each in hierarchy.controllers if each not in enabled]
         if wanted:
-            if (own / "cgroup.type").exists() and (own / "cgroup.procs").read_text().split():
-                # A group with processes of its own cannot hand controllers down: they move into a group beside ours.
-                beside = own / f"{_base_name()}-daemon"
-                beside.mkdir(exist_ok=True)
-                for word in (own / "cgroup.procs").read_text().split():
-                    _write(beside / "cgroup.procs", word)
+            if (own / "cgroup.type").exists():
+                _move_beside(own)
             _write(own / "cgroup.subtree_control", " ".join(f"+{each}" for each in wanted))
     base = own / _base_name()
     base.mkdir(exist_ok=True)
     if hierarchy.version == 2:
         _write(base / "cgroup.subtree_control", " ".join(f"+{each}" for each in hierarchy.controllers))
     return base
+
+
+def _move_beside(own: Path) -> None:
+    """A group with processes cannot hand controllers down: this one goes into a group beside those of its environments.
+    Others are not ours to move: then nothing is done.
+    """
+    members = (own / "cgroup.procs").read_text().split()
+    if members == [str(os.getpid())]:
+        beside = own / f"{_base_name()}{_BESIDE}"
+        beside.mkdir(exist_ok=True)
+        _write(beside / "cgroup.procs", os.getpid())
+    elif members:
+        raise OSError(errno.EBUSY, "others are in it: systemd-run --user --scope -p Delegate=yes gives another")
+
+
+def _move_back(hierarchy: Hierarchy) -> None:
+    beside = hierarchy.own / f"{_base_name()}{_BESIDE}"
+    if beside.is_dir():
+        _write(hierarchy.own / "cgroup.subtree_control", " ".join(f"-{each}" for each in hierarchy.controllers))
+        _write(hierarchy.own / "cgroup.procs", os.getpid())
+        beside.rmdir()
 
 
 def _base_name() -> str:
