@@ -268,7 +268,7 @@ def test_stop_lets_a_running_invocation_finish(fresh: Shell) -> None:
         "    while not pathlib.Path(event).exists(): time.sleep(0.01)\n"
         "    return 'finished'\n",
     )
-    fresh.start()
+    fresh.start("--isolation", "process")  # the function waits for a file of this machine
     fresh.run("deploy", "waits.py", "--timeout", "60")
     event = json.dumps(str(fresh.home / "go"))
     invoking = subprocess.Popen(

@@ -28,7 +28,7 @@ def pieces(event, context):
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[RunningDaemon]:
+def daemon(lane_in_use: str) -> Iterator[RunningDaemon]:
     with running_daemon() as running:
         tenancy = {"TenantIsolationMode": "PER_TENANT"}
         running.deploy("apart", CODE, handler="app.answer", TenancyConfig=tenancy)
