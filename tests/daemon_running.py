@@ -345,8 +345,13 @@ def running_daemon(
 
 
 def control_groups_of(pid: int) -> list[str]:
-    """The groups that a daemon has made, in all hierarchies."""
-    return [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/fastlam-{pid}-*")]
+    """The groups that a daemon has made, in all hierarchies; those of others may come and go meanwhile."""
+    return [
+        os.path.join(base, name)
+        for base, names, _ in os.walk("/sys/fs/cgroup")  # passes by what is gone, as a glob does not
+        for name in names
+        if name.startswith(f"fastlam-{pid}-")
+    ]
 
 
 def _address(process: subprocess.Popen[str], stderr: Path) -> str:

@@ -407,27 +407,11 @@ def punch(event):
     stay(event)
     return "punched"
 
-def resize(event):
-    """What its memory answers to another size, and to seals; None where it may not be opened."""
+def where(event):
+    """The file of its memory below its /proc, and the size."""
     rings = Rings()
-    try:
-        fd = os.open(f"/proc/self/map_files/{rings.base:x}-{rings.base + rings.size:x}", os.O_RDWR)
-    except PermissionError:
-        return None
-    answers = []
-    for attempt in (
-        lambda: os.ftruncate(fd, 0),
-        lambda: os.ftruncate(fd, rings.size - 4096),
-        lambda: os.ftruncate(fd, rings.size + 4096),
-        lambda: fcntl.fcntl(fd, 1033, 0x8),
-    ):
-        try:
-            attempt()
-            answers.append(0)
-        except OSError as error:
-            answers.append(error.errno)
-    os.close(fd)
-    return answers
+    return [f"map_files/{rings.base:x}-{rings.base + rings.size:x}", rings.size]
+
 
 def leave_writer(event):
     """A child in a session of its own goes on writing whatever the worker could; the worker dies."""
