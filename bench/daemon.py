@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from typing import Any, Final
 from bench.fingerprint import MEMORY_MB
 
 from fastlam.cli.child import START_SECONDS, Server, end, server  # noqa: F401 - topics have `end` from here
-from fastlam.cli.child import daemon as fastlam_daemon  # noqa: F401
+from fastlam.cli.child import daemon as fastlam_daemon
+from fastlam.store.file_systems import FileSystems
 
 FUNCTIONS: Final = Path(__file__).parent / "functions"
 ACCOUNT: Final = "000000000000"
@@ -71,6 +73,27 @@ def deploy(url: str, name: str, directory: Path | None = None, **more: Any) -> A
             raise RuntimeError(f"{name} stays {state}")
         time.sleep(0.01)
     return client
+
+
+@contextlib.contextmanager
+def recording_daemon(name: str) -> Iterator[tuple[Server, Path]]:
+    """A daemon with the function of that name, which may write into a file of this machine: a mounted directory is the
+    only one that it and this program both see.
+    """
+    access_point = f"arn:aws:elasticfilesystem:us-east-1:{ACCOUNT}:access-point/fsap-0123456789abcdef0"
+    with tempfile.TemporaryDirectory(prefix="bench-") as data, fastlam_daemon("--data-dir", data) as daemon:
+        record = FileSystems(Path(data)).directory(access_point) / "nonces"
+        record.touch()
+        record.chmod(0o666)
+        own_root = "namespaces" in daemon.get("/_fastlam/health")["isolation"]["walls"]
+        seen = f"/mnt/record/{record.name}" if own_root else str(record)
+        deploy(
+            daemon.url,
+            name,
+            Environment={"Variables": {"RECORD": seen}},
+            FileSystemConfigs=[{"Arn": access_point, "LocalMountPath": "/mnt/record"}],
+        )
+        yield daemon, record
 
 
 def request(port: int, name: str, body: bytes = b"{}") -> bytes:

@@ -11,14 +11,12 @@ import json
 import os
 import random
 import signal
-import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import Final
 
 from bench.client import Answer, run_closed_loop
-from bench.daemon import Server, deploy, fastlam_daemon, request
+from bench.daemon import Server, recording_daemon, request
 from bench.measure import Topic
 from bench.processes import descriptors, family
 
@@ -56,7 +54,9 @@ class Killer(threading.Thread):
         while self.killed.total() < self.count:
             alive = [one for one in self.daemon_server.environments(NAME) if one["id"] not in seen and one["pid"]]
             one = choose.choice(alive) if alive else None
-            if one is not None and kill(one["pid"], self.daemon_server.process.pid):
+            # Behind walls that is the first process of its namespace, and the worker is below it: either may die.
+            pids = [one["pid"], *(each.pid for each in family(one["pid"]))] if one is not None else []
+            if one is not None and kill(choose.choice(pids), self.daemon_server.process.pid):
                 seen.add(one["id"])
                 self.killed[one["state"]] += 1
                 if self.killed.total() % 100 == 0:
@@ -112,10 +112,7 @@ class Calls:
 
 def run(topic: Topic) -> None:
     count = topic.count or topic.scale(COUNT_DEFAULT, 50)
-    with tempfile.TemporaryDirectory(prefix="kills-") as scratch, fastlam_daemon() as daemon:
-        record = Path(scratch, "nonces")
-        record.touch()
-        deploy(daemon.url, NAME, Environment={"Variables": {"RECORD": str(record)}})
+    with recording_daemon(NAME) as (daemon, record):
         under_fire = Calls(daemon)
         killer = Killer(daemon, count, topic)
         killer.start()
@@ -171,9 +168,9 @@ def _settled(daemon: Server) -> int:
         below = family(daemon.process.pid)
         wrong = sum(one["state"] != "idle" for one in environments)
         wrong += sum(one.state == "Z" for one in below)
-        zygotes = {one.pid for one in below if one.parent == daemon.process.pid}
         believed = {one["pid"] for one in environments}
-        wrong += len(believed ^ {one.pid for one in below if one.pid not in zygotes})
+        parents = {daemon.process.pid, *believed}  # of zygotes, and of workers behind walls
+        wrong += len(believed ^ {one.pid for one in below if one.parent not in parents})
         if wrong == 0 or time.monotonic() > deadline:
             return wrong
         time.sleep(0.1)

@@ -267,6 +267,7 @@ class Daemon:
             "functions": len(self.store.all(FUNCTION)),
             "environments": counts,
             "limits": {"concurrency": self.config.concurrency, "environments": self.config.environments_max},
+            "isolation": self.isolation.state() if self.isolation is not None else None,
             "fronts": self.http.fronts(),
             "provisioned": self.provisioner.rows(),
             "statistics": {

@@ -73,8 +73,9 @@ def server(
 def daemon(
     *options: str, environment: Mapping[str, str] | None = None, process_group: int | None = None
 ) -> contextlib.AbstractContextManager[Server]:
-    """`fastlam serve` on a free port, keeping nothing, with these options."""
-    words = [sys.executable, "-P", "-m", "fastlam", "serve", "--ephemeral", "--port", "0", *options]
+    """`fastlam serve` on a free port with these options; it keeps nothing unless they name a data directory."""
+    kept = () if "--data-dir" in options else ("--ephemeral",)
+    words = [sys.executable, "-P", "-m", "fastlam", "serve", *kept, "--port", "0", *options]
     return server(words, r" is ready on http://127\.0\.0\.1:(\d+)", environment, process_group)
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastlam import limits
 from fastlam.abc import Confinement
@@ -83,6 +83,11 @@ class Isolation:
         if not self.missing:
             return "isolation: full"
         return "isolation: all but " + "; ".join(self.shortcomings())
+
+    def state(self) -> dict[str, Any]:
+        """For programs: the level, which walls stand, and why others do not."""
+        standing = () if self.level == "process" else [name for name in WALLS if name not in self.missing]
+        return {"level": self.level, "walls": sorted(standing), "missing": dict(self.missing)}
 
     def shortcomings(self) -> list[str]:
         """What is missing, what that means, and why."""
@@ -177,9 +182,9 @@ def _furnish(plan: control.Walls, stage: str, confinement: Confinement, uid: int
     plan.namespaces = _NAMESPACES
     plan.root = stage
     plan.directories = list(image.empty_directories())
-    plan.links = image.system_links()
+    plan.links = list(image.system_links())
     plan.files = image.user_files(uid if uid >= 0 else image.USER_ID)
-    plan.mounts = image.system_mounts()
+    plan.mounts = list(image.system_mounts())
     plan.mounts += image.function_mounts(
         confinement.code, confinement.opt, confinement.storage_mb, confinement.file_systems
     )
