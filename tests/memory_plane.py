@@ -11,9 +11,13 @@ from typing import Any, Final
 import pytest
 
 from fastlam.arn import LATEST
+from fastlam.billing.duration import billed_ms
 from fastlam.clock import VirtualClock
 from fastlam.control.authorize import Caller
 from fastlam.control.plane import ControlPlane
+from fastlam.core.dispatcher import Dispatcher
+from fastlam.dispatch.launching import Launches
+from fastlam.dispatch.targets import Targets
 from fastlam.errors import ApiError
 from fastlam.model.function import FunctionRecord
 from fastlam.model.key import RecordKey
@@ -30,6 +34,12 @@ CALLER: Final = Caller(ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root", REGION)
 KEY: Final = RecordKey(ACCOUNT, REGION, "hello")
 ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/r"
 ARN: Final = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function"
+
+
+def targets_of(plane: MemoryPlane, dispatcher: Dispatcher, **more: Any) -> Targets:
+    """What stands between the plane and a dispatcher."""
+    launches = Launches(plane.artifacts, plane.vault, "http://127.0.0.1:1")
+    return Targets(dispatcher, plane.store, launches, account_concurrency=1000, billed_ms=billed_ms, **more)
 
 
 def package(content: str = "pass", name: str = "app.py") -> bytes:

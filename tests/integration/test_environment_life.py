@@ -76,14 +76,14 @@ def test_the_reports_of_two_failed_inits(daemon: RunningDaemon, tmp_path: Path, 
 
 def test_a_repeated_init_takes_of_the_time_of_the_invocation(daemon: RunningDaemon, tmp_path: Path) -> None:
     before = statistics(daemon)["cold_starts"]
-    twice(daemon, tmp_path, "slow", "raise KeyError('x')", "succeeds", Timeout=30, variables={"SLEEP": "0.4"})
+    twice(daemon, tmp_path, "slow", "raise KeyError('x')", "succeeds", Timeout=30, variables={"SLEEP": "2"})
     invoked = daemon.invoke("slow")
-    assert 0 < invoked.result <= 30_000 - 400
+    assert 0 < invoked.result <= 30_000 - 2000
     duration, billed = map(float, re.findall(r"Duration: ([\d.]+) ms", invoked.report))
-    assert 400 <= duration <= billed
+    assert 2000 <= duration <= billed
     assert [line for line in invoked.log.splitlines() if line in ("first", "second")] == ["first", "second"]
     assert invoked.log.index("second") < invoked.log.index("START")
-    assert 29_000 < daemon.invoke("slow").result <= 30_000
+    assert 30_000 - 2000 < daemon.invoke("slow").result <= 30_000, "an environment that is there has all of it"
     assert statistics(daemon)["cold_starts"] == before + 1
 
 
@@ -92,14 +92,14 @@ def test_the_rest_of_the_time_is_all_that_is_left_after_a_repeated_init(daemon: 
         "import os, pathlib, time\n"
         "mark = pathlib.Path(os.environ['MARK'])\n"
         "if not mark.exists():\n    mark.touch()\n    raise KeyError('x')\n"
-        "time.sleep(0.6)\n"
-        "def handler(event, context):\n    time.sleep(0.7)\n"
+        "time.sleep(1.5)\n"
+        "def handler(event, context):\n    time.sleep(1)\n"
     )
-    daemon.deploy("rest", code, environment={"MARK": str(tmp_path / "rest")}, Timeout=1)
+    daemon.deploy("rest", code, environment={"MARK": str(tmp_path / "rest")}, Timeout=2)
     invoked = daemon.invoke("rest")
-    assert invoked.json["errorType"] == "Sandbox.Timedout", "1.3 seconds were over one"
-    assert "\tDuration: 1000.00 ms\tBilled Duration: 1000 ms\t" in invoked.report
-    assert daemon.invoke("rest").error is None
+    assert invoked.json["errorType"] == "Sandbox.Timedout", "2.5 seconds were over two"
+    assert "\tDuration: 2000.00 ms\tBilled Duration: 2000 ms\t" in invoked.report
+    assert daemon.invoke("rest").error is None, "an INIT before it takes none of its time"
 
 
 # ---- keep-alive and age ------------------------------------------------------------------------------

@@ -10,6 +10,12 @@ from played_environments import Stage, staged
 
 
 @pytest.fixture
+def ring_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what only environments with rings do."""
+    monkeypatch.setenv("FASTLAM_LANE", "ring")
+
+
+@pytest.fixture
 def stage() -> Iterator[Stage]:
     with staged() as own:
         yield own

@@ -5,7 +5,6 @@ end of its environment, those behind it are run elsewhere and nobody notices.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Final
 
 import pytest
@@ -25,11 +24,7 @@ SHORT_NS: Final = 1000
 SLOTS: Final = 8
 
 
-@pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setenv("FASTLAM_LANE", "ring")
-    with staged() as own:
-        yield own
+pytestmark = pytest.mark.usefixtures("ring_lane")
 
 
 def environment_of(stage: Stage, call: Invocation) -> Played:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
 from fastlam.core.dispatcher import OUTCOME_OK, Invocation, Target
 from fastlam.wire.frames import TaskResult
-from played_environments import Played, Stage, staged
+from played_environments import Played, Stage
 from waiting import await_that
 
 TINY_NS: Final = 500
 SLOTS: Final = 8
 
 
-@pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setenv("FASTLAM_LANE", "ring")
-    with staged() as own:
-        yield own
+pytestmark = pytest.mark.usefixtures("ring_lane")
 
 
 @pytest.fixture

@@ -13,16 +13,13 @@ import pytest
 
 from fastlam import limits
 from fastlam.arn import FunctionAddress
-from fastlam.billing.duration import billed_ms
 from fastlam.core.dispatcher import Target
-from fastlam.dispatch.launching import Launches
 from fastlam.dispatch.provisioned import Provisioner
-from fastlam.dispatch.targets import Targets
 from fastlam.model.provisioned_concurrency import ProvisionedConcurrencyRecord
 from fastlam.runtimes.python import INTERPRETER
 from fastlam.store.records import PROVISIONED_CONCURRENCY
 from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed
-from memory_plane import ACCOUNT, CALLER, KEY, REGION, MemoryPlane
+from memory_plane import ACCOUNT, CALLER, KEY, REGION, MemoryPlane, targets_of
 from played_environments import Played, Stage, message, staged
 
 
@@ -37,13 +34,7 @@ class Scene:
         self.plane.publish()
         self.plane.publish(content="two")
         self.plane.alias("live", "1")
-        self.targets = Targets(
-            stage.dispatcher,
-            self.plane.store,
-            Launches(self.plane.artifacts, self.plane.vault, "http://127.0.0.1:1"),
-            account_concurrency=1000,
-            billed_ms=billed_ms,
-        )
+        self.targets = targets_of(self.plane, stage.dispatcher)
         self.provisioner = Provisioner(stage.dispatcher, self.plane.store, self.targets, self.plane.clock.schedule)
         self.provisioner.begin()
 

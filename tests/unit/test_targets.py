@@ -10,14 +10,12 @@ from typing import Any
 import pytest
 
 from fastlam.arn import FunctionAddress
-from fastlam.billing.duration import billed_ms
-from fastlam.dispatch.launching import Launches
-from fastlam.dispatch.targets import Resolved, Targets
+from fastlam.dispatch.targets import Resolved
 from fastlam.errors import ApiError
 from fastlam.model.key import RecordKey
 from fastlam.runtimes.python import INTERPRETER
 from fastlam.store.vault import Vault
-from memory_plane import ACCOUNT, ARN, CALLER, KEY, REGION, MemoryPlane, package, request
+from memory_plane import ACCOUNT, ARN, CALLER, KEY, REGION, MemoryPlane, package, request, targets_of
 from played_environments import Stage
 
 
@@ -28,14 +26,7 @@ class Scene:
         self.stage = stage
         self.plane = MemoryPlane(directory)
         self.changes = 0
-        self.targets = Targets(
-            stage.dispatcher,
-            self.plane.store,
-            Launches(self.plane.artifacts, self.plane.vault, "http://127.0.0.1:1"),
-            account_concurrency=1000,
-            billed_ms=billed_ms,
-            on_change=self._changed,
-        )
+        self.targets = targets_of(self.plane, stage.dispatcher, on_change=self._changed)
 
     def _changed(self) -> None:
         self.changes += 1

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -31,6 +32,11 @@ from fastlam.limits import ACCOUNT_CONCURRENCY, ENVIRONMENTS_MAX, KEEPALIVE_SECO
 
 START_SECONDS: Final = 60  # a detached daemon that has not answered by then is stopped again
 POLL_SECONDS: Final = 0.02
+
+
+def _choice(name: str, values: Sequence[str], **more: Any) -> Callable[[Any], Any]:
+    """An option with one of the values, the first of them unless told otherwise."""
+    return click.option(name, type=click.Choice(values), default=values[0], show_default=True, **more)
 
 
 @click.command("serve")
@@ -58,11 +64,9 @@ POLL_SECONDS: Final = 0.02
     show_default=True,
     help="Execution environments this machine holds at a time: idle ones give way, or invocations wait.",
 )
-@click.option(
+@_choice(
     "--rates",
-    type=click.Choice(RATES),
-    default=RATES[0],
-    show_default=True,
+    RATES,
     help="'lambda' also throttles what comes too fast: over 10 requests a second for each unit of concurrency, or over"
     " 1000 new environments of a function at once and 100 more a second.",
 )
@@ -92,28 +96,22 @@ POLL_SECONDS: Final = 0.02
     multiple=True,
     help="Pages that may call from a browser, beside those of localhost, e.g. https://app.example; * allows all.",
 )
-@click.option(
+@_choice(
     "--lane",
-    type=click.Choice(LANE_KINDS),
-    default=LANE_KINDS[0],
-    show_default=True,
+    LANE_KINDS,
     envvar="FASTLAM_LANE",
     help="How environments are fed: by rings in shared memory, or by ZeroMQ messages of fastlam's own or of libzmq's.",
 )
-@click.option(
+@_choice(
     "--isolation",
-    type=click.Choice(ISOLATION_LEVELS),
-    default=ISOLATION_LEVELS[0],
-    show_default=True,
+    ISOLATION_LEVELS,
     envvar="FASTLAM_ISOLATION",
     help="Walls around environments: all of them or no start (full), all that this machine permits (auto), or resource"
     " limits only (process); fastlam doctor tells what is permitted.",
 )
-@click.option(
+@_choice(
     "--cpu",
-    type=click.Choice(CPU_MODES),
-    default=CPU_MODES[0],
-    show_default=True,
+    CPU_MODES,
     envvar="FASTLAM_CPU",
     help="Functions take what CPU time is free, or the share that Lambda gives for their memory (1769 MB: one CPU).",
 )

@@ -6,6 +6,7 @@ has at certain places is there too: /var/task, /opt, /var/runtime, /var/lang, /t
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Iterable
@@ -43,8 +44,11 @@ _SETTINGS: Final = (
 )
 
 
-def system_mounts() -> list[Mount]:
-    """Programs, libraries and settings of this machine, and the interpreter with what the runtime has installed."""
+@functools.cache
+def system_mounts() -> tuple[Mount, ...]:
+    """Programs, libraries and settings of this machine, and the interpreter with what the runtime has installed. Looked
+    for once: a cold start waits for none of it.
+    """
     mounts = [Mount("bind", _SYSTEM, _SYSTEM)]
     mounts += [Mount("bind", path, path) for path in _BESIDE_SYSTEM if os.path.isdir(path) and not os.path.islink(path)]
     seen: set[str] = set()
@@ -54,12 +58,13 @@ def system_mounts() -> list[Mount]:
             seen.add(real)
             mounts.append(Mount("bind", path, real))
     mounts += [Mount("bind", path, path) for path in interpreter_directories()]
-    return mounts
+    return tuple(mounts)
 
 
-def system_links() -> list[tuple[str, str]]:
+@functools.cache
+def system_links() -> tuple[tuple[str, str], ...]:
     links = [(path, os.readlink(path)) for path in _BESIDE_SYSTEM if os.path.islink(path)]
-    return [*links, (LANGUAGE_ROOT, sys.base_prefix), ("/etc/mtab", "/proc/self/mounts")]
+    return (*links, (LANGUAGE_ROOT, sys.base_prefix), ("/etc/mtab", "/proc/self/mounts"))
 
 
 def interpreter_directories() -> list[str]:
