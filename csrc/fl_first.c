@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -24,39 +26,89 @@ static void close_all_but(int kept) {
 #endif
 }
 
-/* Lets go of what the process has inherited and will not look at again: a copy of its parent's heap, of which every page
- * that the parent writes from now on would stay here for this process alone. What holds this thread's stack and its
- * thread-local storage stays; so does what comes from files. Only system calls are made afterwards. */
-static void forget_heap(void) {
-    static char text[65536];
-    uintptr_t stack = (uintptr_t)__builtin_frame_address(0);
-    uintptr_t thread = (uintptr_t)__builtin_thread_pointer();
-    struct { uintptr_t from, to; } found[256];
+/* A line of /proc/self/maps. */
+typedef struct {
+    uintptr_t from, to;
+    unsigned long inode;         /* 0: memory without a file */
+    bool writable, is_private, special; /* [stack], [vvar] and the like, but not the heap */
+} mapping;
+
+enum { TEXT_BYTES = 131072, MAPPINGS = 1024 };
+
+static struct {
+    mapping mappings[MAPPINGS];
+    char text[TEXT_BYTES];
+} scratch;
+
+static size_t read_mappings(void) {
     size_t count = 0, filled = 0;
     int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return;
-    for (ssize_t got; filled < sizeof text - 1 && (got = read(fd, text + filled, sizeof text - 1 - filled)) > 0;)
+        return 0;
+    for (ssize_t got; filled < TEXT_BYTES - 1 && (got = read(fd, scratch.text + filled, TEXT_BYTES - 1 - filled)) > 0;)
         filled += (size_t)got;
     (void)close(fd);
-    text[filled] = 0;
-    for (char *line = text, *end; (end = strchr(line, '\n')) != NULL && count < 256; line = end + 1) {
+    scratch.text[filled] = 0;
+    for (char *line = scratch.text, *end; (end = strchr(line, '\n')) != NULL && count < MAPPINGS; line = end + 1) {
         unsigned long from, to, inode;
         char rights[5];
         *end = 0;
         if (sscanf(line, "%lx-%lx %4s %*x %*x:%*x %lu", &from, &to, rights, &inode) != 4)
             continue;
-        if (inode != 0 || rights[1] != 'w' || rights[3] != 'p' || (strchr(line, '[') != NULL && strstr(line, "[heap]") == NULL))
-            continue;
-        if ((stack >= from && stack < to) || (thread >= from && thread < to))
-            continue;
-        if ((uintptr_t)text >= from && (uintptr_t)text < to) /* this library's own variables, which have no file */
-            continue;
-        found[count].from = from;
-        found[count++].to = to;
+        scratch.mappings[count++] = (mapping){
+            .from = from, .to = to, .inode = inode, .writable = rights[1] == 'w', .is_private = rights[3] == 'p',
+            .special = strchr(line, '[') != NULL && strstr(line, "[heap]") == NULL,
+        };
     }
+    return count;
+}
+
+static unsigned long file_of(size_t count, uintptr_t address) {
     for (size_t index = 0; index < count; index++)
-        (void)madvise((void *)found[index].from, found[index].to - found[index].from, MADV_DONTNEED);
+        if (address >= scratch.mappings[index].from && address < scratch.mappings[index].to)
+            return scratch.mappings[index].inode;
+    return 0;
+}
+
+static void forget(uintptr_t from, uintptr_t to) {
+    if (from < to)
+        (void)madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+/* Lets go of what the process has inherited and will not look at again: a copy of its parent's heap and of its libraries'
+ * variables, of which every page that the parent writes from now on would stay here for this process alone. What holds
+ * this thread's stack and thread-local storage stays; so do the variables of this library and of the C library, which are
+ * all that is used from now on: only system calls are made. */
+static void forget_heap(void) {
+    enum { BELOW_THREAD = 32768, ABOVE_THREAD = 16384 }; /* thread-local storage, and what the C library keeps behind it */
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t stack = (uintptr_t)__builtin_frame_address(0);
+    const uintptr_t thread = (uintptr_t)__builtin_thread_pointer();
+    const size_t count = read_mappings();
+    const unsigned long own = file_of(count, (uintptr_t)&fl_first_run), library = file_of(count, (uintptr_t)&syscall);
+    const unsigned long linker = file_of(count, (uintptr_t)getauxval(AT_BASE));
+    const uintptr_t used_from = (uintptr_t)&scratch & ~(page - 1);
+    const uintptr_t used_to = ((uintptr_t)(&scratch + 1) + page - 1) & ~(page - 1);
+    for (size_t index = 0; index < count; index++) {
+        const mapping *one = &scratch.mappings[index], *before = one - (index > 0);
+        uintptr_t kept_from = one->to, kept_to = one->to;
+        if (!one->writable || !one->is_private || one->special || (stack >= one->from && stack < one->to))
+            continue;
+        if (one->inode != 0 && (one->inode == own || one->inode == library || one->inode == linker))
+            continue;
+        if (one->inode == 0 && before->to == one->from && before->inode == library) /* its variables that no file has */
+            continue;
+        if (thread >= one->from && thread < one->to) {
+            kept_from = (thread - BELOW_THREAD) & ~(page - 1);
+            kept_to = (thread + ABOVE_THREAD) & ~(page - 1);
+        } else if (used_from >= one->from && used_from < one->to) {
+            kept_from = used_from;
+            kept_to = used_to;
+        }
+        forget(one->from, kept_from);
+        forget(kept_to, one->to);
+    }
+    forget(used_from, used_to);
 }
 
 void fl_first_run(int worker, int report_fd) {

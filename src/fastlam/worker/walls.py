@@ -37,6 +37,7 @@ def prepare() -> None:
     global _filter
     try:
         _filter = filter_program()
+        kernel.prepare_filter(_filter)
     except OSError:
         _filter = b""
 

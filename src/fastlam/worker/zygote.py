@@ -264,7 +264,7 @@ def main(owner_fd: int, kind: str, user_namespace: bool = False) -> None:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     setproctitle.setproctitle(f"fastlam: zygote python{version}" + ("" if kind == "plain" else f" {kind}"))
     # Imported before the first fork, so that every worker has them for nothing.
-    from fastlam.worker import imports, start
+    from fastlam.worker import imports, packing, start
 
     for name in PRELOADED.get(kind, ()):
         importlib.import_module(name)
@@ -284,6 +284,8 @@ def main(owner_fd: int, kind: str, user_namespace: bool = False) -> None:
     os.chdir("/")
     gc.collect()
     gc.freeze()
+    kept = packing.fill_gaps()
     zygote = Zygote(owner, start.start_worker)
     zygote.send(control.Up(os.getpid(), time.monotonic_ns() - started_ns, _resident_bytes()), [])
     zygote.run()
+    del kept
