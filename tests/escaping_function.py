@@ -213,12 +213,12 @@ def attach_shared_memory(key: int) -> str:
     return called(libc.shmget(key, 4096, 0o666), "shmget")
 
 
-def fill(path: str) -> dict[str, Any]:
+def fill(path: str, mb: int = 1 << 20) -> dict[str, Any]:
     space = os.statvfs(os.path.dirname(path))
     written, error = 0, ""
     with open(path, "wb", buffering=0) as file:
         try:
-            while True:
+            while written < mb << 20:
                 written += file.write(bytes(1 << 20))
         except OSError as full:
             error = errno.errorcode[full.errno or 0]

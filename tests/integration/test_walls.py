@@ -65,6 +65,12 @@ def walled(request: pytest.FixtureRequest) -> Iterator[Walled]:
         yield Walled(daemon, found[1])
 
 
+def max_memory_used_mb(report: str) -> int:
+    found = re.search(r"Max Memory Used: (\d+) MB", report)
+    assert found is not None, report
+    return int(found[1])
+
+
 def zygotes(walled: Walled) -> list[int]:
     return [pid for pid, _ in descendants(walled.daemon.process.pid)]
 
@@ -207,6 +213,31 @@ def test_memory_of_children_counts(walled: Walled) -> None:
     walled.needs("memory")
     assert walled.tries("eat_in_children", children=1, mb=100) == "all live"
     assert walled.tries("eat_in_children", children=4, mb=100) == "killed"
+
+
+@pytest.mark.parametrize("what", ["eat", "eat_in_children", "fill"])
+def test_max_memory_used_is_all_that_the_environment_uses(walled: Walled, what: str) -> None:
+    """As the kernel counts it for all its processes and for /tmp, and what the worker shares with its zygote; the limit
+    is held to the same figure: what would pass it does not fit (test_memory_is_held_to_two_percent).
+    """
+    walled.needs("memory")
+    name = walled.daemon.deploy(f"used-{what}", CODE, MemorySize=512, Timeout=30)
+    asked = {"eat": {"mb": 100}, "eat_in_children": {"children": 1, "mb": 100}, "fill": {"path": "/tmp/big", "mb": 100}}
+    before = max_memory_used_mb(walled.daemon.invoke(name, {"do": "pid"}, LogType="Tail").report)
+    after = max_memory_used_mb(walled.daemon.invoke(name, {"do": what, "with": asked[what]}, LogType="Tail").report)
+    assert 15 < before < 60
+    assert 100 <= after - before < (115 if what != "eat_in_children" else 140), "the child is an interpreter too"
+    again = max_memory_used_mb(walled.daemon.invoke(name, {"do": "pid"}, LogType="Tail").report)
+    assert again == after, "the most that the environment has used so far"
+
+
+def test_memory_is_held_to_two_percent(walled: Walled) -> None:
+    walled.needs("memory")
+    name = walled.daemon.deploy("exact", CODE, MemorySize=512, Timeout=30)
+    used = max_memory_used_mb(walled.daemon.invoke(name, {"do": "pid"}, LogType="Tail").report)
+    fits, too_much = 512 * 98 // 100 - used, 512 * 102 // 100 - used
+    assert walled.daemon.invoke(name, {"do": "eat", "with": {"mb": fits}}).result == fits
+    assert walled.daemon.invoke(name, {"do": "eat", "with": {"mb": too_much}}).error == "Unhandled"
 
 
 def test_processes(walled: Walled) -> None:

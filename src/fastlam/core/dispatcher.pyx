@@ -80,6 +80,8 @@ cdef extern from *:
 cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void *buffer, size_t count, int64_t offset)
     int close(int fd)
+cdef extern from "<stdlib.h>" nogil:
+    long long strtoll(const char *text, char **end, int base)
 cdef extern from "<poll.h>" nogil:
     cdef struct pollfd:
         int fd
@@ -108,6 +110,7 @@ cdef enum:
     LINGER_NS = 50000000         # how long it goes on driving after the last call was done
     LOOPS_TICKS = 10             # of TICK_NS, between looks whether the event loops that stand by do drive
     HOUSE_NS = 250000000         # between looks at how much is printed
+    MEMORY_LOOK_NS = 100000      # of handlers' time between two looks at the peak of an environment's memory
     TURN_NS = 1000000000         # a target without an environment waits so much longer than others before it gets one of theirs
     BUNDLE_AFTER = 8             # tasks that a worker has in hand before further ones are sent in bundles
     BUNDLE_TASKS_MAX = 8

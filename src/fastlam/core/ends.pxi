@@ -134,6 +134,7 @@ cdef class Ends(Provisioning):
         environment.logs_dropped_bytes = 0
         invocation.duration_ns = target.timeout_ns
         invocation.error_type = "Sandbox.Timedout"
+        environment.memory_peak_kib = environment._memory_peak_kib(environment.memory_peak_kib, MEMORY_LOOK_NS)
         invocation.memory_peak_kib = environment.memory_peak_kib
         payload = self.faults.timeout(invocation)
         self._unhold(environment, invocation)

@@ -166,6 +166,9 @@ cdef class Environment:
     cdef readonly uint64_t idle_since_ns
     cdef readonly int64_t init_ns
     cdef readonly int64_t memory_peak_kib
+    cdef int memory_fd                     # where the kernel says how much the environment has had at most; -1: its worker says it
+    cdef int64_t memory_base_bytes, memory_bytes_max   # that do not count there; beyond which it has none
+    cdef uint64_t unmeasured_ns            # handlers' time since it was looked at
     cdef public object on_ready            # the launcher's, called with the environment after its INIT; or None
     cdef readonly uint64_t invocations
     cdef readonly object end_reason        # str once it was ended for a reason of its own
@@ -184,9 +187,11 @@ cdef class Environment:
         self.init_ns = -1
         self.outbox = []
         self.backlog = deque()
-        self.connection.fd = self.bell_fd = -1
+        self.connection.fd = self.bell_fd = self.memory_fd = -1
 
     def __dealloc__(self):
+        if self.memory_fd >= 0:
+            close(self.memory_fd)
         fl_zmtp_close(&self.connection)
         fl_express_close(&self.express)
         if self.has_slots:
@@ -248,6 +253,31 @@ cdef class Environment:
             self._signal()
         elif self.state == ENVIRONMENT_STARTING:
             self.dispatcher._init_begins(self)
+
+    def measure_memory(self, int fd, int64_t base_bytes, int64_t bytes_max):
+        """From now on its peak is what the kernel writes at the beginning of the file `fd`, which is this object's from now on, in bytes,
+        and `base_bytes` more; `bytes_max` at most. Until then it is what the worker says of itself."""
+        if self.memory_fd >= 0:
+            close(self.memory_fd)
+        self.memory_fd, self.memory_base_bytes, self.memory_bytes_max = fd, base_bytes, bytes_max
+
+    cdef int64_t _memory_peak_kib(self, int64_t said_kib, uint64_t duration_ns) noexcept:
+        """After so much more of handlers' time; `said_kib` is what the worker says."""
+        cdef char digits[24]
+        cdef ssize_t got
+        cdef int64_t found
+        if self.memory_fd < 0:
+            return said_kib
+        self.unmeasured_ns += duration_ns
+        if self.unmeasured_ns < MEMORY_LOOK_NS:
+            return self.memory_peak_kib
+        self.unmeasured_ns = 0
+        got = pread(self.memory_fd, digits, sizeof(digits) - 1, 0)
+        if got <= 0:
+            return max(said_kib, self.memory_peak_kib)
+        digits[got] = 0
+        found = min(min(<int64_t>strtoll(digits, NULL, 10), self.memory_bytes_max) + self.memory_base_bytes, self.memory_bytes_max) >> 10
+        return max(found, self.memory_peak_kib)
 
     def process_exited(self, int wait_status, int64_t memory_peak_kib):
         """The zygote has reaped the process (or died, and with it the process)."""

@@ -242,7 +242,7 @@ cdef class Placement(Stacking):
             environment.target.starting -= 1
         environment.target.lost_starts = 0
         environment.init_ns = self._init_ns(environment, frame.init_ns)
-        environment.memory_peak_kib = frame.memory_peak_kib
+        environment.memory_peak_kib = environment._memory_peak_kib(frame.memory_peak_kib, MEMORY_LOOK_NS)
         if frame.log_end_bytes > environment.log_offset:
             environment.init_logs = self._read_logs(environment, frame.log_end_bytes)
         environment.state = ENVIRONMENT_IDLE
@@ -279,7 +279,7 @@ cdef class Placement(Stacking):
             if environment.state < ENVIRONMENT_STOPPING:
                 self._bad_frame(environment, "InitFailed came after Ready")
             return 0
-        environment.memory_peak_kib = frame.memory_peak_kib
+        environment.memory_peak_kib = environment._memory_peak_kib(frame.memory_peak_kib, MEMORY_LOOK_NS)
         environment.init_ns = self._init_ns(environment, frame.init_ns)
         if frame.log_end_bytes > environment.log_offset:
             environment.init_logs = self._read_logs(environment, frame.log_end_bytes)
@@ -371,7 +371,8 @@ cdef class Placement(Stacking):
         self._took_ns(target, <double>duration_ns)
         invocation.duration_ns += duration_ns
         invocation.cpu_ns = cpu_ns
-        invocation.memory_peak_kib = environment.memory_peak_kib = memory_peak_kib
+        environment.memory_peak_kib = environment._memory_peak_kib(memory_peak_kib, <uint64_t>duration_ns)
+        invocation.memory_peak_kib = environment.memory_peak_kib
         if log_end_bytes > environment.log_offset:
             invocation.logs = self._read_logs(environment, log_end_bytes)
             invocation.logs_dropped_bytes = environment.logs_dropped_bytes

@@ -5,6 +5,8 @@ All of it runs in the driver, but for the removal, which takes the kernel millis
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
@@ -49,6 +51,10 @@ class EnvironmentGroups:
         if group is not None:
             memory_bytes = environment.target.spec.confinement.memory_mb << 20
             group.limit_memory(max(memory_bytes - shared_bytes, _LEAST_BYTES))
+            if path := group.memory_peak_path:
+                with contextlib.suppress(OSError):
+                    counted = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                    environment.measure_memory(counted, shared_bytes, memory_bytes)
 
     def _hold_back(self, environment: Environment) -> None:
         group = self._live.get(environment.id)
