@@ -478,10 +478,10 @@ def test_a_handler_that_takes_long_is_not_taken_for_a_silent_client() -> None:
 def test_connections_over_the_maximum_get_503(running: Running) -> None:
     with Running(echo, connections_max=2) as server:
         first, second = server.connect(), server.connect()
-        with first, second, first.makefile("rb") as stream:
+        with first, second, first.makefile("rb") as stream, second.makefile("rb") as other:
             for client in (first, second):
                 client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            assert read_response(stream)[0] == 200
+            assert (read_response(stream)[0], read_response(other)[0]) == (200, 200)
             for _ in range(3):
                 assert exchange(server, b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 503 ")
             first.sendall(b"GET /again HTTP/1.1\r\n\r\n")

@@ -187,3 +187,24 @@ def test_the_line_behind_a_single_long_task(stage: Stage, target: Target) -> Non
         run_next(stage, worker, duration_ns=10**9)
     somebody_helps(stage, others)
     stage.dismiss(target)
+
+
+@pytest.mark.parametrize("attempt", range(8))
+def test_whoever_comes_up_helps_others_than_the_one_that_is_given_them(stage: Stage, attempt: int) -> None:
+    """Which may have one task in hand that is over at any moment, as far as anybody knows. Of two that hold as many tasks
+    either may be helped first: it is tried several times.
+    """
+    target = Target("tasks", None, slots_per_environment=SLOTS, environments_max=4)
+    stage.call(target)
+    stage.played[0].ready()
+    stage.drive()
+    run_next(stage, stage.played[0], duration_ns=30 * TINY_NS)
+    calls = [stage.call(target) for _ in range(4)]
+    stage.played[0].begin()
+    for number, held in ((1, [2, 2]), (2, [1, 1, 2]), (3, [1, 1, 1, 1])):
+        stage.played[number].ready()
+        stage.drive()
+        assert sorted(outstanding(one) for one in stage.played[: number + 1]) == held
+        stage.played[number].begin()
+    assert len({call.environment_id for call in calls}) == 4
+    stage.dismiss(target)

@@ -37,9 +37,10 @@ cdef class Stacking(IdleEnvironments):
             or (task_ns < WAKE_WORTH_NS and environment.has_express and fl_spsc_drained(&environment.express.requests)))
 
     cdef bint _is_superfluous(self, Environment environment) except -1:
-        """Whether a worker without a task had better sleep, since the one that is given the tiny ones does them as well alone."""
+        """Whether a worker without a task had better sleep, since the one that is given the tiny ones does them as well alone. It is that
+        one only that is looked after: if nothing lies behind what it has in hand, but behind what another one has, help is welcome."""
         cdef Environment filling = environment.target.filling
-        if filling is None or filling is environment or not self._not_worth_a_wake(filling):
+        if filling is None or filling is environment or not self._not_worth_a_wake(filling) or not self._lie_behind(filling):
             return False
         self._stack(filling)
         return True
