@@ -189,7 +189,7 @@ def test_the_line_behind_a_single_long_task(stage: Stage, target: Target) -> Non
     stage.dismiss(target)
 
 
-@pytest.mark.parametrize("attempt", range(8))
+@pytest.mark.parametrize("attempt", range(32))
 def test_whoever_comes_up_helps_others_than_the_one_that_is_given_them(stage: Stage, attempt: int) -> None:
     """Which may have one task in hand that is over at any moment, as far as anybody knows. Of two that hold as many tasks
     either may be helped first: it is tried several times.
