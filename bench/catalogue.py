@@ -33,6 +33,8 @@ TOPICS: Final = {
     "memory": Entry("bench.memory", "Memory of idle workers: of one, and of 500 together", True, 900),
     "meter": Entry("bench.meter", "Duration against the handler's own clock", True, 1800),
     "concurrency": Entry("bench.concurrency", "200 functions that sleep for a second at the same time", True, 600),
+    "environments": Entry("bench.environments", "Environments that come and go, and what they leave", True, 1800),
+    "cpu_share": Entry("bench.cpu_share", "CPU time that follows memory (--cpu lambda)", True, 900),
     "control": Entry("bench.control", "Control-plane reads, and start with a thousand functions", True, 900),
     "simulate": Entry("bench.simulation", "The dispatcher on a virtual clock", True, 1800),
     "micro": Entry("bench.micro_suite", "Parts of the hot path alone (pytest-benchmark)", True, 900),
