@@ -35,6 +35,7 @@ from fastlam.api.forward import Forwarder
 from fastlam.api.invoke import InvokeRoute
 from fastlam.api.invoke_async import InvokeAsyncRoute
 from fastlam.api.invoke_stream import InvokeStreamRoute
+from fastlam.api.rates import RequestRates
 from fastlam.api.router import Api
 from fastlam.arn import PARTITION
 from fastlam.billing.duration import billed_ms
@@ -169,6 +170,7 @@ class Daemon:
                 "InvokeAsync": InvokeAsyncRoute(self._addresses, self.events),
                 "InvokeWithResponseStream": InvokeStreamRoute(self.dispatcher, self._addresses),
             },
+            rates=RequestRates(clock) if config.rates == "lambda" else None,
         )
         guarded = Cors(api, origins=config.cors_origins, host=config.host)
         body_bytes_max = limits.FORWARD_BODY_BYTES_MAX + limits.SYNC_PAYLOAD_BYTES_MAX

@@ -24,6 +24,7 @@ from fastlam.api.caller import Defaults, caller_of
 from fastlam.api.code import PATH as CODE_PATH
 from fastlam.api.errors import respond, respond_error, respond_fault
 from fastlam.api.forward import foreign_service
+from fastlam.api.rates import RequestRates
 from fastlam.api.resources import resource_of
 from fastlam.api.service_model import Operation
 from fastlam.api.support import Call, Entry, Handler, Reply
@@ -56,6 +57,7 @@ class Api:
         forward: Callable[[Request, str], None] | None = None,
         authorize: Authorize = authorize,
         operation_routes: Mapping[str, Route] | None = None,
+        rates: RequestRates | None = None,
     ) -> None:
         self._model = service_model.load()
         self._handlers = {name: entry.handler for name, entry in entries.items()}
@@ -66,6 +68,7 @@ class Api:
         self._code_route = code_route
         self._forward = forward
         self._authorize = authorize
+        self._rates = rates
         # Operations that read their requests themselves; Invoke is here for paths that name no function.
         self._operation_routes = {"Invoke": invoke_route, **(operation_routes or {})}
         unknown = self._handlers.keys() - {operation.name for operation in self._model.operations}
@@ -117,6 +120,8 @@ class Api:
         handler = self._handlers.get(operation.name)
         if handler is None:
             raise ApiError("NotImplementedException", f"fastlam does not implement {operation.name} yet.")
+        if self._rates is not None:
+            self._rates.take(caller_of(request, self._defaults), operation.name)
         bytes_max = _REQUEST_BYTES_MAX.get(operation.name, limits.CONTROL_REQUEST_BYTES_MAX)
         if len(request.body) > bytes_max:
             raise too_large(f"Request must be smaller than {bytes_max} bytes for the {operation.name} operation")

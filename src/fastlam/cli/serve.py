@@ -67,8 +67,8 @@ def _choice(name: str, values: Sequence[str], **more: Any) -> Callable[[Any], An
 @_choice(
     "--rates",
     RATES,
-    help="'lambda' also throttles what comes too fast: over 10 requests a second for each unit of concurrency, or over"
-    " 1000 new environments of a function at once and 100 more a second.",
+    help="'lambda' also throttles what comes too fast: over 10 requests a second for each unit of concurrency, over"
+    " 1000 new environments of a function at once and 100 more a second, over 15 API calls a second (100 GetFunction).",
 )
 @click.option(
     "--keepalive",
