@@ -19,6 +19,7 @@ SIZES_MB: Final = (256, 512, 1024)
 FULL_MB: Final = 1769
 KINDS: Final = {"compute": 0.10, "write": 0.15}  # what the handler does: by which share it may be off
 DONE: Final = "steps"
+CPU: Final = "CPU time"
 
 
 def work(daemon: Server, name: str, kind: str, seconds: float) -> Metrics:
@@ -31,7 +32,7 @@ def work(daemon: Server, name: str, kind: str, seconds: float) -> Metrics:
         connection.close()
     if "done" not in said:
         raise RuntimeError(f"{name}: {said}")
-    return {DONE: said["done"] / said["seconds"]}
+    return {DONE: said["done"] / said["seconds"], CPU: said["cpu_seconds"] / said["seconds"]}
 
 
 def run(topic: Topic) -> None:
@@ -45,18 +46,19 @@ def run(topic: Topic) -> None:
                 sides[f"{kind}, {size_mb} MB"] = functools.partial(work, daemon, name, kind, seconds)
         for side in sides.values():
             side()  # environments up, and out of INIT, which is not held back
-        topic.in_turns(sides, {DONE: "/s"})
-    for kind, off in KINDS.items():
-        whole = topic.series(f"{kind}, {FULL_MB} MB", DONE).values
-        for size_mb in SIZES_MB:
-            found = topic.series(f"{kind}, {size_mb} MB", DONE).values
-            share = statistics.median(one / full for one, full in zip(found, whole, strict=True))
-            fair = size_mb / FULL_MB
-            topic.check(
-                f"{kind}: {size_mb} MB, away from its share of {FULL_MB} MB",
-                abs(share / fair - 1),
-                "",
-                at_most=off,
-                detail=f"{share:.4f} for {fair:.4f}",
-            )
+        topic.in_turns(sides, {DONE: "/s", CPU: "CPUs"})
+    for metric in (DONE, CPU):
+        for kind, off in KINDS.items():
+            whole = topic.series(f"{kind}, {FULL_MB} MB", metric).values
+            for size_mb in SIZES_MB:
+                found = topic.series(f"{kind}, {size_mb} MB", metric).values
+                share = statistics.median(one / full for one, full in zip(found, whole, strict=True))
+                fair = size_mb / FULL_MB
+                topic.check(
+                    f"{kind}: {metric} with {size_mb} MB, away from its share of {FULL_MB} MB",
+                    abs(share / fair - 1),
+                    "",
+                    at_most=off,
+                    detail=f"{share:.4f} for {fair:.4f}",
+                )
     topic.note("`write` writes 1 MB to /tmp at a time, which lies in memory here.")
