@@ -82,7 +82,7 @@ class Mount(msgspec.Struct, array_like=True):
 class Walls(msgspec.Struct, kw_only=True):
     """What worker.walls puts between a function and the machine. Whatever is empty, 0 or negative is left out."""
 
-    groups: list[str] = []  # cgroup.procs files of the environment's control groups
+    groups: list[str] = []  # files of the environment's control groups; a 0 joins
     namespaces: int = 0  # CLONE_NEW* flags; the process's own pid and user namespaces are its zygote's work
     root: str = ""  # an empty directory outside, where the root is put together
     mounts: list[Mount] = []
