@@ -87,9 +87,9 @@ class ControlGroup:
 
     @property
     def procs_files(self) -> list[str]:
-        """What a process of one thread writes a 0 into to join. In version 1 that is the file for threads: a thread that
-        moves itself makes nobody wait, while for a whole process the kernel first stops all forks of the machine, which
-        takes 5 to 12 ms (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
+        """What a process of one thread writes a 0 into to join. In version 1 that is the file for threads: for a thread
+        that moves itself nobody waits; for a whole process the kernel first stops all forks of the machine, which takes
+        5 to 12 ms (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
         """
         by_threads = {path for version, path in self.by_controller.values() if version == 1}
         return [str(path / ("tasks" if path in by_threads else "cgroup.procs")) for path in self.paths]
