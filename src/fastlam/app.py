@@ -47,6 +47,7 @@ from fastlam.dispatch.autoscaling import AutoScaler
 from fastlam.dispatch.bound import BoundNotice
 from fastlam.dispatch.faults import Faults
 from fastlam.dispatch.launching import Launches
+from fastlam.dispatch.networks import Networks
 from fastlam.dispatch.provisioned import Provisioner
 from fastlam.dispatch.targets import Targets
 from fastlam.errors import FastlamError
@@ -54,6 +55,7 @@ from fastlam.http.server import HttpServer
 from fastlam.invoke.event import Events
 from fastlam.model.key import RecordKey
 from fastlam.sandbox.launcher import Launcher
+from fastlam.sandbox.networks import Door
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.sandbox.spinning import spin_ns
 from fastlam.store.artifacts import ArtifactStore
@@ -115,7 +117,9 @@ class Daemon:
             in_background=blocking.in_background,
         )
 
-        self.launcher = Launcher(config.lane, config.isolation, cpu_follows_memory=config.cpu == "lambda")
+        self.launcher = Launcher(
+            config.lane, config.isolation, network=config.network, cpu_follows_memory=config.cpu == "lambda"
+        )
         self.isolation = self.launcher.isolation
         self._closers.append(self.launcher.close)
         self.dispatcher = Dispatcher(
@@ -132,9 +136,16 @@ class Daemon:
         self.launcher.zygote("plain")
 
         own_root = self.isolation is not None and self.isolation.own_root
+        own_network = self.isolation is not None and self.isolation.own_network
         # The endpoint is set below, when the port is known.
         file_systems = FileSystems(self._data_dir)
-        self.launches = Launches(self.artifacts, vault, file_systems=file_systems, own_root=own_root)
+        self.launches = Launches(
+            self.artifacts,
+            vault,
+            file_systems=file_systems,
+            own_root=own_root,
+            networks=Networks(config.network, available=own_network),
+        )
         self.targets = Targets(
             self.dispatcher,
             self.store,
@@ -183,6 +194,8 @@ class Daemon:
         authority = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self.url = f"http://{authority}"
         self.launches.endpoint_url = self.url
+        self.launches.door_url = f"http://127.0.0.1:{self.port}"
+        self.launcher.open_doors([Door("127.0.0.1", self.port, self.http.open_door, self.http.close_door)])
         links.authority = authority
         self.provisioner.begin()
         self._bound_notice = BoundNotice(self.dispatcher, log.warning, time.monotonic)

@@ -80,6 +80,7 @@ HTTP_IDLE_SECONDS: Final = 300  # a silent connection between two requests
 HTTP_REQUEST_SECONDS: Final = 60  # a request whose head, or next piece of body, does not come
 HTTP_LINGER_SECONDS: Final = 5  # a refused client may go on sending for so long before the connection is cut
 HTTP_LISTEN_BACKLOG: Final = 4096
+DOOR_BACKLOG: Final = 128  # of the daemon's listening socket in a network of an environment's own
 FRONTS_MAX: Final = 64  # front processes of one daemon
 FRONT_AGAIN_SECONDS: Final = 1.0  # between two starts of one front process
 FRONT_LEAVE_SECONDS: Final = 10.0  # for each step of its leave; then it is killed

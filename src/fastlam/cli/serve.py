@@ -23,6 +23,7 @@ from fastlam.config import (
     DEFAULT_REGION,
     ISOLATION_LEVELS,
     LANE_KINDS,
+    NETWORKS,
     RATES,
     DaemonConfig,
     default_data_dir,
@@ -108,6 +109,13 @@ def _choice(name: str, values: Sequence[str], **more: Any) -> Callable[[Any], An
     envvar="FASTLAM_ISOLATION",
     help="Walls around environments: all of them or no start (full), all that this machine permits (auto), or resource"
     " limits only (process); fastlam doctor tells what is permitted.",
+)
+@_choice(
+    "--network",
+    NETWORKS,
+    envvar="FASTLAM_NETWORK",
+    help="What functions reach: what this machine reaches (host), the daemon and servers of their own (loopback), or"
+    " the daemon only (none). Functions with a VpcConfig share a network of their own in any case.",
 )
 @_choice(
     "--cpu",
@@ -217,6 +225,7 @@ def _arguments(config: DaemonConfig, port: int) -> list[str]:
     arguments += ["--keepalive", str(config.keepalive_seconds), "--recycle-after", str(config.recycle_after_seconds)]
     arguments += ["--rates", config.rates, "--lane", config.lane]
     arguments += ["--fronts", str(config.fronts), "--isolation", config.isolation, "--cpu", config.cpu]
+    arguments += ["--network", config.network]
     if config.ephemeral:
         arguments.append("--ephemeral")
     if config.data_dir is not None:

@@ -243,13 +243,15 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def main(owner_fd: int, kind: str, user_namespace: bool = False) -> None:
+def main(owner_fd: int, kind: str, user_namespace_fd: int = -1) -> None:
     """Becomes a zygote of `kind` ("plain", "boto3" or "embedded") whose owner holds the other end of `owner_fd`; in a
-    user namespace of its own if its workers are to have walls that it could not raise otherwise.
+    user namespace if its workers are to have walls that it could not raise otherwise. It has pids of its own there: a
+    zygote may return only to a pid namespace that is its own to command.
     """
     started_ns = time.monotonic_ns()
-    if user_namespace:
-        namespace.enter_zygotes()
+    if user_namespace_fd >= 0:
+        namespace.enter(user_namespace_fd)
+        kernel.unshare(kernel.CLONE_NEWPID)
         namespace.continue_as_first_process()
     # SIGTERM and not SIGKILL: descendants that only this process can find are killed on the way out (see Zygote.run).
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
