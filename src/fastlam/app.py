@@ -118,7 +118,11 @@ class Daemon:
         )
 
         self.launcher = Launcher(
-            config.lane, config.isolation, network=config.network, cpu_follows_memory=config.cpu == "lambda"
+            config.lane,
+            config.isolation,
+            network=config.network,
+            cpu_follows_memory=config.cpu == "lambda",
+            freezing=config.freeze,
         )
         self.isolation = self.launcher.isolation
         self._closers.append(self.launcher.close)
@@ -153,6 +157,7 @@ class Daemon:
             account_concurrency=config.concurrency,
             billed_ms=billed_ms,
             enforce_rates=config.rates == "lambda",
+            freezes=config.freeze,
             keepalive_seconds=config.keepalive_seconds,
             recycle_after_seconds=config.recycle_after_seconds,
             on_change=lambda: self._addresses.forget(),
@@ -280,6 +285,7 @@ class Daemon:
             "functions": len(self.store.all(FUNCTION)),
             "environments": counts,
             "limits": {"concurrency": self.config.concurrency, "environments": self.config.environments_max},
+            "freeze": self.config.freeze,
             "isolation": self.isolation.state() if self.isolation is not None else None,
             "fronts": self.http.fronts(),
             "provisioned": self.provisioner.rows(),

@@ -66,6 +66,7 @@ class DaemonConfig:
     isolation: str = ISOLATION_LEVELS[0]  # which walls environments have
     network: str = NETWORKS[0]  # what functions reach
     cpu: str = CPU_MODES[0]  # whether they have the CPU share of their memory, or what is free
+    freeze: bool = False  # environments stand still between invocations
     rates: str = RATES[0]  # whether the rates of requests and of new environments are limited
     keepalive_seconds: float = KEEPALIVE_SECONDS  # after which an unused environment is stopped; 0: after each call
     recycle_after_seconds: float = RECYCLE_AFTER_SECONDS  # the age at which an environment is stopped; 0: none
@@ -97,6 +98,11 @@ class DaemonConfig:
             raise FastlamError(
                 f"--network {self.network} needs walls around environments, and --isolation process has none: use"
                 " --isolation auto."
+            )
+        if self.freeze and self.isolation == "process":
+            raise FastlamError(
+                "--freeze needs the control groups of environments, and --isolation process makes none: use --isolation"
+                " auto."
             )
         if self.cpu not in CPU_MODES:
             raise FastlamError(f"--cpu {self.cpu!r} is no mode: give {' or '.join(CPU_MODES)}.")

@@ -124,6 +124,12 @@ def _choice(name: str, values: Sequence[str], **more: Any) -> Callable[[Any], An
     help="Functions take what CPU time is free, or the share that Lambda gives for their memory (1769 MB: one CPU).",
 )
 @click.option(
+    "--freeze",
+    is_flag=True,
+    envvar="FASTLAM_FREEZE",
+    help="Environments stand still between invocations, with all their threads and children, as in Lambda.",
+)
+@click.option(
     "--fronts",
     default=0,
     show_default=True,
@@ -226,6 +232,8 @@ def _arguments(config: DaemonConfig, port: int) -> list[str]:
     arguments += ["--rates", config.rates, "--lane", config.lane]
     arguments += ["--fronts", str(config.fronts), "--isolation", config.isolation, "--cpu", config.cpu]
     arguments += ["--network", config.network]
+    if config.freeze:
+        arguments.append("--freeze")
     if config.ephemeral:
         arguments.append("--ephemeral")
     if config.data_dir is not None:

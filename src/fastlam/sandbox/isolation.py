@@ -18,7 +18,7 @@ from fastlam import limits
 from fastlam.abc import Confinement
 from fastlam.errors import FastlamError
 from fastlam.sandbox import image, networks
-from fastlam.sandbox.groups import ControlGroup, ControlGroups
+from fastlam.sandbox.groups import FREEZER, ControlGroup, ControlGroups
 from fastlam.wire import control
 
 LEVELS: Final = ("auto", "full", "process")
@@ -131,14 +131,14 @@ class Isolation:
         return plan
 
 
-def find(level: str, stage: str, network: str = HOST) -> Isolation:
+def find(level: str, stage: str, network: str = HOST, freezing: bool = False) -> Isolation:
     """Tries out what this machine permits; raises FastlamError where `full` is asked for and something is missing, or
-    the network cannot be had.
+    the network cannot be had, or environments cannot be frozen that are to be.
     """
     isolation = Isolation(level, stage, network=network)
     if level == "process":
         return isolation
-    isolation.groups = ControlGroups()
+    isolation.groups = ControlGroups(freezing=freezing)
     try:
         _probe(isolation)
         if level == "full" and isolation.missing:
@@ -148,6 +148,8 @@ def find(level: str, stage: str, network: str = HOST) -> Isolation:
             )
         if network != HOST:
             _check_network(isolation)
+        if freezing:
+            _check_freezing(isolation)
     except BaseException:
         isolation.groups.close()
         raise
@@ -189,6 +191,27 @@ def _check_network(isolation: Isolation) -> None:
         raise FastlamError(
             f"--network {isolation.network} is not possible here: {reason}. fastlam doctor tells which walls this"
             " machine permits; without --network functions reach what the machine reaches."
+        )
+
+
+def _check_freezing(isolation: Isolation) -> None:
+    assert isolation.groups is not None
+    reason = isolation.groups.freezer_missing
+    if not reason:
+        group = isolation.groups.make("freezing")
+        try:
+            if FREEZER in group.by_controller:
+                group.freeze()
+            else:  # the trial has found that no process may join
+                reason = isolation.missing.get("memory", "no process may join a control group")
+        except OSError as error:
+            reason = error.strerror or str(error)
+        finally:
+            group.remove()
+    if reason:
+        raise FastlamError(
+            f"--freeze is not possible here: {reason}. It takes control groups that this user may command: start"
+            " fastlam as root or by systemd-run --user --scope -p Delegate=yes, or do without --freeze."
         )
 
 

@@ -38,17 +38,24 @@ class Launcher:
     dispatcher: Dispatcher
 
     def __init__(
-        self, lane: str, isolation: str = "", *, network: str = "host", cpu_follows_memory: bool = False
+        self,
+        lane: str,
+        isolation: str = "",
+        *,
+        network: str = "host",
+        cpu_follows_memory: bool = False,
+        freezing: bool = False,
     ) -> None:
         """`isolation` is a level of sandbox.isolation; without one there are no walls. `network`: what functions reach.
-        `cpu_follows_memory`: they have the part of a CPU that Lambda gives for their memory.
+        `cpu_follows_memory`: they have the part of a CPU that Lambda gives for their memory. `freezing`: the dispatcher
+        will want to freeze environments.
         """
         self.lanes = lanes_of_kind(lane)
         self.directory = RuntimeDirectory()
         stage = self.directory.path / "stage"
         stage.mkdir()
         try:
-            self.isolation = find(isolation, str(stage), network) if isolation else None
+            self.isolation = find(isolation, str(stage), network, freezing) if isolation else None
             in_user_namespace = self.isolation is not None and self.isolation.user_namespace
             # One for all zygotes: who is in another could not enter a network that is made in this one.
             self._user_namespace_fd = make_user_namespace() if in_user_namespace else -1
@@ -78,6 +85,7 @@ class Launcher:
                 user_namespace_fd=self._user_namespace_fd if kind != EMBEDDED else -1,
                 before_fork=self._before_fork,
                 memory_peak_kib=self._memory_peak_kib,
+                thaw_path=self.groups.thaw_path,
             )
             self.dispatcher.add_reader(zygote.fileno, zygote.on_readable)
         return zygote
@@ -202,6 +210,13 @@ class Launcher:
             return False
         zygote.kill(environment.id)
         return True
+
+    def freeze(self, environment: Environment) -> bool:
+        """Stops all processes of an idle environment, until `thaw`; False if they cannot be."""
+        return self.groups.freeze(environment)
+
+    def thaw(self, environment: Environment) -> None:
+        self.groups.thaw(environment)
 
     def closed(self, environment: Environment, lane: Any) -> None:
         """The dispatcher has forgotten the environment: its lane and its socket go."""

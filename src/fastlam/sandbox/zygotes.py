@@ -50,12 +50,14 @@ class Zygote:
         user_namespace_fd: int = -1,
         before_fork: Callable[[Environment], None] = lambda environment: None,
         memory_peak_kib: Callable[[Environment], int] = lambda environment: 0,
+        thaw_path: Callable[[Environment], str] = lambda environment: "",
     ) -> None:
         self.kind = kind
         self.on_end = on_end
         self.user_namespace_fd = user_namespace_fd  # that it and its workers are in; -1: the owner's own
         self.before_fork = before_fork
         self.memory_peak_kib = memory_peak_kib  # of an environment whose process is gone, as the kernel has counted it
+        self.thaw_path = thaw_path
         self.resident_bytes = 0  # of the zygote, which its workers share; known once it is up
         self.up = False
         self.ended = False
@@ -115,7 +117,7 @@ class Zygote:
             environment, descriptors, own_pids = self._orders[0]
             self.before_fork(environment)
             try:
-                order = control.encode(control.Fork(environment.id, own_pids))
+                order = control.encode(control.Fork(environment.id, own_pids, self.thaw_path(environment)))
                 socket.send_fds(self.socket, [order], descriptors)
             except BlockingIOError:
                 return  # answers are on their way, and with them another try

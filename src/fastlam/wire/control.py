@@ -36,6 +36,7 @@ class Fork(Message, tag=2):
 
     environment_id: int
     own_pids: bool = False  # in a pid namespace of its own
+    thaw_path: str = ""  # where THAWED is written, lest what is killed while it is frozen lives on; "" where it dies
 
 
 class Forked(Message, tag=3):
@@ -86,7 +87,7 @@ class Walls(msgspec.Struct, kw_only=True):
     groups: list[str] = []  # cgroup.procs files of the environment's control groups
     namespaces: int = 0  # CLONE_NEW* flags; the process's own pid and user namespaces are its zygote's work
     own_network: bool = False  # the network namespace that comes with the order
-    tcp_ports: list[int] | None = None  # all that may be connected to there, and nothing listened on; None: no such bound
+    tcp_ports: list[int] | None = None  # all that may be connected to there, and no other use of it; None: no bound
     root: str = ""  # an empty directory outside, where the root is put together
     mounts: list[Mount] = []
     directories: list[str] = []  # empty ones of the root

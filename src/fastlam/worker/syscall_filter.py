@@ -160,7 +160,8 @@ def filter_program(machine: str = "", *, tcp_only: bool = False) -> bytes:
         add(_EQUAL, _IPPROTO_TCP, 1, 0)
         add(_RETURN, _ERRNO | _EPERM)
         add(_RETURN, _ALLOW)
-        for numbers, argument in ((_SENDTO, _FOURTH_ARGUMENT), (_SENDMSG, _THIRD_ARGUMENT), (_SENDMMSG, _FOURTH_ARGUMENT)):
+        sends = ((_SENDTO, _FOURTH_ARGUMENT), (_SENDMSG, _THIRD_ARGUMENT), (_SENDMMSG, _FOURTH_ARGUMENT))
+        for numbers, argument in sends:
             add(_EQUAL, numbers[column], 0, 4)
             refuse_if(argument, _ANY_BIT, (_MSG_FASTOPEN,))
     for numbers, argument, code, values in (

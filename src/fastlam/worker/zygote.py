@@ -53,6 +53,7 @@ class Zygote:
         self.pids: dict[int, int] = {}  # pid -> environment id
         self.environments: dict[int, int] = {}  # environment id -> pid
         self.reports: dict[int, int] = {}  # pid -> descriptor, of first processes that tell how their worker has ended
+        self.thaw_paths: dict[int, str] = {}  # pid -> what thaws a worker that may be frozen
         self.leaving = False
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -121,6 +122,8 @@ class Zygote:
             os.setpgid(pid, pid)
         self.pids[pid] = order.environment_id
         self.environments[order.environment_id] = pid
+        if order.thaw_path:
+            self.thaw_paths[pid] = order.thaw_path
         pidfd = os.pidfd_open(pid)
         self.send(control.Forked(order.environment_id, pid), [pidfd])
         os.close(pidfd)
@@ -194,6 +197,9 @@ class Zygote:
         """
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
+        if pid in self.thaw_paths:
+            with contextlib.suppress(OSError):  # it is gone already
+                Path(self.thaw_paths[pid]).write_text("THAWED")
 
     def reap(self) -> None:
         """Reaps all that have ended, orphans of workers included."""
@@ -208,6 +214,7 @@ class Zygote:
             environment_id = self.pids.pop(pid, None)
             if environment_id is not None:
                 self.kill_group(pid)
+                self.thaw_paths.pop(pid, None)
             _, wait_status, usage = os.wait4(pid, 0)
             memory_peak_kib = usage.ru_maxrss
             if (report_fd := self.reports.pop(pid, None)) is not None:
