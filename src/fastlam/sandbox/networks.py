@@ -222,8 +222,9 @@ class Networks:
         assert self._socket is not None
         assert self._process is not None
         self._ignore(self._socket.fileno())
-        self._socket.close()  # it ends with this
+        self._socket.close()
         self._socket = None
+        self._process.kill()  # it has nothing to clean up
         self._process.wait()
         self._process = None
         self._ordered = 0
