@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -351,10 +351,8 @@ def answers(daemon: RunningDaemon) -> bool:
 def call_in_vain(client: Any, name: str) -> None:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    try:
+    with suppress(BotoCoreError, ClientError):
         client.invoke(FunctionName=name, Payload=json.dumps({"do": "name"}))
-    except (BotoCoreError, ClientError):
-        pass
 
 
 # Root of a user namespace that may have no network namespaces: the limit is its own.

@@ -49,9 +49,11 @@ class ControlGroups:
         self.missing: dict[str, str] = {}
         self._bases: list[tuple[Hierarchy, Path]] = []
         self.controllers: set[str] = set()
+        found = hierarchies()
+        for hierarchy in sorted(found, key=lambda each: FREEZER not in each.controllers):
+            remove_abandoned(hierarchy.own)  # what is frozen first: nothing else ends it
         # Version 2 first: what is killed while it is frozen dies there.
-        for hierarchy in sorted(hierarchies(), key=lambda each: -each.version):
-            remove_abandoned(hierarchy.own)
+        for hierarchy in sorted(found, key=lambda each: -each.version):
             if FREEZER in hierarchy.controllers and (not freezing or FREEZER in self.controllers):
                 hierarchy = replace(hierarchy, controllers=tuple(hierarchy.handed_down))
             if not hierarchy.controllers:
