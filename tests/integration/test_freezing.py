@@ -125,10 +125,9 @@ def all_stopped(daemon: RunningDaemon) -> bool:
         for group in base.iterdir():
             if (group / "freezer.state").exists() and (group / "freezer.state").read_text() != "FROZEN\n":
                 return False
-            events = group / "cgroup.events"
-            if (group / "cgroup.freeze").exists() and (group / "cgroup.freeze").read_text() == "1\n":
-                if "frozen 1" not in events.read_text():
-                    return False
+            asked = (group / "cgroup.freeze").exists() and (group / "cgroup.freeze").read_text() == "1\n"
+            if asked and "frozen 1" not in (group / "cgroup.events").read_text():
+                return False
     return True
 
 
