@@ -369,7 +369,8 @@ def within_open_files(config: DaemonConfig, open_files: int) -> DaemonConfig:
     """The settings with no more environments than that many descriptors hold while all of them start; says so if that
     is fewer. Calls then wait, instead of failing for want of a descriptor.
     """
-    fit = max(1, (open_files - limits.DESCRIPTORS_BESIDE) // limits.DESCRIPTORS_PER_ENVIRONMENT)
+    each = limits.DESCRIPTORS_PER_ENVIRONMENT + (limits.DESCRIPTORS_PER_NETWORK if config.network != "host" else 0)
+    fit = max(1, (open_files - limits.DESCRIPTORS_BESIDE) // each)
     if config.environments_max <= fit:
         return config
     log.warning(
@@ -378,7 +379,7 @@ def within_open_files(config: DaemonConfig, open_files: int) -> DaemonConfig:
         f"{open_files:,}",
         f"{fit:,}",
         f"{config.environments_max:,}",
-        limits.DESCRIPTORS_BESIDE + config.environments_max * limits.DESCRIPTORS_PER_ENVIRONMENT,
+        limits.DESCRIPTORS_BESIDE + config.environments_max * each,
     )
     return replace(config, environments_max=fit)
 

@@ -66,6 +66,7 @@ SLOT_MIRROR_BYTES: Final = 1024  # replies up to this size survive the death of 
 LOG_BYTES_PER_INVOCATION_MAX: Final = 8 * 1024 * 1024
 ENVIRONMENTS_MAX: Final = 1000  # live environments of one dispatcher unless told otherwise
 DESCRIPTORS_PER_ENVIRONMENT: Final = 12  # of the dispatching process: four for good, the others while it starts
+DESCRIPTORS_PER_NETWORK: Final = 2  # and as many more with a network of its own: one for good
 DESCRIPTORS_BESIDE: Final = 64  # for everything else
 PROCESS_START_SECONDS: Final = 120  # from the order of an environment's process until it is there; then INIT begins
 KEEPALIVE_SECONDS: Final = 600.0  # of environments that nobody uses; Lambda's live five to fifteen minutes

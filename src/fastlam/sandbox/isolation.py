@@ -194,20 +194,33 @@ def _check_network(isolation: Isolation) -> None:
         )
 
 
+def freezer_missing() -> str:
+    """Why environments cannot be frozen here; "" if they can."""
+    groups = ControlGroups(freezing=True)
+    try:
+        return _try_freezer(groups)
+    finally:
+        groups.close()
+
+
+def _try_freezer(groups: ControlGroups) -> str:
+    if groups.freezer_missing:
+        return groups.freezer_missing
+    group = groups.make("freezing")
+    try:
+        group.freeze()
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        group.remove()
+    return ""
+
+
 def _check_freezing(isolation: Isolation) -> None:
     assert isolation.groups is not None
-    reason = isolation.groups.freezer_missing
-    if not reason:
-        group = isolation.groups.make("freezing")
-        try:
-            if FREEZER in group.by_controller:
-                group.freeze()
-            else:  # the trial has found that no process may join
-                reason = isolation.missing.get("memory", "no process may join a control group")
-        except OSError as error:
-            reason = error.strerror or str(error)
-        finally:
-            group.remove()
+    # Without controllers the trial has found that no process may join.
+    joins = FREEZER in isolation.groups.controllers or isolation.groups.freezer_missing
+    reason = _try_freezer(isolation.groups) if joins else isolation.missing.get("memory", "no process may join a group")
     if reason:
         raise FastlamError(
             f"--freeze is not possible here: {reason}. It takes control groups that this user may command: start"
