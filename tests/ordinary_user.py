@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ import fastlam
 from fastlam.sandbox.groups import hierarchies
 
 USER_ID: Final = 64_123  # nobody has it
+_numbers = count()  # of those who have become one: several may be one at a time
 
 
 @contextmanager
@@ -58,9 +60,10 @@ def as_ordinary_user() -> Iterator[list[str]]:
 
 def _delegated_groups() -> list[Path]:
     made: list[Path] = []
+    number = next(_numbers)
     with suppress(OSError):
         for hierarchy in hierarchies():
-            group = hierarchy.own / f"test-{os.getpid()}"
+            group = hierarchy.own / f"test-{os.getpid()}-{number}"
             group.mkdir()
             made.append(group)
             for path in (group, *group.iterdir()):

@@ -17,6 +17,7 @@ class Confinement:
     memory_mb: int
     storage_mb: int  # of /tmp
     file_systems: tuple[tuple[str, str], ...] = ()  # directory of this machine, mount path
+    network: str = ""  # "": this machine's; "own": its own; else the name of one that others share
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ from fastlam.dispatch.autoscaling import AutoScaler
 from fastlam.dispatch.bound import BoundNotice
 from fastlam.dispatch.faults import Faults
 from fastlam.dispatch.launching import Launches
+from fastlam.dispatch.networks import Networks
 from fastlam.dispatch.provisioned import Provisioner
 from fastlam.dispatch.targets import Targets
 from fastlam.errors import FastlamError
@@ -55,6 +56,7 @@ from fastlam.http.server import HttpServer
 from fastlam.invoke.event import Events
 from fastlam.model.key import RecordKey
 from fastlam.sandbox.launcher import Launcher
+from fastlam.sandbox.networks import Door
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.sandbox.spinning import spin_ns
 from fastlam.store.artifacts import ArtifactStore
@@ -116,7 +118,13 @@ class Daemon:
             in_background=blocking.in_background,
         )
 
-        self.launcher = Launcher(config.lane, config.isolation, cpu_follows_memory=config.cpu == "lambda")
+        self.launcher = Launcher(
+            config.lane,
+            config.isolation,
+            network=config.network,
+            cpu_follows_memory=config.cpu == "lambda",
+            freezing=config.freeze,
+        )
         self.isolation = self.launcher.isolation
         self._closers.append(self.launcher.close)
         self.dispatcher = Dispatcher(
@@ -133,9 +141,16 @@ class Daemon:
         self.launcher.zygote("plain")
 
         own_root = self.isolation is not None and self.isolation.own_root
+        own_network = self.isolation is not None and self.isolation.own_network
         # The endpoint is set below, when the port is known.
         file_systems = FileSystems(self._data_dir)
-        self.launches = Launches(self.artifacts, vault, file_systems=file_systems, own_root=own_root)
+        self.launches = Launches(
+            self.artifacts,
+            vault,
+            file_systems=file_systems,
+            own_root=own_root,
+            networks=Networks(config.network, available=own_network),
+        )
         self.targets = Targets(
             self.dispatcher,
             self.store,
@@ -143,6 +158,7 @@ class Daemon:
             account_concurrency=config.concurrency,
             billed_ms=billed_ms,
             enforce_rates=config.rates == "lambda",
+            freezes=config.freeze,
             keepalive_seconds=config.keepalive_seconds,
             recycle_after_seconds=config.recycle_after_seconds,
             on_change=lambda: self._addresses.forget(),
@@ -185,6 +201,8 @@ class Daemon:
         authority = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self.url = f"http://{authority}"
         self.launches.endpoint_url = self.url
+        self.launches.door_url = f"http://127.0.0.1:{self.port}"
+        self.launcher.open_doors([Door("127.0.0.1", self.port, self.http.open_door, self.http.close_door)])
         links.authority = authority
         self.provisioner.begin()
         self._bound_notice = BoundNotice(self.dispatcher, log.warning, time.monotonic)
@@ -269,6 +287,7 @@ class Daemon:
             "functions": len(self.store.all(FUNCTION)),
             "environments": counts,
             "limits": {"concurrency": self.config.concurrency, "environments": self.config.environments_max},
+            "freeze": self.config.freeze,
             "isolation": self.isolation.state() if self.isolation is not None else None,
             "fronts": self.http.fronts(),
             "provisioned": self.provisioner.rows(),
@@ -352,7 +371,8 @@ def within_open_files(config: DaemonConfig, open_files: int) -> DaemonConfig:
     """The settings with no more environments than that many descriptors hold while all of them start; says so if that
     is fewer. Calls then wait, instead of failing for want of a descriptor.
     """
-    fit = max(1, (open_files - limits.DESCRIPTORS_BESIDE) // limits.DESCRIPTORS_PER_ENVIRONMENT)
+    each = limits.DESCRIPTORS_PER_ENVIRONMENT + (limits.DESCRIPTORS_PER_NETWORK if config.network != "host" else 0)
+    fit = max(1, (open_files - limits.DESCRIPTORS_BESIDE) // each)
     if config.environments_max <= fit:
         return config
     log.warning(
@@ -361,7 +381,7 @@ def within_open_files(config: DaemonConfig, open_files: int) -> DaemonConfig:
         f"{open_files:,}",
         f"{fit:,}",
         f"{config.environments_max:,}",
-        limits.DESCRIPTORS_BESIDE + config.environments_max * limits.DESCRIPTORS_PER_ENVIRONMENT,
+        limits.DESCRIPTORS_BESIDE + config.environments_max * each,
     )
     return replace(config, environments_max=fit)
 

@@ -25,6 +25,7 @@ DEFAULT_REGION: Final = "us-east-1"
 
 LANE_KINDS: Final = ("ring", "zmq", "libzmq")  # sandbox.lanes tells them apart
 ISOLATION_LEVELS: Final = ("auto", "full", "process")  # and sandbox.isolation these
+NETWORKS: Final = ("host", "loopback", "none")  # and these
 CPU_MODES: Final = ("free", "lambda")
 RATES: Final = ("free", "lambda")  # what comes too fast: runs all the same, or is throttled as Lambda does
 
@@ -63,7 +64,9 @@ class DaemonConfig:
     environments_max: int = ENVIRONMENTS_MAX  # live at a time on this machine; beyond it invocations wait
     lane: str = LANE_KINDS[0]  # how environments are fed
     isolation: str = ISOLATION_LEVELS[0]  # which walls environments have
+    network: str = NETWORKS[0]  # what functions reach
     cpu: str = CPU_MODES[0]  # whether they have the CPU share of their memory, or what is free
+    freeze: bool = False  # environments stand still between invocations
     rates: str = RATES[0]  # whether the rates of requests and of new environments are limited
     keepalive_seconds: float = KEEPALIVE_SECONDS  # after which an unused environment is stopped; 0: after each call
     recycle_after_seconds: float = RECYCLE_AFTER_SECONDS  # the age at which an environment is stopped; 0: none
@@ -89,6 +92,18 @@ class DaemonConfig:
             raise FastlamError(f"--lane {self.lane!r} is none: give {' or '.join(LANE_KINDS)}.")
         if self.isolation not in ISOLATION_LEVELS:
             raise FastlamError(f"--isolation {self.isolation!r} is no level: give {' or '.join(ISOLATION_LEVELS)}.")
+        if self.network not in NETWORKS:
+            raise FastlamError(f"--network {self.network!r} is none: give {' or '.join(NETWORKS)}.")
+        if self.network != "host" and self.isolation == "process":
+            raise FastlamError(
+                f"--network {self.network} needs walls around environments, and --isolation process has none: use"
+                " --isolation auto."
+            )
+        if self.freeze and self.isolation == "process":
+            raise FastlamError(
+                "--freeze needs the control groups of environments, and --isolation process makes none: use --isolation"
+                " auto."
+            )
         if self.cpu not in CPU_MODES:
             raise FastlamError(f"--cpu {self.cpu!r} is no mode: give {' or '.join(CPU_MODES)}.")
         if not 0 <= self.fronts <= FRONTS_MAX:

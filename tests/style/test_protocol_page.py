@@ -33,12 +33,12 @@ def defined(module: ModuleType, base: type[msgspec.Struct]) -> Mapping[str, tupl
 
 
 @pytest.mark.parametrize(
-    ("heading", "module", "base"),
-    [("Frames", frames, frames.Frame), ("Zygote control", control, control.Message)],
+    ("headings", "module", "base"),
+    [(["Frames"], frames, frames.Frame), (["Zygote control", "Networks"], control, control.Message)],
     ids=["frames", "control"],
 )
-def test_page_lists_what_is_sent(heading: str, module: ModuleType, base: type[msgspec.Struct]) -> None:
-    assert listed(heading) == defined(module, base)
+def test_page_lists_what_is_sent(headings: list[str], module: ModuleType, base: type[msgspec.Struct]) -> None:
+    assert {name: row for heading in headings for name, row in listed(heading).items()} == defined(module, base)
 
 
 def test_page_names_the_version() -> None:

@@ -12,8 +12,8 @@ from fastlam.app import within_open_files
 from fastlam.config import DaemonConfig
 
 
-def config(environments_max: int) -> DaemonConfig:
-    return DaemonConfig(ephemeral=True, data_dir=None, environments_max=environments_max)
+def config(environments_max: int, network: str = "host") -> DaemonConfig:
+    return DaemonConfig(ephemeral=True, data_dir=None, environments_max=environments_max, network=network)
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,20 @@ def test_enough_of_them_change_nothing(open_files: int, caplog: pytest.LogCaptur
 def test_too_few_lower_the_bound_and_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         lowered = within_open_files(config(1000), 1024)
-    assert lowered.environments_max == 80
-    assert lowered == config(80)
+    assert lowered.environments_max == 73
+    assert lowered == config(73)
     (said,) = caplog.messages
-    assert said.startswith("1,024 open files are allowed: they hold 80 execution environments instead of 1,000")
+    assert said.startswith("1,024 open files are allowed: they hold 73 execution environments instead of 1,000")
     needed = int(said.rpartition("ulimit -n ")[2].rstrip(")"))
     assert within_open_files(config(1000), needed).environments_max == 1000
     assert within_open_files(config(1000), needed - 1).environments_max == 999
+
+
+@pytest.mark.parametrize("network", ["loopback", "none"])
+def test_networks_take_some_too(network: str) -> None:
+    each = limits.DESCRIPTORS_PER_ENVIRONMENT + limits.DESCRIPTORS_PER_NETWORK
+    lowered = within_open_files(config(1000, network), limits.DESCRIPTORS_BESIDE + 10 * each)
+    assert lowered == config(10, network)
 
 
 def test_one_environment_is_always_tried(caplog: pytest.LogCaptureFixture) -> None:

@@ -32,6 +32,8 @@ def run(program: bytes, arch: int, number: int, arguments: tuple[int, ...] = ())
         at += 1
         if code == 0x20:
             (accumulator,) = struct.unpack_from("=I", data, value)
+        elif code == 0x54:
+            accumulator &= value
         elif code == 0x06:
             return int(value)
         else:
@@ -73,6 +75,40 @@ def test_sockets_by_their_family(machine: str) -> None:
     assert all(answers(machine, socket, family) == EPERM for family in refused)
 
 
+def answers_tcp_only(machine: str, number: int, *arguments: int) -> int:
+    return run(syscall_filter.filter_program(machine, tcp_only=True), MACHINES[machine], number, arguments)
+
+
+def test_only_tcp(machine: str) -> None:
+    socket = {"x86_64": 41, "aarch64": 198}[machine]
+    stream, datagram, raw, flags = 1, 2, 3, 0o2004000
+    for family in range(50):
+        for kind in (stream, datagram, raw, 4, 5, 6):
+            for protocol in (0, 6, 17, 33, 132, 136, 262):
+                tcp = family in (2, 10) and kind == stream and protocol in (0, 6)
+                expected = ALLOW if tcp or family in (1, 16) else EPERM
+                assert answers_tcp_only(machine, socket, family, kind | flags, protocol) == expected
+
+
+def test_no_data_before_a_connection(machine: str) -> None:
+    sendto, sendmsg, sendmmsg = {"x86_64": (44, 46, 307), "aarch64": (206, 211, 269)}[machine]
+    other_flags, fast_open = 0x4040, 0x20000000
+    for number, place in ((sendto, 3), (sendmsg, 2), (sendmmsg, 3)):
+        for flags in (0, other_flags):
+            assert answers_tcp_only(machine, number, *(fast_open,) * place, flags) == ALLOW
+            assert answers_tcp_only(machine, number, *(0,) * place, flags | fast_open) == EPERM
+            assert answers(machine, number, *(0,) * place, flags | fast_open) == ALLOW
+
+
+def test_the_rest_is_the_same_with_only_tcp(machine: str) -> None:
+    apart = {{"x86_64": 41, "aarch64": 198}[machine]}
+    for number in {*range(600)} - apart:
+        assert answers_tcp_only(machine, number) == answers(machine, number)
+    clone = {"x86_64": 56, "aarch64": 220}[machine]
+    assert answers_tcp_only(machine, clone, 0x20000) == EPERM
+    assert answers_tcp_only(machine, clone, FORK) == ALLOW
+
+
 def test_typing_into_a_terminal(machine: str) -> None:
     ioctl = {"x86_64": 16, "aarch64": 29}[machine]
     assert answers(machine, ioctl, 0, 0x5412) == EPERM
@@ -101,11 +137,13 @@ def test_numbers_are_those_of_this_machine() -> None:
     if platform.machine() not in MACHINES:
         pytest.skip(f"the filter has no numbers for {platform.machine()}, and is not installed there")
     column = list(MACHINES).index(platform.machine())
+    sends = {name: getattr(syscall_filter, f"_{name.upper()}") for name in ("sendto", "sendmsg", "sendmmsg", "socket")}
+    numbers = syscall_filter._DENIED | sends
     source = "#include <sys/syscall.h>\n" + "".join(
-        f"#ifdef SYS_{name}\nfastlam_{name} SYS_{name}\n#endif\n" for name in syscall_filter._DENIED
+        f"#ifdef SYS_{name}\nfastlam_{name} SYS_{name}\n#endif\n" for name in numbers
     )
     out = subprocess.run(["cc", "-E", "-P", "-"], input=source, capture_output=True, text=True, check=True).stdout
     known = dict(line.split() for line in out.splitlines() if line.startswith("fastlam_"))
     assert len(known) > 40
     for name, number in known.items():
-        assert syscall_filter._DENIED[name.removeprefix("fastlam_")][column] == int(number), name
+        assert numbers[name.removeprefix("fastlam_")][column] == int(number), name

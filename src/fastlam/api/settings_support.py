@@ -58,7 +58,10 @@ SETTINGS: Final[dict[str, Setting]] = {
     "LoggingConfig.LogGroup": Stored("logs are kept function by function; the name is only told to the function"),
     "TracingConfig": Stored("no segments are sent, and no sampling is decided"),
     "DeadLetterConfig": Stored("events that failed for good are dropped"),
-    "VpcConfig": Stored("a function has the network of the machine"),
+    "VpcConfig": Supported(
+        "where namespaces are permitted (`fastlam doctor`): functions with the same subnets and security groups share a"
+        " network of their own, which leads to them and to the daemon only"
+    ),
     "FileSystemConfigs": Supported(
         "a directory in `file-systems` of the data directory takes the place of the file system, where namespaces are"
         " permitted"

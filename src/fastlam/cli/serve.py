@@ -23,6 +23,7 @@ from fastlam.config import (
     DEFAULT_REGION,
     ISOLATION_LEVELS,
     LANE_KINDS,
+    NETWORKS,
     RATES,
     DaemonConfig,
     default_data_dir,
@@ -110,10 +111,23 @@ def _choice(name: str, values: Sequence[str], **more: Any) -> Callable[[Any], An
     " limits only (process); fastlam doctor tells what is permitted.",
 )
 @_choice(
+    "--network",
+    NETWORKS,
+    envvar="FASTLAM_NETWORK",
+    help="What functions reach: what this machine reaches (host), the daemon and servers of their own (loopback), or"
+    " the daemon only (none). Functions with a VpcConfig share a network of their own in any case.",
+)
+@_choice(
     "--cpu",
     CPU_MODES,
     envvar="FASTLAM_CPU",
     help="Functions take what CPU time is free, or the share that Lambda gives for their memory (1769 MB: one CPU).",
+)
+@click.option(
+    "--freeze",
+    is_flag=True,
+    envvar="FASTLAM_FREEZE",
+    help="Environments stand still between invocations, with all their threads and children, as in Lambda.",
 )
 @click.option(
     "--fronts",
@@ -217,6 +231,9 @@ def _arguments(config: DaemonConfig, port: int) -> list[str]:
     arguments += ["--keepalive", str(config.keepalive_seconds), "--recycle-after", str(config.recycle_after_seconds)]
     arguments += ["--rates", config.rates, "--lane", config.lane]
     arguments += ["--fronts", str(config.fronts), "--isolation", config.isolation, "--cpu", config.cpu]
+    arguments += ["--network", config.network]
+    if config.freeze:
+        arguments.append("--freeze")
     if config.ephemeral:
         arguments.append("--ephemeral")
     if config.data_dir is not None:

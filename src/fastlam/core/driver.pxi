@@ -47,6 +47,7 @@ cdef class Driver:
     cdef Environment idle_oldest, idle_newest   # the ends of the line of idle ones, see idle.pxi
     cdef list rechecks
     cdef list unsent                     # environments with an outbox
+    cdef list freezing                   # environments that are to stand still as soon as this pass is over
     cdef list hot                        # environments whose rings every pass looks into
     cdef uint64_t polled_ns              # when epoll was last asked
     cdef list stacked                    # environments in which calls have been put behind others
@@ -98,6 +99,7 @@ cdef class Driver:
         self.rechecks = []
         self.unsent = []
         self.hot = []
+        self.freezing = []
         self.cpus = len(os.sched_getaffinity(0))
         self.spin_ns = spin_ns
         self.load_fd = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC) if spin_ns else -1
@@ -555,6 +557,8 @@ cdef class Driver:
                 self._drain_rechecks()
             if self.orders:
                 self._run_orders()
+            if self.freezing:
+                self._freeze_idle()
             self.busy = not may_sleep or count > 0
             if self.adopted and self.hot:
                 self._before_loop_sleeps(not may_sleep or count > 0)
@@ -778,6 +782,9 @@ cdef class Driver:
         raise NotImplementedError
 
     cdef int _reset(self, Environment environment) except -1:
+        raise NotImplementedError
+
+    cdef int _freeze_idle(self) except -1:
         raise NotImplementedError
 
     cdef int _rebalance(self, uint64_t now) except -1:

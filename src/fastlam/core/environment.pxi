@@ -37,6 +37,7 @@ cdef class Target:
     cdef readonly int environments_max     # of this target; -1: no bound of its own
     cdef readonly int64_t tasks_per_environment_max   # 0: no bound
     cdef readonly int64_t keepalive_ns     # an environment that idles for longer is stopped; 0: after each call; -1: never
+    cdef readonly bint freezes             # idle environments stand still
     cdef readonly int64_t recycle_ns       # one that is older is stopped as soon as it has no call; 0: never
     cdef readonly object log               # telemetry.logs.FunctionLog, or None
     cdef object log_append                 # the methods of it that each invocation calls
@@ -60,7 +61,7 @@ cdef class Target:
     def __cinit__(
         self, str name, object spec, FunctionPool pool=None, int64_t timeout_ms=0, int slots_per_environment=1,
         int environments_max=-1, int64_t tasks_per_environment_max=0, object log=None, double keepalive_seconds=-1.0,
-        double recycle_after_seconds=0.0,
+        double recycle_after_seconds=0.0, bint freezes=False,
     ):
         if not 1 <= slots_per_environment <= SLOTS_MAX:
             raise ValueError(f"slots_per_environment is {slots_per_environment}; it must be 1 to {SLOTS_MAX}")
@@ -75,6 +76,7 @@ cdef class Target:
         self.tasks_per_environment_max = tasks_per_environment_max
         self.keepalive_ns = <int64_t>(keepalive_seconds * 1e9) if 0.0 <= keepalive_seconds < FOREVER_SECONDS else -1
         self.recycle_ns = <int64_t>(recycle_after_seconds * 1e9) if 0.0 < recycle_after_seconds < FOREVER_SECONDS else 0
+        self.freezes = freezes
         self.log = log
         if log is not None:
             self.log_append = log.records.append
@@ -142,6 +144,7 @@ cdef class Environment:
     cdef Environment idle_above, idle_below   # neighbours among the idle ones of its target; written by idle.pxi only
     cdef Environment idle_newer, idle_older   # and among all idle ones
     cdef bint lined_up                     # among them
+    cdef bint frozen                       # all its processes stand still
     cdef list held                         # slot -> Invocation or None
     cdef int outstanding
     cdef uint64_t posts                    # invocations that it was given, those that were taken back among them
@@ -323,4 +326,5 @@ cdef class Environment:
             "age_seconds": (now - self.born_ns) / 1e9,
             "idle_seconds": (now - self.idle_since_ns) / 1e9 if self.state == ENVIRONMENT_IDLE else 0.0,
             "provisioned": self.target.provisioned,
+            "frozen": self.frozen,
         }

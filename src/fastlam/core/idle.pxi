@@ -56,4 +56,20 @@ cdef class IdleEnvironments(Lanes):
         """The target's environment that was used last, which is then not idle any more; there is one."""
         cdef Environment environment = target.idle_top
         self._idle_remove(environment)
+        if environment.frozen:
+            environment.frozen = False
+            self.launcher.thaw(environment)
         return environment
+
+    # -- freezing --------------------------------------------------------------------------------
+
+    cdef int _freeze_idle(self) except -1:
+        """Has those stand still that have become idle and are so yet: their callers have their answers by now."""
+        cdef Environment environment
+        cdef list freezing = self.freezing
+        self.freezing = []
+        for item in freezing:
+            environment = <Environment>item
+            if environment.lined_up and not environment.frozen:
+                environment.frozen = self.launcher.freeze(environment)
+        return 0

@@ -508,6 +508,8 @@ cdef class Placement(Stacking):
                 self._serve_starved()
                 return 0
             self._idle_add(environment)
+            if target.freezes:
+                self.freezing.append(environment)
         return 0
 
     cdef int _feed_tasks(self, Environment environment) except -1:

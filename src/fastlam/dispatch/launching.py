@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from fastlam.abc import LaunchSpec
+from fastlam.dispatch.networks import Networks
 from fastlam.errors import ApiError, FastlamError
 from fastlam.model.function import IMAGE, FunctionRecord
 from fastlam.runtimes import python
@@ -42,10 +43,13 @@ class Launches:
         *,
         file_systems: FileSystems | None = None,
         own_root: bool = False,
+        networks: Networks | None = None,
     ) -> None:
         self._file_systems = file_systems
         self._own_root = own_root  # environments have a file system of their own
+        self._networks = networks or Networks()
         self.endpoint_url = endpoint_url  # of the daemon, as its functions reach it; set once the port is known
+        self.door_url = endpoint_url  # and as they do in a network of their own
         self._artifacts = artifacts
         self._vault = vault
 
@@ -67,8 +71,16 @@ class Launches:
             ) from None
         try:
             mounts = self._mounts(record, function_log)
+            network = self._networks.of(record, function_log)
             spec, warning = python.launch_spec(
-                record, artifact.directory, self.endpoint_url, variables, opt, own_root=self._own_root, mounts=mounts
+                record,
+                artifact.directory,
+                self.door_url if network else self.endpoint_url,
+                variables,
+                opt,
+                own_root=self._own_root,
+                mounts=mounts,
+                network=network,
             )
         except FastlamError as error:
             function_log.note(f"[fastlam: {error}]")

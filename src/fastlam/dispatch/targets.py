@@ -84,6 +84,7 @@ class Targets:
         account_concurrency: int,
         billed_ms: Callable[[int, int], int],
         enforce_rates: bool = False,
+        freezes: bool = False,
         keepalive_seconds: float = limits.KEEPALIVE_SECONDS,
         recycle_after_seconds: float = limits.RECYCLE_AFTER_SECONDS,
         on_change: Callable[[], None] = lambda: None,
@@ -94,6 +95,9 @@ class Targets:
         self._account_concurrency = account_concurrency
         self._billed_ms = billed_ms
         self._enforce_rates = enforce_rates
+        self._freezes = freezes  # environments, between their invocations
+        # Where they freeze, no call lies behind another: each is to find its environment as the one before has left it.
+        self._slots_per_environment = 1 if freezes else limits.INVOCATIONS_PER_ENVIRONMENT
         self._keepalive_seconds = keepalive_seconds
         self._recycle_after_seconds = recycle_after_seconds
         self._on_change = on_change
@@ -202,7 +206,8 @@ class Targets:
             spec,
             self._pool(record.key),
             record.timeout_seconds * 1000,
-            slots_per_environment=limits.INVOCATIONS_PER_ENVIRONMENT,
+            slots_per_environment=self._slots_per_environment,
+            freezes=self._freezes,
             log=function_log,
             keepalive_seconds=self._keepalive_seconds,
             recycle_after_seconds=self._recycle_after_seconds,
@@ -227,7 +232,8 @@ class Targets:
             ahead_of_calls(behind.spec),
             self._pool(key).provisioned_pool(),
             record.timeout_seconds * 1000,
-            slots_per_environment=limits.INVOCATIONS_PER_ENVIRONMENT,
+            slots_per_environment=self._slots_per_environment,
+            freezes=self._freezes,
             log=behind.log,
         )
         ahead.stand_before(behind)

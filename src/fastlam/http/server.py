@@ -75,6 +75,7 @@ class HttpServer:
         self._ticker: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
         self._listeners: list[socket.socket] = []
+        self._doors: list[socket.socket] = []  # listening sockets of others
         self._front: Front | None = None  # from `start` on, until nothing is left in it
         self._fronts_wanted = fronts  # processes; 0: this one accepts
         self._fronts: Fronts | None = None  # as long as they run
@@ -117,11 +118,31 @@ class HttpServer:
         except BaseException:
             self._stop_listening()
             raise
-        self._front = Front(self)
+        front = self._own_front()
         for listener in self._listeners:
-            self._front.listen(listener.fileno())
-        self._loop.add_reader(self._front.fileno(), self._front.ready)
+            front.listen(listener.fileno())
         return bound
+
+    def _own_front(self) -> Front:
+        """The one in this process, which is there from now on."""
+        if self._front is None:
+            self._front = Front(self)
+            self._loop.add_reader(self._front.fileno(), self._front.ready)
+        return self._front
+
+    def open_door(self, listener: socket.socket) -> None:
+        """Serves who comes by a listening socket, non-blocking, that is and stays somebody else's, until it is closed
+        or the server drains. Connections of it are accepted here, with front processes too.
+        """
+        if not self.closing:
+            self._own_front().listen(listener.fileno())
+            self._doors.append(listener)
+
+    def close_door(self, listener: socket.socket) -> None:
+        """Before it is closed; connections that have come by it go on."""
+        if listener in self._doors:
+            self._doors.remove(listener)
+            self._ignore(listener)
 
     async def _start_fronts(self) -> None:
         count = self._fronts_wanted
@@ -171,9 +192,14 @@ class HttpServer:
     def _stop_listening(self) -> None:
         while self._listeners:
             listener = self._listeners.pop()
-            if self._front is not None:
-                self._front.ignore(listener.fileno())
+            self._ignore(listener)
             listener.close()
+        while self._doors:
+            self._ignore(self._doors.pop())
+
+    def _ignore(self, listener: socket.socket) -> None:
+        if self._front is not None:
+            self._front.ignore(listener.fileno())
 
     def _keep_counts(self, front: Front) -> None:
         requests, _, received, sent = front.counts()
@@ -198,7 +224,8 @@ class HttpServer:
         if self._front is not None:
             requests, in_work, received, sent = self._front.counts()
         if self._fronts is not None:
-            accepted, requests, in_work, received, sent = self._fronts.counts()
+            accepted, *counts = self._fronts.counts()
+            requests, in_work, received, sent = map(sum, zip((requests, in_work, received, sent), counts, strict=True))
         return HttpStatistics(
             connections_open=self._open(),
             connections_total=accepted + self._connections_total,
@@ -228,6 +255,7 @@ class HttpServer:
             self._connect(fd, Connection(self))
             return False
         self._connections_total += 1
+        self._count_connections()
         if self._ticker is None:
             self._tick_later()
         return True
@@ -242,7 +270,7 @@ class HttpServer:
         front.ignore(listener)
 
         def again() -> None:
-            if any(one.fileno() == listener for one in self._listeners):
+            if self._front is front and any(one.fileno() == listener for one in (*self._listeners, *self._doors)):
                 front.listen(listener)
 
         self._loop.call_later(_ACCEPT_AGAIN_SECONDS, again)
@@ -322,7 +350,7 @@ class HttpServer:
 
     def _count_connections(self) -> None:
         if self._fronts is not None:
-            self._fronts.hold(len(self._connections))
+            self._fronts.hold(len(self._connections) + (0 if self._front is None else self._front.open_connections))
 
     def refused(self) -> None:
         self._requests_refused += 1
@@ -335,6 +363,7 @@ class HttpServer:
         """The only timer: renews the Date of responses and ends stale connections; rests while there are none."""
         if self._front is not None:
             self._front.tick(self.tick_seconds, self.idle_seconds)
+            self._count_connections()
         for connection in tuple(self._connections):
             connection.tick(self.tick_seconds)
         if self._fronts is not None or self._open():

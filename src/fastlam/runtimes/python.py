@@ -37,12 +37,13 @@ def launch_spec(
     *,
     own_root: bool = False,
     mounts: tuple[tuple[str, str], ...] = (),
+    network: str = "",
 ) -> tuple[LaunchSpec, str | None]:
     """How environments of a function version are made, and a warning for its log, or None.
 
     `variables` are the record's own in the clear, where it keeps them sealed; `opt` holds its layers, if it has any.
     `own_root`: the environments have a file system of their own, with code and layers where Lambda has them; `mounts`
-    are directories that it has besides, each with its path there.
+    are directories that it has besides, each with its path there; `network` is abc.Confinement's.
 
     Raises RuntimeUnavailable for a package, or a layer, with extension modules of another Python.
     """
@@ -87,6 +88,7 @@ def launch_spec(
         memory_mb=record.memory_mb,
         storage_mb=record.ephemeral_storage_mb,
         file_systems=mounts,
+        network=network,
     )
     return LaunchSpec(worker, zygote_kind="boto3" if preload else "plain", confinement=confinement), warning
 

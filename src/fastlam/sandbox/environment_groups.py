@@ -6,16 +6,19 @@ All of it runs in the driver, but for the removal, which takes the kernel millis
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from fastlam import limits
-from fastlam.sandbox.groups import ControlGroup, ControlGroups
+from fastlam.sandbox.groups import FREEZER, ControlGroup, ControlGroups
 
 if TYPE_CHECKING:
     from fastlam.core.dispatcher import Environment
+
+log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS: Final = 0.01  # between two tries to remove groups whose processes are just ending
 _TRIES: Final = 500
@@ -27,6 +30,7 @@ class EnvironmentGroups:
     def __init__(self, groups: ControlGroups | None, cpu_follows_memory: bool) -> None:
         self._groups = groups if groups is not None and groups.controllers else None
         self._cpu_follows_memory = cpu_follows_memory
+        self._freezes = self._groups is not None and FREEZER in self._groups.controllers
         self._live: dict[int, ControlGroup] = {}
         self._leaving: SimpleQueue[ControlGroup | None] = SimpleQueue()
         self._remover: threading.Thread | None = None
@@ -60,6 +64,32 @@ class EnvironmentGroups:
         group = self._live.get(environment.id)
         if group is not None:
             group.limit_cpu(environment.target.spec.confinement.memory_mb / limits.MEMORY_MB_PER_CPU)
+
+    def freeze(self, environment: Environment) -> bool:
+        """Stops all of its processes where they are; False if they cannot be."""
+        group = self._live.get(environment.id)
+        if group is None or not self._freezes:
+            return False
+        try:
+            group.freeze()
+        except OSError as error:
+            log.warning("environment %d could not be frozen: %s", environment.id, error)
+            return False
+        return True
+
+    def thaw(self, environment: Environment) -> None:
+        """They go on."""
+        group = self._live.get(environment.id)
+        if group is not None:
+            try:
+                group.freeze(frozen=False)
+            except OSError as error:  # whoever waits for it hears of it by his timeout
+                log.error("environment %d could not be thawed: %s", environment.id, error)
+
+    def thaw_path(self, environment: Environment) -> str:
+        """What its zygote writes to when it kills it; "" if it need not."""
+        group = self._live.get(environment.id)
+        return "" if group is None or not self._freezes else group.thaw_path
 
     def memory_peak_kib(self, environment: Environment, shared_bytes: int) -> int:
         """What it has had at most; its whole memory if it has died for want of more. 0 if nothing counts it."""

@@ -11,13 +11,18 @@ import contextlib
 import errno
 import os
 import re
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 CONTROLLERS: Final = ("memory", "pids", "cpu")
+FREEZER: Final = "freezer"  # a controller of version 1; in version 2 every group can be frozen
 CPU_PERIOD_US: Final = 20_000  # Lambda's own, as observed
 _BESIDE: Final = "-daemon"
+_STATE_FILE: Final = "freezer.state"
+_AGAIN_SECONDS: Final = 0.01  # between two tries to remove a group
+_TRIES: Final = 100
 _NAME: Final = re.compile(r"fastlam-(\d+)-(\d+)")
 
 
@@ -26,29 +31,45 @@ class Hierarchy:
     """A mounted hierarchy, and the group of this process in it."""
 
     version: int
-    controllers: tuple[str, ...]  # of CONTROLLERS
+    controllers: tuple[str, ...]  # of CONTROLLERS, and FREEZER
     own: Path
+
+    @property
+    def handed_down(self) -> list[str]:
+        """What groups of version 2 have to be given by those above them."""
+        return [each for each in self.controllers if each != FREEZER]
 
 
 class ControlGroups:
     """The groups of one daemon. `controllers` are those that can limit something here; `missing` says why the others
-    cannot.
+    cannot. With `freezing` they can be frozen too, or `freezer_missing` says why not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, freezing: bool = False) -> None:
         self.missing: dict[str, str] = {}
         self._bases: list[tuple[Hierarchy, Path]] = []
-        for hierarchy in hierarchies():
-            remove_abandoned(hierarchy.own)
+        self.controllers: set[str] = set()
+        found = hierarchies()
+        for hierarchy in sorted(found, key=lambda each: FREEZER not in each.controllers):
+            remove_abandoned(hierarchy.own)  # what is frozen first: nothing else ends it
+        # Version 2 first: what is killed while it is frozen dies there.
+        for hierarchy in sorted(found, key=lambda each: -each.version):
+            if FREEZER in hierarchy.controllers and (not freezing or FREEZER in self.controllers):
+                hierarchy = replace(hierarchy, controllers=tuple(hierarchy.handed_down))
+            if not hierarchy.controllers:
+                continue
             try:
                 self._bases.append((hierarchy, _make_base(hierarchy)))
+                self.controllers |= set(hierarchy.controllers)
             except OSError as error:
                 for controller in hierarchy.controllers:
                     self.missing[controller] = f"no group can be made in {hierarchy.own}: {error.strerror}"
-        self.controllers = {each for hierarchy, _ in self._bases for each in hierarchy.controllers}
-        for controller in CONTROLLERS:
-            if controller not in self.controllers:
+        for controller in (*CONTROLLERS, FREEZER):
+            if controller in self.controllers:
+                self.missing.pop(controller, None)
+            else:
                 self.missing.setdefault(controller, "no hierarchy of control groups has this controller")
+        self.freezer_missing = self.missing.pop(FREEZER, "")
 
     def make(self, name: str) -> ControlGroup:
         """A group in each hierarchy; raises OSError and leaves none."""
@@ -84,6 +105,7 @@ class ControlGroup:
 
     by_controller: dict[str, tuple[int, Path]]  # version and directory
     paths: list[Path]
+    _freezer_fd: int = -1  # of the file that freezes, once it has been written to
 
     @property
     def procs_files(self) -> list[str]:
@@ -123,6 +145,21 @@ class ControlGroup:
             _write(path / "cpu.cfs_quota_us", quota_us)
 
     @property
+    def thaw_path(self) -> str:
+        """The file that a killed process has to be thawed by, to die; "" where it dies frozen."""
+        version, path = self.by_controller.get(FREEZER, (2, Path()))
+        return "" if version == 2 else str(path / _STATE_FILE)
+
+    def freeze(self, *, frozen: bool = True) -> None:
+        """Stops all in it, or has it go on. Returns at once: the last of them stops a moment later."""
+        version, path = self.by_controller[FREEZER]
+        if self._freezer_fd < 0:
+            name = "cgroup.freeze" if version == 2 else _STATE_FILE
+            self._freezer_fd = os.open(path / name, os.O_WRONLY | os.O_CLOEXEC)
+        words = (b"0", b"1") if version == 2 else (b"THAWED", b"FROZEN")
+        os.write(self._freezer_fd, words[frozen])
+
+    @property
     def memory_peak_path(self) -> str:
         """The file that says how much memory the group has had at most, in bytes; "" if nothing counts it."""
         if "memory" not in self.by_controller:
@@ -158,9 +195,15 @@ class ControlGroup:
                 for word in (path / "cgroup.procs").read_text().split():
                     with contextlib.suppress(OSError):
                         os.kill(int(word), 9)
+            if (path / _STATE_FILE).exists():
+                with contextlib.suppress(OSError):
+                    _write(path / _STATE_FILE, "THAWED")  # frozen processes of version 1 do not die
 
     def remove(self) -> bool:
         """False while a process in it still lives."""
+        if self._freezer_fd >= 0:
+            os.close(self._freezer_fd)
+            self._freezer_fd = -1
         left = []
         for path in self.paths:
             try:
@@ -191,12 +234,10 @@ def hierarchies() -> list[Hierarchy]:
             group = mount_point / own.get("", "")
             with contextlib.suppress(OSError):
                 usable = (group / "cgroup.controllers").read_text().split()
-                controllers = tuple(each for each in CONTROLLERS if each in usable)
-                if controllers:
-                    found.append(Hierarchy(2, controllers, group))
+                found.append(Hierarchy(2, (*(each for each in CONTROLLERS if each in usable), FREEZER), group))
         elif kind == "cgroup":
             names = set(re.split(r"[ ,]", options))
-            controllers = tuple(each for each in CONTROLLERS if each in names)
+            controllers = tuple(each for each in (*CONTROLLERS, FREEZER) if each in names)
             if controllers:
                 found.append(Hierarchy(1, controllers, mount_point / own.get(controllers[0], "")))
     return found
@@ -215,15 +256,15 @@ def _make_base(hierarchy: Hierarchy) -> Path:
     own = hierarchy.own
     if hierarchy.version == 2:
         enabled = (own / "cgroup.subtree_control").read_text().split()
-        wanted = [each for each in hierarchy.controllers if each not in enabled]
+        wanted = [each for each in hierarchy.handed_down if each not in enabled]
         if wanted:
             if (own / "cgroup.type").exists():
                 _move_beside(own)
             _write(own / "cgroup.subtree_control", " ".join(f"+{each}" for each in wanted))
     base = own / _base_name()
     base.mkdir(exist_ok=True)
-    if hierarchy.version == 2:
-        _write(base / "cgroup.subtree_control", " ".join(f"+{each}" for each in hierarchy.controllers))
+    if hierarchy.version == 2 and hierarchy.handed_down:
+        _write(base / "cgroup.subtree_control", " ".join(f"+{each}" for each in hierarchy.handed_down))
     return base
 
 
@@ -243,7 +284,7 @@ def _move_beside(own: Path) -> None:
 def _move_back(hierarchy: Hierarchy) -> None:
     beside = hierarchy.own / f"{_base_name()}{_BESIDE}"
     if beside.is_dir():
-        _write(hierarchy.own / "cgroup.subtree_control", " ".join(f"-{each}" for each in hierarchy.controllers))
+        _write(hierarchy.own / "cgroup.subtree_control", " ".join(f"-{each}" for each in hierarchy.handed_down))
         _write(hierarchy.own / "cgroup.procs", os.getpid())
         beside.rmdir()
 
@@ -263,8 +304,13 @@ def _start_ticks(pid: int) -> int:
 def _remove_tree(path: Path) -> None:
     with contextlib.suppress(OSError):
         for inner in [each for each in path.iterdir() if each.is_dir()]:
-            ControlGroup({}, [inner]).kill()
-            _remove_tree(inner)
+            group = ControlGroup({}, [inner])
+            for _ in range(_TRIES):
+                group.kill()
+                _remove_tree(inner)
+                if not inner.exists():
+                    break
+                time.sleep(_AGAIN_SECONDS)  # what has been killed is just ending
         path.rmdir()
 
 

@@ -17,11 +17,14 @@ from typing import Any, Final
 from fastlam import limits
 from fastlam.abc import Confinement
 from fastlam.errors import FastlamError
-from fastlam.sandbox import image
-from fastlam.sandbox.groups import ControlGroup, ControlGroups
+from fastlam.sandbox import image, networks
+from fastlam.sandbox.groups import FREEZER, ControlGroup, ControlGroups
 from fastlam.wire import control
 
 LEVELS: Final = ("auto", "full", "process")
+HOST: Final = "host"
+LOOPBACK: Final = "loopback"
+NONE: Final = "none"
 
 _CLONE_NEWNS: Final = 0x00020000
 _CLONE_NEWCGROUP: Final = 0x02000000
@@ -30,11 +33,13 @@ _CLONE_NEWIPC: Final = 0x08000000
 _NAMESPACES: Final = _CLONE_NEWNS | _CLONE_NEWCGROUP | _CLONE_NEWUTS | _CLONE_NEWIPC
 _USER_IDS_FROM: Final = 0x70000000  # above the range that systemd gives to containers
 _USER_IDS: Final = 1 << 16
+_LANDLOCK_WITH_PORTS: Final = 4
 _ANY_LANDLOCK: Final = 1  # the probe puts the kernel's own version in its place
 
 # What each wall gives, and what is so without it.
 WALLS: Final = {
     control.NAMESPACES: "a file system, processes and System V objects of their own; read-only code; /tmp of its size",
+    "network": "--network loopback, and networks that the functions of a VpcConfig have for themselves",
     "memory": "a function that uses more memory than it has is killed",
     "pids": "a function has 1024 processes and threads at most",
     "cpu": "--cpu lambda holds CPU time to the share of the memory",
@@ -44,6 +49,7 @@ WALLS: Final = {
 }
 _WITHOUT: Final = {
     control.NAMESPACES: "functions see this machine's files and processes",
+    "network": "functions reach what this machine reaches, whatever their VpcConfig",
     "memory": "a function may use more memory than it has",
     "pids": "only a user's limit bounds the processes of a function",
     "cpu": "--cpu lambda has no effect",
@@ -74,20 +80,33 @@ class Isolation:
     own_user: bool = False
     landlock: int = 0
     seccomp: bool = False
+    network: str = HOST  # what environments are given, unless a VpcConfig says otherwise
+    doors: list[int] = field(default_factory=list)  # the ports of what they reach in a network of their own
     missing: dict[str, str] = field(default_factory=dict)  # wall: why it is not there
+
+    @property
+    def own_network(self) -> bool:
+        """Whether environments can have one."""
+        return self.own_root and "network" not in self.missing
 
     def summary(self) -> str:
         """One line for the console."""
         if self.level == "process":
             return "isolation: process (resource limits and directories of their own; --isolation auto gives more)"
+        network = "" if self.network == HOST else f"; network: {self.network}"
         if not self.missing:
-            return "isolation: full"
-        return "isolation: all but " + "; ".join(self.shortcomings())
+            return f"isolation: full{network}"
+        return "isolation: all but " + "; ".join(self.shortcomings()) + network
 
     def state(self) -> dict[str, Any]:
         """For programs: the level, which walls stand, and why others do not."""
         standing = () if self.level == "process" else [name for name in WALLS if name not in self.missing]
-        return {"level": self.level, "walls": sorted(standing), "missing": dict(self.missing)}
+        return {
+            "level": self.level,
+            "walls": sorted(standing),
+            "missing": dict(self.missing),
+            "network": self.network,
+        }
 
     def shortcomings(self) -> list[str]:
         """What is missing, what that means, and why."""
@@ -106,15 +125,20 @@ class Isolation:
         if self.own_root:
             _furnish(plan, self.stage, confinement, uid)
             plan.own_user_namespace = self.user_namespace
+            plan.own_network = bool(confinement.network)
+            if self.network == NONE:
+                plan.tcp_ports = list(self.doors)
         return plan
 
 
-def find(level: str, stage: str) -> Isolation:
-    """Tries out what this machine permits; raises FastlamError where `full` is asked for and something is missing."""
-    isolation = Isolation(level, stage)
+def find(level: str, stage: str, network: str = HOST, freezing: bool = False) -> Isolation:
+    """Tries out what this machine permits; raises FastlamError where `full` is asked for and something is missing, or
+    the network cannot be had, or environments cannot be frozen that are to be.
+    """
+    isolation = Isolation(level, stage, network=network)
     if level == "process":
         return isolation
-    isolation.groups = ControlGroups()
+    isolation.groups = ControlGroups(freezing=freezing)
     try:
         _probe(isolation)
         if level == "full" and isolation.missing:
@@ -122,6 +146,10 @@ def find(level: str, stage: str) -> Isolation:
                 "--isolation full is not possible here: " + "; ".join(isolation.shortcomings()) + ". Start fastlam as"
                 " root on a machine that permits it (fastlam doctor), or use --isolation auto."
             )
+        if network != HOST:
+            _check_network(isolation)
+        if freezing:
+            _check_freezing(isolation)
     except BaseException:
         isolation.groups.close()
         raise
@@ -150,10 +178,62 @@ def _probe(isolation: Isolation) -> None:
     isolation.seccomp = "seccomp" not in missing
 
 
+def _check_network(isolation: Isolation) -> None:
+    reason = isolation.missing.get("network", "")
+    if isolation.network == NONE and not reason:
+        if not isolation.seccomp:
+            reason = f"it stands on seccomp: {isolation.missing['seccomp']}"
+        elif isolation.landlock < _LANDLOCK_WITH_PORTS:
+            reason = "it stands on landlock's rules for ports, which Linux has from 6.7 on" + (
+                f": {isolation.missing['landlock']}" if "landlock" in isolation.missing else ""
+            )
+    if reason:
+        raise FastlamError(
+            f"--network {isolation.network} is not possible here: {reason}. fastlam doctor tells which walls this"
+            " machine permits; without --network functions reach what the machine reaches."
+        )
+
+
+def freezer_missing() -> str:
+    """Why environments cannot be frozen here; "" if they can."""
+    groups = ControlGroups(freezing=True)
+    try:
+        return _try_freezer(groups)
+    finally:
+        groups.close()
+
+
+def _try_freezer(groups: ControlGroups) -> str:
+    if groups.freezer_missing:
+        return groups.freezer_missing
+    group = groups.make("freezing")
+    try:
+        group.freeze()
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        group.remove()
+    return ""
+
+
+def _check_freezing(isolation: Isolation) -> None:
+    assert isolation.groups is not None
+    # Without controllers the trial has found that no process may join.
+    joins = FREEZER in isolation.groups.controllers or isolation.groups.freezer_missing
+    reason = _try_freezer(isolation.groups) if joins else isolation.missing.get("memory", "no process may join a group")
+    if reason:
+        raise FastlamError(
+            f"--freeze is not possible here: {reason}. It takes control groups that this user may command: start"
+            " fastlam as root or by systemd-run --user --scope -p Delegate=yes, or do without --freeze."
+        )
+
+
 def _try(isolation: Isolation, *, user_namespace: bool, become: bool) -> tuple[dict[str, str], int]:
     """What failed in a process that went through all of it, and the version of landlock."""
     assert isolation.groups is not None
-    nothing = Confinement(isolation.stage, "", limits.MEMORY_MB_MIN, limits.EPHEMERAL_STORAGE_MB_MIN)
+    nothing = Confinement(
+        isolation.stage, "", limits.MEMORY_MB_MIN, limits.EPHEMERAL_STORAGE_MB_MIN, network=networks.OWN
+    )
     group = isolation.groups.make("probe")
     try:
         trial = Isolation(

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fastlam.sandbox.environment_groups import EnvironmentGroups
-from fastlam.sandbox.isolation import find
+from fastlam.sandbox.isolation import HOST, find
 from fastlam.sandbox.keeper import Keeper
 from fastlam.sandbox.lanes import lanes_of_kind
+from fastlam.sandbox.networks import Door, Networks
+from fastlam.sandbox.programs import make_user_namespace
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
-from fastlam.sandbox.zygotes import EMBEDDED, Zygote
+from fastlam.sandbox.zygotes import EMBEDDED, STATUS_KILLED, Zygote
 from fastlam.wire import control
 
 if TYPE_CHECKING:
@@ -35,16 +37,28 @@ class Launcher:
 
     dispatcher: Dispatcher
 
-    def __init__(self, lane: str, isolation: str = "", *, cpu_follows_memory: bool = False) -> None:
-        """`isolation` is a level of sandbox.isolation; without one there are no walls. `cpu_follows_memory`: functions
-        have the part of a CPU that Lambda gives for their memory.
+    def __init__(
+        self,
+        lane: str,
+        isolation: str = "",
+        *,
+        network: str = "host",
+        cpu_follows_memory: bool = False,
+        freezing: bool = False,
+    ) -> None:
+        """`isolation` is a level of sandbox.isolation; without one there are no walls. `network`: what functions reach.
+        `cpu_follows_memory`: they have the part of a CPU that Lambda gives for their memory. `freezing`: the dispatcher
+        will want to freeze environments.
         """
         self.lanes = lanes_of_kind(lane)
         self.directory = RuntimeDirectory()
         stage = self.directory.path / "stage"
         stage.mkdir()
         try:
-            self.isolation = find(isolation, str(stage)) if isolation else None
+            self.isolation = find(isolation, str(stage), network, freezing) if isolation else None
+            in_user_namespace = self.isolation is not None and self.isolation.user_namespace
+            # One for all zygotes: who is in another could not enter a network that is made in this one.
+            self._user_namespace_fd = make_user_namespace() if in_user_namespace else -1
         except BaseException:
             self.directory.close()
             raise
@@ -52,6 +66,13 @@ class Launcher:
         self.keeper = Keeper()
         self.zygotes: dict[str, Zygote] = {}
         self._homes: dict[int, Zygote] = {}  # environment id -> the zygote that its process came from
+        self._held: dict[int, tuple[Environment, list[int]]] = {}  # descriptors of those that wait for their network
+        self.networks = Networks(
+            self.keeper,
+            lambda fd, callback: self.dispatcher.add_reader(fd, callback),
+            lambda fd: self.dispatcher.remove_reader(fd),
+            self._user_namespace_fd,
+        )
 
     def zygote(self, kind: str) -> Zygote:
         """The zygote of that kind, started if there is none."""
@@ -61,9 +82,10 @@ class Launcher:
                 kind,
                 self.keeper,
                 self._zygote_ended,
-                user_namespace=self.isolation is not None and self.isolation.user_namespace and kind != EMBEDDED,
+                user_namespace_fd=self._user_namespace_fd if kind != EMBEDDED else -1,
                 before_fork=self._before_fork,
                 memory_peak_kib=self._memory_peak_kib,
+                thaw_path=self.groups.thaw_path,
             )
             self.dispatcher.add_reader(zygote.fileno, zygote.on_readable)
         return zygote
@@ -72,6 +94,14 @@ class Launcher:
         self.dispatcher.remove_reader(zygote.fileno)
         if self.zygotes.get(zygote.kind) is zygote:
             del self.zygotes[zygote.kind]
+
+    def open_doors(self, doors: list[Door]) -> None:
+        """What environments with a network of their own reach there; call once, before the first one."""
+        self.networks.open_doors(doors)
+        if self.isolation is not None:
+            self.isolation.doors = [door.port for door in doors]
+            if self.isolation.network != HOST:
+                self.networks.prepare()
 
     def launch(self, environment: Environment) -> None:
         """Orders the process of a new environment; what fails raises OSError and leaves nothing open."""
@@ -102,12 +132,15 @@ class Launcher:
                 worker, own_pids = msgspec.structs.replace(worker, walls=walls), self.isolation.own_root
             descriptors.insert(0, self._spec_memfd(worker))
             descriptors += self.lanes.memory(environment)
-            zygote = self.zygote(spec.zygote_kind)
+            self._homes[environment.id] = self.zygote(spec.zygote_kind)
             given_log_fd, log_fd = log_fd, -1
             self.lanes.open(environment, path, spec.frame_bytes_max, given_log_fd)
-            self._homes[environment.id] = zygote
             given, descriptors = descriptors, []
-            zygote.fork(environment, given, own_pids=own_pids)
+            if worker.walls is not None and worker.walls.own_network:
+                assert spec.confinement is not None
+                self._fork_with_network(environment, given, spec.confinement.network)
+            else:
+                self._homes[environment.id].fork(environment, given, own_pids=own_pids)
         except OSError as error:
             self.groups.remove(environment)
             if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -122,6 +155,27 @@ class Launcher:
                 os.close(descriptor)
             if log_fd >= 0:
                 os.close(log_fd)
+
+    def _fork_with_network(self, environment: Environment, descriptors: list[int], name: str) -> None:
+        """Orders the process as soon as its network is there."""
+
+        def fork(namespace_fd: int) -> None:
+            del self._held[environment.id]
+            # It may have ended meanwhile.
+            zygote = self._homes[environment.id] = self.zygote(environment.target.spec.zygote_kind)
+            zygote.fork(environment, [*descriptors, namespace_fd], own_pids=True)
+
+        def fail(reason: str) -> None:
+            self._let_go(environment.id)
+            environment.start_failed(reason)
+
+        self._held[environment.id] = environment, descriptors
+        self.networks.take(environment.id, name, fork, fail)
+
+    def _let_go(self, environment_id: int) -> None:
+        _, descriptors = self._held.pop(environment_id)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def _spec_memfd(self, worker: control.WorkerSpec) -> int:
         environ = worker.environ
@@ -147,15 +201,27 @@ class Launcher:
         """Kills what is left of the environment's process group; its end is reported as any other. False if there is
         nothing that could be killed.
         """
+        if self.networks.cancel(environment.id):
+            self._let_go(environment.id)
+            environment.process_exited(STATUS_KILLED, 0)
+            return True
         zygote = self._homes.get(environment.id)
         if zygote is None or zygote.ended:
             return False
         zygote.kill(environment.id)
         return True
 
+    def freeze(self, environment: Environment) -> bool:
+        """Stops all processes of an idle environment, until `thaw`; False if they cannot be."""
+        return self.groups.freeze(environment)
+
+    def thaw(self, environment: Environment) -> None:
+        self.groups.thaw(environment)
+
     def closed(self, environment: Environment, lane: Any) -> None:
         """The dispatcher has forgotten the environment: its lane and its socket go."""
         self._homes.pop(environment.id, None)
+        self.networks.left(environment.id)
         self.groups.remove(environment)
         self.lanes.closed(lane)
         with contextlib.suppress(FileNotFoundError):
@@ -165,6 +231,12 @@ class Launcher:
         """Ends the zygotes and with them every process; call after the dispatcher has closed its environments."""
         for zygote in list(self.zygotes.values()):
             zygote.close()
+        self.networks.close()
+        for environment_id in list(self._held):
+            self._let_go(environment_id)
+        if self._user_namespace_fd >= 0:
+            os.close(self._user_namespace_fd)
+            self._user_namespace_fd = -1
         self.keeper.close()
         self.groups.close()
         self.lanes.close()
@@ -176,6 +248,7 @@ class Launcher:
         """
         for zygote in self.zygotes.values():
             zygote.disown()
+        self.networks.disown()
 
 
 def _dup_or_null(fd: int) -> int:

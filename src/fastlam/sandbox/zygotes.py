@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 ORDERS_MAX: Final = 32
 EMBEDDED: Final = "embedded"  # the kind whose workers run the calling program's own code
 _SEND_BUFFER_BYTES: Final = 1 << 20
-_STATUS_KILLED: Final = int(signal.SIGKILL)  # the wait status of a process that SIGKILL ended
+STATUS_KILLED: Final = int(signal.SIGKILL)  # the wait status of a process that SIGKILL ended
 
 _PROGRAM: Final = (
     "import sys\n"
-    "fd, kind, user_namespace, *path = sys.argv[1:]\n"
+    "fd, kind, user_namespace_fd, *path = sys.argv[1:]\n"
     "sys.path[:0] = [path[0]]\n"
     "sys.path += [entry for entry in path[1:] if entry not in sys.path]\n"
     "from fastlam.worker.zygote import main\n"
-    "main(int(fd), kind, bool(int(user_namespace)))\n"
+    "main(int(fd), kind, int(user_namespace_fd))\n"
 )
 
 
@@ -47,15 +47,17 @@ class Zygote:
         keeper: Keeper,
         on_end: Callable[[Zygote], None],
         *,
-        user_namespace: bool = False,
+        user_namespace_fd: int = -1,
         before_fork: Callable[[Environment], None] = lambda environment: None,
         memory_peak_kib: Callable[[Environment], int] = lambda environment: 0,
+        thaw_path: Callable[[Environment], str] = lambda environment: "",
     ) -> None:
         self.kind = kind
         self.on_end = on_end
-        self.user_namespace = user_namespace  # it and its workers are in one of their own
+        self.user_namespace_fd = user_namespace_fd  # that it and its workers are in; -1: the owner's own
         self.before_fork = before_fork
         self.memory_peak_kib = memory_peak_kib  # of an environment whose process is gone, as the kernel has counted it
+        self.thaw_path = thaw_path
         self.resident_bytes = 0  # of the zygote, which its workers share; known once it is up
         self.up = False
         self.ended = False
@@ -78,9 +80,10 @@ class Zygote:
         package_root = str(Path(__file__).parents[2])
         path = [os.path.abspath(entry) for entry in sys.path if entry]
         program = [sys.executable, "-I", "-c", _PROGRAM]
+        given = [fd] if self.user_namespace_fd < 0 else [fd, self.user_namespace_fd]
         return subprocess.Popen(
-            [*program, str(fd), self.kind, str(int(self.user_namespace)), package_root, *path],
-            pass_fds=[fd],
+            [*program, str(fd), self.kind, str(self.user_namespace_fd), package_root, *path],
+            pass_fds=given,
             env=None if self.kind == EMBEDDED else _minimal_environment(),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -104,7 +107,7 @@ class Zygote:
                 del self._orders[index]
                 _close_all(descriptors)
                 del self.environments[environment_id]
-                environment.process_exited(_STATUS_KILLED, 0)
+                environment.process_exited(STATUS_KILLED, 0)
                 return
         with contextlib.suppress(OSError):
             self.socket.send(control.encode(control.Kill(environment_id)))
@@ -114,7 +117,7 @@ class Zygote:
             environment, descriptors, own_pids = self._orders[0]
             self.before_fork(environment)
             try:
-                order = control.encode(control.Fork(environment.id, own_pids))
+                order = control.encode(control.Fork(environment.id, own_pids, self.thaw_path(environment)))
                 socket.send_fds(self.socket, [order], descriptors)
             except BlockingIOError:
                 return  # answers are on their way, and with them another try
@@ -157,7 +160,7 @@ class Zygote:
             environment = self.environments.get(report.environment_id)
             if environment is not None:
                 # Without a descriptor free there is no pidfd; the zygote's own way of killing remains.
-                pid = _pid_of(descriptors[0]) if descriptors and self.user_namespace else report.pid
+                pid = _pid_of(descriptors[0]) if descriptors and self.user_namespace_fd >= 0 else report.pid
                 environment.attach_process(pid, descriptors[0] if descriptors else -1)
             else:
                 _close_all(descriptors)
@@ -181,7 +184,7 @@ class Zygote:
         environments, self.environments = self.environments, {}
         for environment in environments.values():
             if self.up or status == -signal.SIGKILL:
-                environment.process_exited(_STATUS_KILLED, 0)
+                environment.process_exited(STATUS_KILLED, 0)
             else:
                 environment.start_failed(
                     f"the zygote ended with status {status} before it was up; its own message is on this program's"

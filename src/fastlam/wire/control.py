@@ -30,11 +30,13 @@ class Up(Message, tag=1):
 
 class Fork(Message, tag=2):
     """Owner: make a worker. Descriptors: spec memfd, listening socket, slot table memfd, stdout and stderr; with an
-    express lane then the memfd of its rings and the eventfd of its bell.
+    express lane then the memfd of its rings and the eventfd of its bell; with a network of its own, last, that
+    namespace.
     """
 
     environment_id: int
     own_pids: bool = False  # in a pid namespace of its own
+    thaw_path: str = ""  # where THAWED is written, lest what is killed while it is frozen lives on; "" where it dies
 
 
 class Forked(Message, tag=3):
@@ -84,6 +86,8 @@ class Walls(msgspec.Struct, kw_only=True):
 
     groups: list[str] = []  # files of the environment's control groups; a 0 joins
     namespaces: int = 0  # CLONE_NEW* flags; the process's own pid and user namespaces are its zygote's work
+    own_network: bool = False  # the network namespace that comes with the order
+    tcp_ports: list[int] | None = None  # all that may be connected to there, and no other use of it; None: no bound
     root: str = ""  # an empty directory outside, where the root is put together
     mounts: list[Mount] = []
     directories: list[str] = []  # empty ones of the root
@@ -122,9 +126,25 @@ class WorkerSpec(msgspec.Struct, kw_only=True):
     walls: Walls | None = None
 
 
+class MakeNetwork(Message, tag=7):
+    """Owner, to the maker of networks: a network namespace with `lo` up, and a listening socket at each door."""
+
+    number: int  # of the order
+    doors: list[tuple[str, int]]  # IPv4 address and port
+
+
+class NetworkMade(Message, tag=8):
+    """Maker of networks. Descriptors: the namespace, then the sockets in the order of the doors; none with a reason."""
+
+    number: int
+    reason: str = ""  # why there is none
+
+
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_from_owner: Final = msgspec.msgpack.Decoder(FromOwner).decode
 decode_from_zygote: Final = msgspec.msgpack.Decoder(FromZygote).decode
+decode_network_order: Final = msgspec.msgpack.Decoder(MakeNetwork).decode
+decode_network_made: Final = msgspec.msgpack.Decoder(NetworkMade).decode
 decode_spec: Final = msgspec.msgpack.Decoder(WorkerSpec).decode
 decode_probe: Final = msgspec.msgpack.Decoder(Probe).decode
 decode_findings: Final = msgspec.msgpack.Decoder(tuple[dict[str, str], int]).decode

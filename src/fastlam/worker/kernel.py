@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import platform
@@ -121,9 +122,13 @@ _WRITE_FILE: Final = 1 << 1
 _CHANGE_DIRECTORIES: Final = sum(1 << bit for bit in range(4, 13))
 _REFER: Final = 1 << 13  # from version 2 on
 _TRUNCATE: Final = 1 << 14  # 3
+LANDLOCK_WITH_PORTS: Final = 4  # the version from which on it knows TCP ports
+_BIND_TCP: Final = 1
+_CONNECT_TCP: Final = 2
 _SCOPE_ABSTRACT_UNIX_SOCKET: Final = 1  # 6
 _SCOPE_SIGNAL: Final = 2  # 6
 _RULE_PATH_BENEATH: Final = 1
+_RULE_NET_PORT: Final = 2
 _CREATE_RULESET_VERSION: Final = 1
 
 
@@ -132,14 +137,17 @@ def landlock_version() -> int:
     return max(0, int(_libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)))
 
 
-def restrict_writing(paths: Iterable[str], version: int) -> None:
+def restrict(paths: Iterable[str], version: int, tcp_ports: Iterable[int] | None = None) -> None:
     """From now on this process, and all it starts, changes files below these paths only; it reaches abstract unix
-    sockets, and sends signals, of its own kind only, where the kernel is new enough. Needs no_new_privs.
+    sockets, and sends signals, of its own kind only, where the kernel is new enough. With `tcp_ports` it connects to
+    these ports alone, by TCP, and binds to none. Needs no_new_privs.
     """
+    if tcp_ports is not None and version < LANDLOCK_WITH_PORTS:
+        raise OSError(errno.ENOSYS, f"landlock: version {version} knows no TCP ports")
     rights = _WRITE_FILE | _CHANGE_DIRECTORIES
     rights |= (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
     scoped = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL if version >= 6 else 0
-    attributes = struct.pack("QQQ", rights, 0, scoped)
+    attributes = struct.pack("QQQ", rights, 0 if tcp_ports is None else _BIND_TCP | _CONNECT_TCP, scoped)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _check(_libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, attributes, size, 0), "landlock_create_ruleset")
     try:
@@ -155,6 +163,10 @@ def restrict_writing(paths: Iterable[str], version: int) -> None:
                 _check(result, "landlock_add_rule", path)
             finally:
                 os.close(fd)
+        for port in tcp_ports or ():
+            rule = struct.pack("=QQ", _CONNECT_TCP, port)
+            result = _libc.syscall(_SYS_LANDLOCK_ADD_RULE, ruleset, _RULE_NET_PORT, rule, 0)
+            _check(result, "landlock_add_rule", f"port {port}")
         _check(_libc.syscall(_SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
     finally:
         os.close(ruleset)

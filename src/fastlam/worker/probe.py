@@ -29,11 +29,15 @@ def try_walls(plan: Walls, *, user_namespace: bool, own_pids: bool) -> dict[str,
             return missing
         if failed in _OF_NAMESPACES and NAMESPACES not in missing:
             missing[NAMESPACES] = f"{failed}: {reason}"
-            plan = msgspec.structs.replace(plan, namespaces=0, root="", own_user_namespace=False)
+            if plan.own_network:
+                missing["network"] = missing[NAMESPACES]  # the same privileges make both
+            plan = msgspec.structs.replace(plan, namespaces=0, own_network=False, root="", own_user_namespace=False)
             user_namespace = own_pids = False
         elif failed not in missing:
             missing[failed] = reason
-            if failed == "user":
+            if failed == "network":
+                plan = msgspec.structs.replace(plan, own_network=False)
+            elif failed == "user":
                 plan = msgspec.structs.replace(plan, uid=-1)
             elif failed == "landlock":
                 plan = msgspec.structs.replace(plan, landlock=0)
@@ -52,10 +56,14 @@ def _raise(plan: Walls, user_namespace: bool, own_pids: bool) -> tuple[str, str]
     name = "user namespace"
     try:
         if user_namespace:
-            namespace.enter_zygotes()
+            namespace.enter_new()
+            kernel.unshare(kernel.CLONE_NEWPID)
             return _in_child(lambda: _raise(plan, False, own_pids))
         name = "pid namespace"
         if own_pids:
+            own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            kernel.unshare(kernel.CLONE_NEWPID)
+            kernel.setns(own, kernel.CLONE_NEWPID)  # as zygotes return, between two forks
             kernel.unshare(kernel.CLONE_NEWPID)
             return _in_child(lambda: _raise(plan, False, False))
         for name, step in walls.steps(plan):  # noqa: B007 - the name of the one that fails

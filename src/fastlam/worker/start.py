@@ -26,7 +26,7 @@ from fastlam.worker.context import ContextFactory
 from fastlam.worker.marshaller import Marshaller
 
 # Set in zygotes whose workers have walls: a worker cannot import what is hidden from it by then.
-raise_walls: Callable[[control.Walls], None] | None = None
+raise_walls: Callable[[control.Walls, int], None] | None = None
 
 _REHEARSALS: Final = 12  # the interpreter specialises code after eight
 INTERPRETER: Final = f"/var/lang/bin/python{sys.version_info.major}.{sys.version_info.minor}"  # where it has a root
@@ -87,7 +87,7 @@ def start_worker(descriptors: list[int]) -> int:
     is_function = spec.kind == "function"
     if spec.walls is not None:
         assert raise_walls is not None, "workers of this zygote have no walls"
-        raise_walls(spec.walls)
+        raise_walls(spec.walls, express.pop() if spec.walls.own_network else -1)
         if spec.walls.root:
             sys.executable = INTERPRETER
     elif is_function:

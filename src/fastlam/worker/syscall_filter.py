@@ -25,16 +25,27 @@ _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _AT_LEAST: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _ANY_BIT: Final = 0x45  # BPF_JMP | BPF_JSET | BPF_K
+_AND: Final = 0x54  # BPF_ALU | BPF_AND | BPF_K
 _RETURN: Final = 0x06  # BPF_RET | BPF_K
 _NR: Final = 0  # offsets in struct seccomp_data
 _ARCH: Final = 4
 _FIRST_ARGUMENT: Final = 16  # its lower half, on little-endian machines
 _SECOND_ARGUMENT: Final = 24
+_THIRD_ARGUMENT: Final = 32
+_FOURTH_ARGUMENT: Final = 40
 
 # Every CLONE_NEW* flag but CLONE_NEWTIME, which shares its bit with the exit signal and is unshare's alone.
 _NAMESPACE_FLAGS: Final = 0x7E020000
 _TIOCSTI: Final = 0x5412
 _TIOCLINUX: Final = 0x541C
+_AF_UNIX: Final = 1
+_AF_INET: Final = 2
+_AF_INET6: Final = 10
+_AF_NETLINK: Final = 16
+_SOCK_STREAM: Final = 1
+_SOCKET_TYPE_MASK: Final = 0xF  # the rest of that argument is flags
+_IPPROTO_TCP: Final = 6
+_MSG_FASTOPEN: Final = 0x20000000
 _REFUSED_FAMILIES: Final = (17, 38, 40, 44)  # AF_PACKET, AF_ALG, AF_VSOCK, AF_XDP
 
 # By name: numbers on x86-64 and on arm64 (-1: has none), from the kernel's tables.
@@ -97,10 +108,16 @@ _CLONE: Final = (56, 220)
 _CLONE3: Final = (435, 435)
 _IOCTL: Final = (16, 29)
 _SOCKET: Final = (41, 198)
+_SENDTO: Final = (44, 206)
+_SENDMSG: Final = (46, 211)
+_SENDMMSG: Final = (307, 269)
 
 
-def filter_program(machine: str = "") -> bytes:
-    """The filter for this machine, or the one named; raises OSError where its system calls are not known."""
+def filter_program(machine: str = "", *, tcp_only: bool = False) -> bytes:
+    """The filter for this machine, or the one named; raises OSError where its system calls are not known. `tcp_only`
+    leaves TCP as the only protocol, besides unix sockets and the kernel's own netlink, and lets no data go ahead of a
+    connection: what landlock then says about ports is all there is to say.
+    """
     machine = machine or platform.machine()
     if machine not in _AUDIT_ARCH:
         raise OSError(_ENOSYS, f"seccomp: the system calls of {machine} are not known")
@@ -127,6 +144,26 @@ def filter_program(machine: str = "") -> bytes:
         add(_RETURN, _KILL_PROCESS)
     add(_EQUAL, _CLONE3[column], 0, 1)
     add(_RETURN, _ERRNO | _ENOSYS)
+    if tcp_only:
+        # Each test goes on to the next, or to one of the two answers at the end.
+        add(_EQUAL, _SOCKET[column], 0, 13)
+        add(_LOAD, _FIRST_ARGUMENT)
+        add(_EQUAL, _AF_UNIX, 10, 0)
+        add(_EQUAL, _AF_NETLINK, 9, 0)
+        add(_EQUAL, _AF_INET, 1, 0)
+        add(_EQUAL, _AF_INET6, 0, 6)
+        add(_LOAD, _SECOND_ARGUMENT)
+        add(_AND, _SOCKET_TYPE_MASK)
+        add(_EQUAL, _SOCK_STREAM, 0, 3)
+        add(_LOAD, _THIRD_ARGUMENT)
+        add(_EQUAL, 0, 2, 0)
+        add(_EQUAL, _IPPROTO_TCP, 1, 0)
+        add(_RETURN, _ERRNO | _EPERM)
+        add(_RETURN, _ALLOW)
+        sends = ((_SENDTO, _FOURTH_ARGUMENT), (_SENDMSG, _THIRD_ARGUMENT), (_SENDMMSG, _FOURTH_ARGUMENT))
+        for numbers, argument in sends:
+            add(_EQUAL, numbers[column], 0, 4)
+            refuse_if(argument, _ANY_BIT, (_MSG_FASTOPEN,))
     for numbers, argument, code, values in (
         (_CLONE, _FIRST_ARGUMENT, _ANY_BIT, (_NAMESPACE_FLAGS,)),
         (_SOCKET, _FIRST_ARGUMENT, _EQUAL, _REFUSED_FAMILIES),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from typing import Final
 
 from fastlam.worker import kernel
@@ -12,13 +13,26 @@ USER_ID: Final = 993  # of sbx_user1051, in Lambda's images
 GROUP_ID: Final = 990
 
 
-def enter_zygotes() -> None:
-    """The calling process has all privileges in it, and none outside; it is Lambda's user there, and so are those that
-    it forks. It has pids of its own too: a zygote may return only to a pid namespace that is its own to command.
-    """
+def enter_new() -> None:
+    """The calling process has all privileges in it, and none outside; it is Lambda's user there."""
     outer = os.getuid(), os.getgid()
-    kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID)
+    kernel.unshare(kernel.CLONE_NEWUSER)
     _map(USER_ID, GROUP_ID, *outer)
+
+
+def make(socket_fd: int) -> None:
+    """Makes one for others to enter: who holds the descriptor that comes by the socket holds the namespace."""
+    enter_new()
+    namespace = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    with socket.socket(fileno=socket_fd) as owner:
+        socket.send_fds(owner, [b"+"], [namespace])
+    os.close(namespace)
+
+
+def enter(namespace_fd: int) -> None:
+    """Enters one that this user has made, as a process with one thread; takes over the descriptor."""
+    kernel.setns(namespace_fd, kernel.CLONE_NEWUSER)
+    os.close(namespace_fd)
 
 
 def enter_own() -> None:

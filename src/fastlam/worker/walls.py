@@ -8,6 +8,7 @@ refuse what went before. A wall that fails ends the worker: which ones this mach
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from fastlam.wire.control import Mount, Walls
-from fastlam.worker import kernel, user_namespace
+from fastlam.worker import kernel, network, user_namespace
 from fastlam.worker.syscall_filter import filter_program
 
 WRITABLE: Final = ("/tmp", "/mnt", "/dev", "/proc")  # what is writable there, by its own permissions, stays so
@@ -29,31 +30,35 @@ _DEVICE_LINKS: Final = (
     ("/proc/self/fd/2", "stderr"),
 )
 
-_filter = b""
+_filters: dict[bool, bytes] = {}  # by whether only TCP is let through
 
 
 def prepare() -> None:
     """In the zygote: what every worker would otherwise make for itself."""
-    global _filter
-    try:
-        _filter = filter_program()
-        kernel.prepare_filter(_filter)
-    except OSError:
-        _filter = b""
+    with contextlib.suppress(OSError):
+        _filters.update({tcp_only: filter_program(tcp_only=tcp_only) for tcp_only in (False, True)})
+        for program in _filters.values():
+            kernel.prepare_filter(program)
 
 
-def raise_walls(walls: Walls) -> None:
-    """Raises all walls of the plan, or OSError with the name of what was not permitted."""
-    for _, step in steps(walls):
+def raise_walls(walls: Walls, network_fd: int = -1) -> None:
+    """Raises all walls of the plan, or OSError with the name of what was not permitted. Takes over the descriptor of
+    the network namespace.
+    """
+    for _, step in steps(walls, network_fd):
         step()
 
 
-def steps(walls: Walls) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The walls by their names, in their order; each must be raised before the next is asked for."""
+def steps(walls: Walls, network_fd: int = -1) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The walls by their names, in their order; each must be raised before the next is asked for. Without a network
+    namespace one is made where the plan wants one: by those who only try.
+    """
     if walls.groups:
         yield "control groups", lambda: _join_groups(walls.groups)
     if walls.namespaces:
         yield "namespaces", lambda: kernel.unshare(walls.namespaces)
+    if walls.own_network:
+        yield "network", lambda: network.enter(network.make([])[0] if network_fd < 0 else network_fd)
     if walls.namespaces & kernel.CLONE_NEWUTS:
         yield "host name", lambda: kernel.sethostname(_HOST_NAME)
     if walls.root:
@@ -68,9 +73,13 @@ def steps(walls: Walls) -> Iterator[tuple[str, Callable[[], None]]]:
         yield "user", lambda: _become(walls.uid)
     yield "no new privileges", _give_up_privileges
     if walls.landlock:
-        yield "landlock", lambda: kernel.restrict_writing((*WRITABLE, *walls.writable), walls.landlock)
+        yield "landlock", lambda: kernel.restrict((*WRITABLE, *walls.writable), walls.landlock, walls.tcp_ports)
     if walls.seccomp:
-        yield "seccomp", lambda: kernel.install_filter(_filter or filter_program())
+        yield "seccomp", lambda: _filter_calls(tcp_only=walls.tcp_ports is not None)
+
+
+def _filter_calls(*, tcp_only: bool) -> None:
+    kernel.install_filter(_filters.get(tcp_only) or filter_program(tcp_only=tcp_only))
 
 
 def _join_groups(groups: list[str]) -> None:

@@ -53,6 +53,7 @@ class Zygote:
         self.pids: dict[int, int] = {}  # pid -> environment id
         self.environments: dict[int, int] = {}  # environment id -> pid
         self.reports: dict[int, int] = {}  # pid -> descriptor, of first processes that tell how their worker has ended
+        self.thaw_paths: dict[int, str] = {}  # pid -> what thaws a worker that may be frozen
         self.leaving = False
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -121,6 +122,8 @@ class Zygote:
             os.setpgid(pid, pid)
         self.pids[pid] = order.environment_id
         self.environments[order.environment_id] = pid
+        if order.thaw_path:
+            self.thaw_paths[pid] = order.thaw_path
         pidfd = os.pidfd_open(pid)
         self.send(control.Forked(order.environment_id, pid), [pidfd])
         os.close(pidfd)
@@ -194,6 +197,9 @@ class Zygote:
         """
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
+        if pid in self.thaw_paths:
+            with contextlib.suppress(OSError):  # it is gone already
+                Path(self.thaw_paths[pid]).write_text("THAWED")
 
     def reap(self) -> None:
         """Reaps all that have ended, orphans of workers included."""
@@ -208,6 +214,7 @@ class Zygote:
             environment_id = self.pids.pop(pid, None)
             if environment_id is not None:
                 self.kill_group(pid)
+                self.thaw_paths.pop(pid, None)
             _, wait_status, usage = os.wait4(pid, 0)
             memory_peak_kib = usage.ru_maxrss
             if (report_fd := self.reports.pop(pid, None)) is not None:
@@ -243,13 +250,15 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def main(owner_fd: int, kind: str, user_namespace: bool = False) -> None:
+def main(owner_fd: int, kind: str, user_namespace_fd: int = -1) -> None:
     """Becomes a zygote of `kind` ("plain", "boto3" or "embedded") whose owner holds the other end of `owner_fd`; in a
-    user namespace of its own if its workers are to have walls that it could not raise otherwise.
+    user namespace if its workers are to have walls that it could not raise otherwise. It has pids of its own there: a
+    zygote may return only to a pid namespace that is its own to command.
     """
     started_ns = time.monotonic_ns()
-    if user_namespace:
-        namespace.enter_zygotes()
+    if user_namespace_fd >= 0:
+        namespace.enter(user_namespace_fd)
+        kernel.unshare(kernel.CLONE_NEWPID)
         namespace.continue_as_first_process()
     # SIGTERM and not SIGKILL: descendants that only this process can find are killed on the way out (see Zygote.run).
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,58 @@
+"""A process that makes network namespaces for its owner, and is in none that anybody else is in.
+
+Apart from the owner, whose threads must stay where they are and, an ordinary user's, could make none; and apart from
+the zygotes, which fork meanwhile. It is given to: `wire.control.MakeNetwork` comes, `NetworkMade` goes. It ends with
+its owner.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from fastlam.wire import control
+from fastlam.worker import kernel, network, user_namespace
+
+
+def serve(owner: socket.socket) -> None:
+    """Until the owner is gone."""
+    home = network.make([])[0]
+    while packet := owner.recv(control.PACKET_BYTES_MAX):
+        order = control.decode_network_order(packet)
+        made: list[int] = []
+        reason = ""
+        try:
+            try:
+                made = network.make(order.doors)
+            finally:
+                kernel.setns(home, kernel.CLONE_NEWNET)  # else the one made last would live on here
+        except OSError as error:
+            reason = str(error.args[1] if len(error.args) > 1 else error)
+        try:
+            socket.send_fds(owner, [control.encode(control.NetworkMade(order.number, reason))], made)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        finally:
+            for fd in made:
+                os.close(fd)
+
+
+def main(owner_fd: int, user_namespace_fd: int) -> None:
+    """Started by module name. `user_namespace_fd`: that of the zygotes, whose workers are to enter what is made; -1 if
+    they are in the owner's.
+    """
+    if user_namespace_fd >= 0:
+        user_namespace.enter(user_namespace_fd)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
+        from setproctitle import setproctitle
+
+        setproctitle("fastlam: networks")
+    except ImportError:
+        pass
+    with socket.socket(fileno=owner_fd) as owner:
+        owner.set_inheritable(False)
+        serve(owner)
