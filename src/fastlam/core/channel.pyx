@@ -34,6 +34,7 @@ from fastlam.core.native cimport (
     fl_express_sleep,
     fl_express_task,
     fl_express_task_result,
+    fl_first_hold,
     fl_first_run,
     fl_region_take,
     fl_slots,

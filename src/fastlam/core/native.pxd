@@ -62,6 +62,7 @@ cdef extern from "fl_ring.h" nogil:
 
 cdef extern from "fl_first.h" nogil:
     void fl_first_run(int worker, int report_fd)
+    void fl_first_hold()
 
 cdef extern from "fl_wake.h" nogil:
     int fl_wake_create()

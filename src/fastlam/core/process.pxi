@@ -93,6 +93,11 @@ def be_first_process(int worker, int report_fd):
     fl_first_run(worker, report_fd)
 
 
+def hold_namespaces():
+    """The rest of a process that is the first of a pid namespace which others enter: csrc/fl_first.h. Never returns."""
+    fl_first_hold()
+
+
 def replace_environment(dict variables):
     """Makes `variables` (str to str) the whole environment, of C and of os.environ, in one block of memory.
 

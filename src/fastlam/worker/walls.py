@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from fastlam.wire.control import Mount, Walls
@@ -29,16 +29,20 @@ _DEVICE_LINKS: Final = (
     ("/proc/self/fd/2", "stderr"),
 )
 
-_filter = b""
+_OF_TEMPLATES: Final = ("setns",)
+
+_filter = _template_filter = b""
 
 
 def prepare() -> None:
     """In the zygote: what every worker would otherwise make for itself."""
-    global _filter
+    global _filter, _template_filter
     try:
         _filter = filter_program()
+        # A template's children enter namespaces that others have made for them, and then take the whole filter.
+        _template_filter = filter_program(allowed=_OF_TEMPLATES)
     except OSError:
-        _filter = b""
+        _filter = _template_filter = b""
 
 
 def raise_walls(walls: Walls) -> None:
@@ -66,10 +70,53 @@ def steps(walls: Walls) -> Iterator[tuple[str, Callable[[], None]]]:
     if walls.uid >= 0:
         yield "user", lambda: _become(walls.uid)
     yield "no new privileges", _give_up_privileges
-    if walls.landlock:
-        yield "landlock", lambda: kernel.restrict_writing((*WRITABLE, *walls.writable), walls.landlock)
+    if walls.landlock and not walls.restores:  # it goes by the files themselves, and those of /tmp will be others
+        yield "landlock", lambda: _restrict_writing(walls)
     if walls.seccomp:
-        yield "seccomp", lambda: kernel.install_filter(_filter or filter_program())
+        yield "seccomp", lambda: _filter_calls(walls)
+
+
+def prepare_namespaces(walls: Walls) -> None:
+    """In a process with privileges, before it becomes the first of its namespaces: the root that a restored environment
+    will have, which only privileges can reach together. What is left is done within the namespaces.
+    """
+    kernel.unshare(kernel.CLONE_NEWNS)
+    _enter_root(walls)
+    user_namespace.enter_for(walls.uid)
+
+
+def furnish_namespaces(walls: Walls) -> None:
+    """In the first process of the namespaces: they are its user namespace's from now on."""
+    kernel.unshare(walls.namespaces)
+    if walls.namespaces & kernel.CLONE_NEWUTS:
+        kernel.sethostname(_HOST_NAME)
+    # Of its own processes; that of the keeper's lies below, out of sight.
+    kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+
+
+def enter_namespaces(descriptors: Iterable[int], walls: Walls) -> None:
+    """In a child of a template: from the template's namespaces into those made for it, and there through the walls that
+    are still missing. It has no privilege before, and none afterwards; the filter stays in force all the time.
+    """
+    for descriptor in descriptors:
+        kernel.setns(descriptor, 0)
+    kernel.drop_bounding_set()
+    _give_up_privileges()
+    if walls.landlock:
+        _restrict_writing(walls)
+    if walls.seccomp:
+        kernel.install_filter(_filter or filter_program())
+
+
+def _filter_calls(walls: Walls) -> None:
+    if walls.restores:
+        kernel.install_filter(_template_filter or filter_program(allowed=_OF_TEMPLATES))
+    else:
+        kernel.install_filter(_filter or filter_program())
+
+
+def _restrict_writing(walls: Walls) -> None:
+    kernel.restrict_writing((*WRITABLE, *walls.writable), walls.landlock)
 
 
 def _join_groups(groups: list[str]) -> None:

@@ -1,0 +1,241 @@
+"""The keeper of a template (SnapStart): a zygote of one function version.
+
+It is forked from the zygote, runs no code of any function, and has the zygote's privileges: it makes the namespaces that
+a restored environment enters, puts it into its control groups, and reaps it. The first process that it is told to make
+is the template; all further ones the template forks on its order. To its owner it is a zygote like the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from typing import Final, NamedTuple, NoReturn
+
+import msgspec
+import setproctitle
+
+from fastlam.core.channel import hold_namespaces, settle_child
+from fastlam.wire import control
+from fastlam.worker import start, walls
+from fastlam.worker.template import FAILED, OK
+from fastlam.worker.zygote import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, Zygote, prctl
+
+_PATIENCE_SECONDS: Final = 20.0  # for an answer of the template, which has nothing else to do
+_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid, as the kernel has seen them
+_DESCRIPTOR: Final = struct.Struct("i")
+
+
+class Namespaces(NamedTuple):
+    """Those of one environment, and the process that holds them."""
+
+    first: int
+    descriptors: list[int]  # one of each of control.NAMESPACE_KINDS
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+class Keeper(Zygote):
+    """Serves `owner` until that is gone; then the template and all its environments end."""
+
+    def __init__(self, owner: socket.socket, own_pids: bool) -> None:
+        super().__init__(owner, start.start_worker)
+        self.has_own_pids = own_pids
+        self.template: socket.socket | None = None
+        self.template_pid = -1
+        self.walls: control.Walls | None = None
+        self.spare: Namespaces | None = None
+        self.firsts: dict[int, int] = {}  # by the pid of an environment, that of the first process of its namespaces
+
+    def fork(self, order: control.Fork | control.Keep, descriptors: list[int]) -> None:
+        try:
+            if self.template_pid < 0:
+                self._make_template(order.environment_id, descriptors)
+            else:
+                self._restore(order.environment_id, descriptors)
+        except (OSError, EOFError, msgspec.MsgspecError) as error:
+            self.send(control.ForkFailed(order.environment_id, str(error)[:1024]), [])
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        with contextlib.suppress(OSError, EOFError):
+            self._make_spare()
+
+    # The template ----------------------------------------------------------------------------------
+
+    def _make_template(self, environment_id: int, descriptors: list[int]) -> None:
+        self.walls = _spec(descriptors).walls
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            self.become(lambda: start.start_worker(list(descriptors), theirs))
+        theirs.close()
+        self.template, self.template_pid = ours, pid
+        self.forked(environment_id, pid)
+
+    def _restore(self, environment_id: int, descriptors: list[int]) -> None:
+        """Raises OSError or EOFError; then nothing is left of the attempt."""
+        if self.template is None:
+            raise EOFError("the template is gone")
+        spec = _spec(descriptors)
+        namespaces = self._take_namespaces()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            pid = -1
+            try:
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+                order = control.encode(control.Restore(environment_id, namespaces is not None))
+                given = [theirs.fileno(), *([] if namespaces is None else namespaces.descriptors), *descriptors]
+                socket.send_fds(self.template, [order], given)
+                theirs.close()
+                self._await_restored(environment_id)
+                said, _, pid = _receive(ours)
+                if said != OK:
+                    raise OSError(said[1:].decode(errors="replace") or "the template's child ended")
+                for path in () if spec.walls is None else spec.walls.groups:
+                    _write(path, str(pid))
+                self.forked(environment_id, pid)
+                ours.send(OK)
+            except BaseException:
+                if namespaces is not None:
+                    os.kill(namespaces.first, signal.SIGKILL)
+                raise
+            finally:
+                theirs.close()
+                if namespaces is not None:
+                    namespaces.close()
+            if namespaces is not None:
+                self.firsts[pid] = namespaces.first
+
+    def _await_restored(self, environment_id: int) -> None:
+        """The child between is gone: the environment is this process's."""
+        assert self.template is not None
+        if not select.select([self.template], [], [], _PATIENCE_SECONDS)[0]:
+            os.kill(self.template_pid, signal.SIGKILL)
+            raise EOFError("the template does not answer")
+        packet = self.template.recv(control.PACKET_BYTES_MAX)
+        if not packet:
+            raise EOFError("the template has ended")
+        if control.decode_from_template(packet).environment_id != environment_id:
+            os.kill(self.template_pid, signal.SIGKILL)
+            raise EOFError("the template answers what it was not asked")
+
+    def gone(self, pid: int) -> None:
+        if (first := self.firsts.pop(pid, None)) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(first, signal.SIGKILL)  # and with it all that is left in its namespaces
+        if self.spare is not None and pid == self.spare.first:
+            self.spare.close()
+            self.spare = None
+        if pid == self.template_pid and self.template is not None:
+            self.template.close()
+            self.template = None
+            if self.spare is not None:
+                os.kill(self.spare.first, signal.SIGKILL)
+
+    def kill_descendants(self) -> None:
+        if not self.has_own_pids:  # else the namespace ends with this process, and all in it
+            super().kill_descendants()
+
+    # Namespaces ------------------------------------------------------------------------------------
+
+    def _take_namespaces(self) -> Namespaces | None:
+        """Those of the next environment; None where environments have none of their own."""
+        self._make_spare()
+        taken, self.spare = self.spare, None
+        return taken
+
+    def _make_spare(self) -> None:
+        """They take longer to make than the rest of a restore: one set is always ready."""
+        if self.spare is None and self.template is not None and self.walls is not None and self.walls.namespaces:
+            self.spare = self._make_namespaces(self.walls)
+
+    def _make_namespaces(self, plan: control.Walls) -> Namespaces:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            with theirs:
+                helper = os.fork()
+                if helper == 0:
+                    _prepare(theirs, plan)
+            os.waitpid(helper, 0)
+            said, descriptors, first = _receive(ours)
+            if said != OK or len(descriptors) != len(control.NAMESPACE_KINDS):
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                raise OSError(f"no namespaces: {said[1:].decode(errors='replace')}")
+            ours.send(OK)
+        return Namespaces(first, descriptors)
+
+
+def _prepare(report: socket.socket, plan: control.Walls) -> NoReturn:
+    """In the helper, and in its child, which is the first process of the namespaces: the helper ends first, so that the
+    other is the keeper's child.
+    """
+    try:
+        signal.set_wakeup_fd(-1)
+        walls.prepare_namespaces(plan)
+        if os.fork() == 0:
+            walls.furnish_namespaces(plan)
+            descriptors = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in control.NAMESPACE_KINDS]
+            socket.send_fds(report, [OK], descriptors)
+            if report.recv(1) == OK:
+                settle_child()
+                hold_namespaces()
+    except BaseException as error:  # noqa: BLE001 - nothing may climb back into the keeper
+        with contextlib.suppress(OSError):
+            report.send(FAILED + str(error).encode(errors="replace")[:1024])
+    finally:
+        os._exit(0)
+
+
+def _receive(report: socket.socket) -> tuple[bytes, list[int], int]:
+    """What it says, with which descriptors, and its pid here. Raises EOFError."""
+    if not select.select([report], [], [], _PATIENCE_SECONDS)[0]:
+        raise EOFError("no answer")
+    room = socket.CMSG_SPACE(control.DESCRIPTORS_MAX * _DESCRIPTOR.size) + socket.CMSG_SPACE(_CREDENTIALS.size)
+    said, attached, _, _ = report.recvmsg(control.PACKET_BYTES_MAX, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors: list[int] = []
+    pid = -1
+    for level, kind, data in attached:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            whole = len(data) - len(data) % _DESCRIPTOR.size
+            descriptors += [number for (number,) in _DESCRIPTOR.iter_unpack(data[:whole])]
+        elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            pid = _CREDENTIALS.unpack(data)[0]
+    if not said:
+        raise EOFError("it ended without a word")
+    return said, descriptors, pid
+
+
+def _spec(descriptors: list[int]) -> control.WorkerSpec:
+    return control.decode_spec(os.pread(descriptors[0], os.fstat(descriptors[0]).st_size, 0))
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def main(owner_fd: int, own_pids: bool) -> None:
+    """Becomes a keeper whose owner holds the other end of `owner_fd`."""
+    began_ns = time.monotonic_ns()
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else signal.SIGTERM)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    setproctitle.setproctitle("fastlam: keeper")
+    owner = socket.socket(fileno=owner_fd)
+    keeper = Keeper(owner, own_pids)
+    keeper.send(control.Up(os.getpid(), time.monotonic_ns() - began_ns, 0), [])
+    keeper.run()

@@ -1,0 +1,173 @@
+"""The template of a function version (SnapStart): a worker that has had its INIT, and then forks environments.
+
+Functions have written in its memory: nothing here has a privilege, and what it tells its keeper is believed only as far
+as it concerns environments of this version. An environment is a grandchild: the child between enters the namespaces
+that the keeper has made (worker.walls), and with its end the kernel gives the environment to the keeper, which reaps it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from fastlam.core.channel import Channel, settle_child
+from fastlam.wire import control
+from fastlam.worker import logs, snapshots
+from fastlam.worker.faults import AFTER_RESTORE_ERROR, BEFORE_SNAPSHOT_ERROR, payload_from_exception
+from fastlam.worker.functions import FunctionWorker, HookFailure
+
+if TYPE_CHECKING:
+    from fastlam.worker.start import Title
+
+_TEMPORARY: Final = "/tmp"
+_FAILED: Final = 70  # EX_SOFTWARE
+OK: Final = b"+"
+FAILED: Final = b"!"
+
+
+class Template(FunctionWorker):
+    """Serves its keeper after INIT. `enter` is worker.walls.enter_namespaces; `own` are descriptors of this process
+    that no environment has any business with.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        spec: control.WorkerSpec,
+        log_fd: int,
+        title: Title,
+        started_ns: int,
+        *,
+        keeper: socket.socket,
+        own: Iterable[int],
+        make_title: Callable[[str], Title],
+        enter: Callable[[Iterable[int], control.Walls], None],
+    ) -> None:
+        super().__init__(channel, spec, log_fd, title, started_ns)
+        self.keeper = keeper
+        self.own = tuple(own)
+        self.make_title = make_title
+        self.enter = enter
+
+    def before_ready(self) -> None:
+        try:
+            snapshots.run_before_snapshot()
+        except BaseException as error:
+            raise HookFailure(BEFORE_SNAPSHOT_ERROR, error) from None
+        if names := snapshots.lost_threads():
+            print(
+                f"[fastlam: threads that run when the snapshot is taken are not in restored environments: {', '.join(names)}]",
+                file=sys.stderr,
+            )
+        gc.collect()
+        gc.freeze()
+
+    def _serve(self, handler: Callable[[Any, Any], Any]) -> None:
+        self.title.show("template")
+        while True:
+            packet, descriptors, _, _ = socket.recv_fds(
+                self.keeper, control.PACKET_BYTES_MAX, control.RESTORE_DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
+            )
+            if not packet:
+                return  # the keeper is gone
+            began_ns = time.monotonic_ns()
+            order = control.decode_from_keeper(packet)
+            report_fd, *descriptors = descriptors
+            try:
+                child = os.fork()
+            except OSError as error:
+                os.write(report_fd, FAILED + f"fork: {error.strerror}".encode())
+                child = -1
+            if child == 0:
+                self._leave(report_fd, descriptors, order.namespaces)
+                self._restored(handler, report_fd, descriptors, order.namespaces, began_ns)
+                return
+            for descriptor in (report_fd, *descriptors):
+                os.close(descriptor)
+            if child > 0:
+                os.waitpid(child, 0)
+            self.keeper.send(control.encode(control.Restored(order.environment_id)))
+
+    def _leave(self, report_fd: int, descriptors: list[int], namespaces: bool) -> None:
+        """In the child: out of the template's namespaces; returns in a child of its own."""
+        try:
+            self.keeper.close()
+            if namespaces:
+                self.files_fd = os.open(_TEMPORARY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                entered = [descriptors.pop(0) for _ in control.NAMESPACE_KINDS]
+                assert self.spec.walls is not None
+                self.enter(entered, self.spec.walls)
+                for descriptor in entered:
+                    os.close(descriptor)
+                os.chdir(self.spec.directory)
+            child = os.fork()
+        except BaseException as error:  # noqa: BLE001 - nothing may climb back into the template's loop
+            os.write(report_fd, FAILED + str(error).encode(errors="replace")[:1024])
+            os._exit(_FAILED)
+        if child:
+            os._exit(0)
+
+    def _restored(
+        self,
+        handler: Callable[[Any, Any], Any],
+        report_fd: int,
+        descriptors: list[int],
+        namespaces: bool,
+        began_ns: int,
+    ) -> None:
+        """In the environment: until its end."""
+        os.write(report_fd, OK)
+        if os.read(report_fd, 1) != OK:  # in its control group, and known to the dispatcher, from here on
+            os._exit(_FAILED)
+        os.close(report_fd)
+        settle_child()
+        spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd, *express = descriptors
+        spec = control.decode_spec(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0))
+        os.dup2(stdout_fd, 1)
+        os.dup2(stderr_fd, 2)
+        self.channel = None  # type: ignore[assignment]
+        for descriptor in (spec_fd, stderr_fd, self.log_fd, *self.own):
+            os.close(descriptor)
+        if namespaces:
+            if os.listdir(self.files_fd):
+                snapshots.copy_files(self.files_fd, _TEMPORARY)
+            os.close(self.files_fd)
+        title = self.make_title(spec.title)
+        title.show("starting")
+        channel = Channel(listen_fd, slots_fd, *express)
+        for descriptor in (listen_fd, slots_fd, *express[:1]):
+            os.close(descriptor)
+        Restored(channel, self.spec, stdout_fd, title, began_ns, handler).serve()
+
+
+class Restored(FunctionWorker):
+    """An environment that has a template's INIT behind it."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        spec: control.WorkerSpec,
+        log_fd: int,
+        title: Title,
+        started_ns: int,
+        handler: Callable[[Any, Any], Any],
+    ) -> None:
+        super().__init__(channel, spec, log_fd, title, started_ns)
+        self._given = handler
+
+    def _init(self) -> Callable[[Any, Any], Any] | None:
+        logs.set_request("")
+        snapshots.reseed()
+        try:
+            snapshots.run_after_restore()
+        except BaseException as error:
+            self._init_failed(payload_from_exception(error, None, **self._roots), AFTER_RESTORE_ERROR)
+            return None
+        self._ready()
+        return self._given
+
