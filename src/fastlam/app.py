@@ -46,13 +46,15 @@ from fastlam.core.dispatcher import Dispatcher
 from fastlam.dispatch.autoscaling import AutoScaler
 from fastlam.dispatch.bound import BoundNotice
 from fastlam.dispatch.faults import Faults
-from fastlam.dispatch.launching import Launches
+from fastlam.dispatch.launching import Launches, takes_snapshots
 from fastlam.dispatch.provisioned import Provisioner
+from fastlam.dispatch.snapshots import Snapshots
 from fastlam.dispatch.targets import Targets
 from fastlam.errors import FastlamError
 from fastlam.http.server import HttpServer
 from fastlam.invoke.event import Events
 from fastlam.model.key import RecordKey
+from fastlam.runtimes.python import INITIALIZATION_TYPE
 from fastlam.sandbox.launcher import Launcher
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.sandbox.spinning import spin_ns
@@ -113,6 +115,7 @@ class Daemon:
             read_object=objects,
             account_concurrency=config.concurrency,
             in_background=blocking.in_background,
+            makes_snapshot=takes_snapshots,
         )
 
         self.launcher = Launcher(config.lane, config.isolation, cpu_follows_memory=config.cpu == "lambda")
@@ -145,6 +148,10 @@ class Daemon:
             keepalive_seconds=config.keepalive_seconds,
             recycle_after_seconds=config.recycle_after_seconds,
             on_change=lambda: self._addresses.forget(),
+            on_restoring=lambda key: self.snapshots.want(key),
+        )
+        self.snapshots = Snapshots(
+            self.dispatcher, self.store, self.targets, self._later, give_up=self.launcher.templates.fail
         )
         self.provisioner = Provisioner(self.dispatcher, self.store, self.targets, self._later)
         self.auto_scaler = AutoScaler(self.store, clock, self.provisioner.utilization_most, self._provision)
@@ -185,6 +192,7 @@ class Daemon:
         self.launches.endpoint_url = self.url
         links.authority = authority
         self.provisioner.begin()
+        self.snapshots.begin()
         self._bound_notice = BoundNotice(self.dispatcher, log.warning, time.monotonic)
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
 
@@ -292,7 +300,8 @@ class Daemon:
             key = owners.get(id(environment.target))
             name, _, version = row.pop("name").partition(":")
             pool = environment.target.pool
-            provisioned = row.pop("provisioned")
+            row.pop("provisioned")
+            worker = environment.target.spec.worker
             rows.append(
                 {
                     **row,
@@ -302,7 +311,8 @@ class Daemon:
                     "region": pool.account.region,
                     "memory_peak_mb": -(-row.pop("memory_peak_kib") // 1024),
                     "current": key is not None,
-                    "initialization_type": "provisioned-concurrency" if provisioned else "on-demand",
+                    "initialization_type": worker.environ.get(INITIALIZATION_TYPE, ""),
+                    "template": worker.template,
                 }
             )
         return rows

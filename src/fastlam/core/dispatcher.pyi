@@ -232,6 +232,8 @@ class Target:
     @property
     def provisioned(self) -> bool: ...
     @property
+    def restores(self) -> bool: ...
+    @property
     def timeout_ns(self) -> int: ...
     @property
     def slots_per_environment(self) -> int: ...
@@ -273,10 +275,12 @@ class Target:
         log: Any = None,
         keepalive_seconds: float = -1.0,
         recycle_after_seconds: float = 0.0,
+        restores: bool = False,
     ) -> None: ...
 
 class ProvisionedTarget(Target):
     on_progress: Callable[[], object] | None
+    initialization_type: str
     @property
     def wanted(self) -> int: ...
     @property

@@ -13,7 +13,7 @@ import msgspec
 
 from fastlam.abc import LaunchSpec
 from fastlam.errors import ApiError, FastlamError
-from fastlam.model.function import IMAGE, FunctionRecord
+from fastlam.model.function import IMAGE, FunctionRecord, applies_snap_start
 from fastlam.runtimes import python
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.file_systems import FileSystems
@@ -23,12 +23,32 @@ from fastlam.telemetry.logs import FunctionLog
 log = logging.getLogger(__name__)
 
 _PYTHON: Final = "python"
+SNAP_START: Final = "snap-start"
+_NOT_OF_SNAPSHOTS: Final = ("AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME")
 
 
 def ahead_of_calls(spec: LaunchSpec) -> LaunchSpec:
     """The same environments, where they are made for provisioned concurrency."""
     environ = spec.worker.environ | {python.INITIALIZATION_TYPE: "provisioned-concurrency"}
     return replace(spec, worker=msgspec.structs.replace(spec.worker, environ=environ))
+
+
+def template_of(spec: LaunchSpec, name: str) -> LaunchSpec:
+    """The template (SnapStart) of these environments; `name` tells it from all others."""
+    spec = restored_from(spec, name)
+    return replace(spec, worker=msgspec.structs.replace(spec.worker, template=True))
+
+
+def restored_from(spec: LaunchSpec, name: str) -> LaunchSpec:
+    """The same environments, restored from that template."""
+    environ = {each: value for each, value in spec.worker.environ.items() if each not in _NOT_OF_SNAPSHOTS}
+    environ[python.INITIALIZATION_TYPE] = SNAP_START
+    return replace(spec, worker=msgspec.structs.replace(spec.worker, environ=environ), snapshot=name)
+
+
+def takes_snapshots(record: FunctionRecord) -> bool:
+    """Whether this version is to have a snapshot and this machine can make one, which is by a fork of Python."""
+    return applies_snap_start(record) and record.runtime.startswith(_PYTHON)
 
 
 class Launches:

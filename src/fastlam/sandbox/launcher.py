@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from fastlam.sandbox.isolation import find
 from fastlam.sandbox.keeper import Keeper
 from fastlam.sandbox.lanes import lanes_of_kind
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
+from fastlam.sandbox.templates import Templates
 from fastlam.sandbox.zygotes import EMBEDDED, Zygote
 from fastlam.wire import control
 
@@ -51,7 +53,8 @@ class Launcher:
         self.groups = EnvironmentGroups(None if self.isolation is None else self.isolation.groups, cpu_follows_memory)
         self.keeper = Keeper()
         self.zygotes: dict[str, Zygote] = {}
-        self._homes: dict[int, Zygote] = {}  # environment id -> the zygote that its process came from
+        self.homes: dict[int, Zygote] = {}  # environment id -> the zygote that its process came from
+        self.templates = Templates(self)
 
     def zygote(self, kind: str) -> Zygote:
         """The zygote of that kind, started if there is none."""
@@ -62,8 +65,8 @@ class Launcher:
                 self.keeper,
                 self._zygote_ended,
                 user_namespace=self.isolation is not None and self.isolation.user_namespace and kind != EMBEDDED,
-                before_fork=self._before_fork,
-                memory_peak_kib=self._memory_peak_kib,
+                before_fork=self.before_fork,
+                memory_peak_kib=self.memory_peak_kib,
             )
             self.dispatcher.add_reader(zygote.fileno, zygote.on_readable)
         return zygote
@@ -99,15 +102,22 @@ class Launcher:
             if self.isolation is not None and spec.confinement is not None:
                 group = self.groups.make(environment)
                 walls = self.isolation.walls(spec.confinement, environment.id, group)
+                walls.restores = worker.template and walls.namespaces != 0
+                walls.own_user_namespace = walls.own_user_namespace and not walls.restores
                 worker, own_pids = msgspec.structs.replace(worker, walls=walls), self.isolation.own_root
-            descriptors.insert(0, self._spec_memfd(worker))
+            descriptors.insert(0, self._spec_memfd(worker, streams=not spec.snapshot))
             descriptors += self.lanes.memory(environment)
             zygote = self.zygote(spec.zygote_kind)
             given_log_fd, log_fd = log_fd, -1
             self.lanes.open(environment, path, spec.frame_bytes_max, given_log_fd)
-            self._homes[environment.id] = zygote
             given, descriptors = descriptors, []
-            zygote.fork(environment, given, own_pids=own_pids)
+            if worker.template:
+                self.templates.make(environment, zygote, given, own_pids=own_pids)
+            elif spec.snapshot:
+                self.templates.restore(environment, given)
+            else:
+                self.homes[environment.id] = zygote
+                zygote.fork(environment, given, own_pids=own_pids)
         except OSError as error:
             self.groups.remove(environment)
             if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -123,9 +133,9 @@ class Launcher:
             if log_fd >= 0:
                 os.close(log_fd)
 
-    def _spec_memfd(self, worker: control.WorkerSpec) -> int:
+    def _spec_memfd(self, worker: control.WorkerSpec, *, streams: bool) -> int:
         environ = worker.environ
-        if worker.kind == "function":
+        if worker.kind == "function" and streams:
             version = environ.get("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             stream = f"{datetime.now(UTC):%Y/%m/%d}/[{version}]{os.urandom(16).hex()}"
             environ = {**environ, "AWS_LAMBDA_LOG_STREAM_NAME": stream}
@@ -136,18 +146,23 @@ class Launcher:
             written += os.write(fd, data[written:])
         return fd
 
-    def _before_fork(self, environment: Environment) -> None:
-        self.groups.limit(environment, self._homes[environment.id].resident_bytes)
+    def before_fork(self, environment: Environment) -> None:
+        home = self.homes.get(environment.id)
+        if home is not None:
+            self.groups.limit(environment, home.resident_bytes)
 
-    def _memory_peak_kib(self, environment: Environment) -> int:
-        home = self._homes.get(environment.id)
+    def memory_peak_kib(self, environment: Environment) -> int:
+        home = self.homes.get(environment.id)
         return 0 if home is None else self.groups.memory_peak_kib(environment, home.resident_bytes)
 
     def kill(self, environment: Environment) -> bool:
         """Kills what is left of the environment's process group; its end is reported as any other. False if there is
         nothing that could be killed.
         """
-        zygote = self._homes.get(environment.id)
+        if self.templates.forget(environment):
+            environment.process_exited(signal.SIGKILL, 0)
+            return True
+        zygote = self.homes.get(environment.id)
         if zygote is None or zygote.ended:
             return False
         zygote.kill(environment.id)
@@ -155,7 +170,8 @@ class Launcher:
 
     def closed(self, environment: Environment, lane: Any) -> None:
         """The dispatcher has forgotten the environment: its lane and its socket go."""
-        self._homes.pop(environment.id, None)
+        self.homes.pop(environment.id, None)
+        self.templates.forget(environment)
         self.groups.remove(environment)
         self.lanes.closed(lane)
         with contextlib.suppress(FileNotFoundError):
@@ -163,6 +179,7 @@ class Launcher:
 
     def close(self) -> None:
         """Ends the zygotes and with them every process; call after the dispatcher has closed its environments."""
+        self.templates.close()
         for zygote in list(self.zygotes.values()):
             zygote.close()
         self.keeper.close()
@@ -174,6 +191,7 @@ class Launcher:
         """In a fork of the owner: lets go of what would keep the zygotes alive beyond their owner; touches nothing
         else.
         """
+        self.templates.disown()
         for zygote in self.zygotes.values():
             zygote.disown()
 

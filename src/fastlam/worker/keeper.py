@@ -23,7 +23,7 @@ from fastlam.core.channel import hold_namespaces, settle_child
 from fastlam.wire import control
 from fastlam.worker import start, walls
 from fastlam.worker.template import FAILED, OK
-from fastlam.worker.zygote import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, Zygote, prctl
+from fastlam.worker.zygote import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, Zygote, prctl, resident_bytes
 
 _PATIENCE_SECONDS: Final = 20.0  # for an answer of the template, which has nothing else to do
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid, as the kernel has seen them
@@ -60,6 +60,8 @@ class Keeper(Zygote):
             else:
                 self._restore(order.environment_id, descriptors)
         except (OSError, EOFError, msgspec.MsgspecError) as error:
+            if isinstance(error, (EOFError, BrokenPipeError, ConnectionResetError, msgspec.MsgspecError)):
+                self._end_template()  # its end is reported first
             self.send(control.ForkFailed(order.environment_id, str(error)[:1024]), [])
         finally:
             for descriptor in descriptors:
@@ -114,17 +116,21 @@ class Keeper(Zygote):
             if namespaces is not None:
                 self.firsts[pid] = namespaces.first
 
+    def _end_template(self) -> None:
+        if self.template is not None:
+            os.kill(self.template_pid, signal.SIGKILL)
+            os.waitid(os.P_PID, self.template_pid, os.WEXITED | os.WNOWAIT)
+            self.reap()
+
     def _await_restored(self, environment_id: int) -> None:
         """The child between is gone: the environment is this process's."""
         assert self.template is not None
         if not select.select([self.template], [], [], _PATIENCE_SECONDS)[0]:
-            os.kill(self.template_pid, signal.SIGKILL)
             raise EOFError("the template does not answer")
         packet = self.template.recv(control.PACKET_BYTES_MAX)
         if not packet:
             raise EOFError("the template has ended")
         if control.decode_from_template(packet).environment_id != environment_id:
-            os.kill(self.template_pid, signal.SIGKILL)
             raise EOFError("the template answers what it was not asked")
 
     def gone(self, pid: int) -> None:
@@ -237,5 +243,5 @@ def main(owner_fd: int, own_pids: bool) -> None:
     setproctitle.setproctitle("fastlam: keeper")
     owner = socket.socket(fileno=owner_fd)
     keeper = Keeper(owner, own_pids)
-    keeper.send(control.Up(os.getpid(), time.monotonic_ns() - began_ns, 0), [])
+    keeper.send(control.Up(os.getpid(), time.monotonic_ns() - began_ns, resident_bytes()), [])
     keeper.run()

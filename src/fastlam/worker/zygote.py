@@ -260,7 +260,7 @@ class Zygote:
                     os.waitpid(pid, 0)
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -309,5 +309,5 @@ def main(owner_fd: int, kind: str, user_namespace: bool = False) -> None:
     gc.collect()
     gc.freeze()
     zygote = Zygote(owner, start.start_worker, start_keeper)
-    zygote.send(control.Up(os.getpid(), time.monotonic_ns() - started_ns, _resident_bytes()), [])
+    zygote.send(control.Up(os.getpid(), time.monotonic_ns() - started_ns, resident_bytes()), [])
     zygote.run()
