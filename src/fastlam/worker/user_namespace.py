@@ -37,6 +37,7 @@ def enter_for(uid: int) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # changing the user has closed /proc/self to it
         kernel.raise_capabilities()  # systems that refuse namespaces to users are asked by one that is more
     own = os.getuid(), os.getgid()
     kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID)
