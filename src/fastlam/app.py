@@ -135,9 +135,10 @@ class Daemon:
         self.launcher.zygote("plain")
 
         own_root = self.isolation is not None and self.isolation.own_root
+        no_restore = "" if self.isolation is None else self.isolation.no_restore
         # The endpoint is set below, when the port is known.
         file_systems = FileSystems(self._data_dir)
-        self.launches = Launches(self.artifacts, vault, file_systems=file_systems, own_root=own_root)
+        self.launches = Launches(self.artifacts, vault, file_systems=file_systems, own_root=own_root, no_snapshots=no_restore)
         self.targets = Targets(
             self.dispatcher,
             self.store,
@@ -151,7 +152,12 @@ class Daemon:
             on_restoring=lambda key: self.snapshots.want(key),
         )
         self.snapshots = Snapshots(
-            self.dispatcher, self.store, self.targets, self._later, give_up=self.launcher.templates.fail
+            self.dispatcher,
+            self.store,
+            self.targets,
+            self._later,
+            give_up=self.launcher.templates.fail,
+            impossible=no_restore,
         )
         self.provisioner = Provisioner(self.dispatcher, self.store, self.targets, self._later)
         self.auto_scaler = AutoScaler(self.store, clock, self.provisioner.utilization_most, self._provision)

@@ -47,7 +47,7 @@ def restored_from(spec: LaunchSpec, name: str) -> LaunchSpec:
 
 
 def takes_snapshots(record: FunctionRecord) -> bool:
-    """Whether this version is to have a snapshot and this machine can make one, which is by a fork of Python."""
+    """Whether this version is to have a snapshot and is of a kind that can: one is a fork of Python."""
     return applies_snap_start(record) and record.runtime.startswith(_PYTHON)
 
 
@@ -62,12 +62,18 @@ class Launches:
         *,
         file_systems: FileSystems | None = None,
         own_root: bool = False,
+        no_snapshots: str = "",
     ) -> None:
+        self.no_snapshots = no_snapshots  # why this machine can restore nothing
         self._file_systems = file_systems
         self._own_root = own_root  # environments have a file system of their own
         self.endpoint_url = endpoint_url  # of the daemon, as its functions reach it; set once the port is known
         self._artifacts = artifacts
         self._vault = vault
+
+    def restores(self, record: FunctionRecord) -> bool:
+        """Whether environments of this version come from a snapshot."""
+        return takes_snapshots(record) and not self.no_snapshots
 
     def spec(self, record: FunctionRecord, function_log: FunctionLog) -> LaunchSpec:
         """How environments of this version are started; warnings go to its log."""

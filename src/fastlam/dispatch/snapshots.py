@@ -41,7 +41,7 @@ _REASONS: Final = {
 
 class Snapshots:
     """Owner of the templates. `begin` once the functions' endpoint is known. `give_up(name, reason)` ends what waits for
-    the template of that name.
+    the template of that name. `impossible` says why this machine can make none: environments then have their own INIT.
     """
 
     def __init__(
@@ -51,12 +51,14 @@ class Snapshots:
         targets: Targets,
         schedule: Schedule,
         give_up: Callable[[str, str], None] = lambda name, reason: None,
+        impossible: str = "",
     ) -> None:
         self._dispatcher = dispatcher
         self._store = store
         self._targets = targets
         self._schedule = schedule
         self._give_up = give_up
+        self._impossible = impossible
         self._templates: dict[RecordKey, ProvisionedTarget] = {}
         self._retry_seconds: dict[RecordKey, float] = {}
         self._retrying: set[RecordKey] = set()
@@ -100,6 +102,9 @@ class Snapshots:
                 self._forget(key)
             elif key in self._templates:
                 self._look(record, self._templates[key])
+            elif self._impossible:
+                if record.state == PENDING:
+                    self._write(record, ACTIVE, f"No snapshot can be made on this machine: {self._impossible}", None)
             elif record.state in (PENDING, ACTIVE):
                 self._make(record)
 

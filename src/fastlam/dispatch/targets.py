@@ -208,7 +208,7 @@ class Targets:
         spec = self._launches.spec(record, function_log)
         function_log.memory_mb = record.memory_mb
         function_log.json_format = record.log_format == "JSON"
-        restores = takes_snapshots(record)
+        restores = self._launches.restores(record)
         if restores:
             spec = restored_from(spec, self._snapshot_name(record.key))
             self._on_restoring(record.key)

@@ -159,4 +159,4 @@ decode_from_keeper: Final = msgspec.msgpack.Decoder(Restore).decode
 decode_from_template: Final = msgspec.msgpack.Decoder(Restored).decode
 decode_spec: Final = msgspec.msgpack.Decoder(WorkerSpec).decode
 decode_probe: Final = msgspec.msgpack.Decoder(Probe).decode
-decode_findings: Final = msgspec.msgpack.Decoder(tuple[dict[str, str], int]).decode
+decode_findings: Final = msgspec.msgpack.Decoder(tuple[dict[str, str], int, str]).decode

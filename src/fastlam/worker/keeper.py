@@ -161,24 +161,28 @@ class Keeper(Zygote):
     def _make_spare(self) -> None:
         """They take longer to make than the rest of a restore: one set is always ready."""
         if self.spare is None and self.template is not None and self.walls is not None and self.walls.namespaces:
-            self.spare = self._make_namespaces(self.walls)
+            self.spare = make_namespaces(self.walls)
 
-    def _make_namespaces(self, plan: control.Walls) -> Namespaces:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours:
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            with theirs:
-                helper = os.fork()
-                if helper == 0:
-                    _prepare(theirs, plan)
-            os.waitpid(helper, 0)
-            said, descriptors, first = _receive(ours)
-            if said != OK or len(descriptors) != len(control.NAMESPACE_KINDS):
-                for descriptor in descriptors:
-                    os.close(descriptor)
-                raise OSError(f"no namespaces: {said[1:].decode(errors='replace')}")
-            ours.send(OK)
-        return Namespaces(first, descriptors)
+
+def make_namespaces(plan: control.Walls) -> Namespaces:
+    """Those of one environment. Raises OSError or EOFError. The process that holds them is this one's child, if that is
+    a subreaper.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        with theirs:
+            helper = os.fork()
+            if helper == 0:
+                _prepare(theirs, plan)
+        os.waitpid(helper, 0)
+        said, descriptors, first = _receive(ours)
+        if said != OK or len(descriptors) != len(control.NAMESPACE_KINDS):
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise OSError(f"no namespaces: {said[1:].decode(errors='replace')}")
+        ours.send(OK)
+    return Namespaces(first, descriptors)
 
 
 def _prepare(report: socket.socket, plan: control.Walls) -> NoReturn:
