@@ -138,7 +138,9 @@ class Daemon:
         no_restore = "" if self.isolation is None else self.isolation.no_restore
         # The endpoint is set below, when the port is known.
         file_systems = FileSystems(self._data_dir)
-        self.launches = Launches(self.artifacts, vault, file_systems=file_systems, own_root=own_root, no_snapshots=no_restore)
+        self.launches = Launches(
+            self.artifacts, vault, file_systems=file_systems, own_root=own_root, no_snapshots=no_restore
+        )
         self.targets = Targets(
             self.dispatcher,
             self.store,

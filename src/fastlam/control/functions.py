@@ -78,8 +78,8 @@ class Functions:
         in_background: Callable[[Callable[[], None]], object] | None = None,
         makes_snapshot: Callable[[FunctionRecord], bool] | None = None,
     ) -> None:
-        """`makes_snapshot` tells whether somebody else makes a Pending version Active, once it has its snapshot; without
-        it, versions are as if they had one.
+        """`makes_snapshot` tells whether somebody else makes a Pending version Active, once it has its snapshot;
+        without it, versions are as if they had one.
         """
         self._store = store
         self._artifacts = artifacts

@@ -352,8 +352,9 @@ cdef class Placement(Stacking):
         if error_type == "Sandbox.Timedout":
             error_type = "Runtime.RestoreHookUserTimeout"
         if target.log is not None:
+            invocation = <Invocation>target.waiting[0] if target.waiting else None
             target.log.append_restore_report(
-                environment.init_ns, error_type, environment.init_logs, (<Invocation>target.waiting[0]).request_id if target.waiting else "",
+                environment.init_ns, error_type, environment.init_logs, "" if invocation is None else invocation.request_id,
             )
         environment.init_logs = None
         if not target.waiting:

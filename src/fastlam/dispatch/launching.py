@@ -33,14 +33,13 @@ def ahead_of_calls(spec: LaunchSpec) -> LaunchSpec:
     return replace(spec, worker=msgspec.structs.replace(spec.worker, environ=environ))
 
 
-def template_of(spec: LaunchSpec, name: str) -> LaunchSpec:
-    """The template (SnapStart) of these environments; `name` tells it from all others."""
-    spec = restored_from(spec, name)
+def template_of(spec: LaunchSpec) -> LaunchSpec:
+    """The template (SnapStart) that these environments are restored from."""
     return replace(spec, worker=msgspec.structs.replace(spec.worker, template=True))
 
 
 def restored_from(spec: LaunchSpec, name: str) -> LaunchSpec:
-    """The same environments, restored from that template."""
+    """The same environments, restored from a template; `name` tells it from all others."""
     environ = {each: value for each, value in spec.worker.environ.items() if each not in _NOT_OF_SNAPSHOTS}
     environ[python.INITIALIZATION_TYPE] = SNAP_START
     return replace(spec, worker=msgspec.structs.replace(spec.worker, environ=environ), snapshot=name)

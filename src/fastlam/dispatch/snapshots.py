@@ -1,11 +1,11 @@
-"""Snapshots (SnapStart): each published version that asks for one has a template, from which its environments are forked.
+"""Snapshots (SnapStart): each published version that asks for one has a template, from which its environments come.
 
     version (Pending) ──► template ──INIT, hooks──► Active
                               └──fails──► Failed, with the reason
 
-The control plane writes that a version is Pending, this module how that ends. A template lives as long as the daemon and
-the version do: one that dies is made again at once. Those of an earlier daemon are gone with it: a version that was Active
-stays so, and its template is made when it is first called. Lives in the driver's thread.
+The control plane writes that a version is Pending, this module how that ends. A template lives as long as the daemon
+and the version do: one that dies is made again at once. Those of an earlier daemon are gone with it: a version that was
+Active stays so, and its template is made when it is first called. Lives in the driver's thread.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ _REASONS: Final = {
 
 
 class Snapshots:
-    """Owner of the templates. `begin` once the functions' endpoint is known. `give_up(name, reason)` ends what waits for
-    the template of that name. `impossible` says why this machine can make none: environments then have their own INIT.
+    """Owner of the templates. `begin` once the functions' endpoint is known. `give_up(name, reason)` ends what waits
+    for the template of that name. `impossible` says why this machine can make none: environments then have their own
+    INIT.
     """
 
     def __init__(
@@ -112,7 +113,8 @@ class Snapshots:
         try:
             template = self._targets.make_template(record.key)
         except ApiError as error:
-            self._failed(record, "InvalidRuntime" if error.code == "InvalidRuntimeException" else "InternalError", str(error))
+            code = "InvalidRuntime" if error.code == "InvalidRuntimeException" else "InternalError"
+            self._failed(record, code, str(error))
             return
         template.on_progress = partial(self._ask, record.key)
         self._templates[record.key] = template

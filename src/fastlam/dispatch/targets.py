@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from fastlam import limits
+from fastlam.abc import LaunchSpec
 from fastlam.arn import FunctionAddress, runtime_version_arn
 from fastlam.core.dispatcher import AccountPool, Dispatcher, FunctionPool, ProvisionedTarget, Target
 from fastlam.dispatch.launching import SNAP_START, Launches, ahead_of_calls, restored_from, takes_snapshots, template_of
@@ -104,7 +105,7 @@ class Targets:
         self._targets: dict[_TargetKey, Target] = {}
         self._ahead: dict[RecordKey, ProvisionedTarget] = {}  # by version: of provisioned concurrency
         self._templates: dict[RecordKey, ProvisionedTarget] = {}  # by version: of SnapStart
-        self._snapshot_names: dict[RecordKey, str] = {}
+        self._snapshots: dict[RecordKey, LaunchSpec] = {}  # of what is restored from them
         self._snapshots_named = 0
         self._records: dict[RecordKey, FunctionRecord] = {}  # what the targets of a version were made from
         self._previous: dict[RecordKey, FunctionRecord] = {}  # what is invoked while an update is in progress
@@ -205,12 +206,11 @@ class Targets:
             self._make_room_for_tenant(record.key)
         record = self._previous.get(record.key, record)
         function_log = self._log(record)
-        spec = self._launches.spec(record, function_log)
+        restores = self._launches.restores(record)
+        spec = self._restored_spec(record, function_log) if restores else self._launches.spec(record, function_log)
         function_log.memory_mb = record.memory_mb
         function_log.json_format = record.log_format == "JSON"
-        restores = self._launches.restores(record)
         if restores:
-            spec = restored_from(spec, self._snapshot_name(record.key))
             self._on_restoring(record.key)
         function_log.set_snapshot(restores, record.runtime, runtime_version_arn(record.region, record.runtime))
         target = Target(
@@ -261,7 +261,7 @@ class Targets:
         function_log = self._log(record)
         template = ProvisionedTarget(
             f"{record.name}:{record.version}",
-            template_of(self._launches.spec(record, function_log), self._snapshot_name(key)),
+            template_of(self._restored_spec(record, function_log)),
             self._pool(key).provisioned_pool(),
             record.timeout_seconds * 1000,
             log=function_log,
@@ -273,17 +273,19 @@ class Targets:
     def drop_template(self, key: RecordKey) -> None:
         """It ends; environments that were restored from it do so by themselves."""
         template = self._templates.pop(key, None)
-        self._snapshot_names.pop(key, None)
+        self._snapshots.pop(key, None)
         if template is not None:
             self.dispatcher.retire(template)
 
-    def _snapshot_name(self, key: RecordKey) -> str:
-        """A version of the same number, after this one was deleted, has another."""
-        name = self._snapshot_names.get(key)
-        if name is None:
+    def _restored_spec(self, record: FunctionRecord, function_log: FunctionLog) -> LaunchSpec:
+        """The same as long as the version exists: environments are found by it to belong to their template."""
+        spec = self._snapshots.get(record.key)
+        if spec is None:
+            plain = self._launches.spec(record, function_log)
             self._snapshots_named += 1
-            name = self._snapshot_names[key] = f"{key.name}:{key.part}#{self._snapshots_named}"
-        return name
+            spec = restored_from(plain, f"{record.name}:{record.version}#{self._snapshots_named}")
+            self._snapshots[record.key] = spec
+        return spec
 
     def drop_ahead(self, key: RecordKey) -> None:
         """Its environments end, busy ones after their call; calls of the version get others again."""

@@ -134,7 +134,8 @@ def _probe(isolation: Isolation) -> None:
     isolation.missing |= isolation.groups.missing
     root = os.geteuid() == 0
     for user_namespace in (False, True) if root else (True,):
-        missing, landlock, no_restore = _try(isolation, user_namespace=user_namespace, become=root and not user_namespace)
+        become = root and not user_namespace
+        missing, landlock, no_restore = _try(isolation, user_namespace=user_namespace, become=become)
         if control.NAMESPACES not in missing:
             break
     for name, reason in missing.items():

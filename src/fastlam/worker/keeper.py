@@ -1,8 +1,8 @@
 """The keeper of a template (SnapStart): a zygote of one function version.
 
-It is forked from the zygote, runs no code of any function, and has the zygote's privileges: it makes the namespaces that
-a restored environment enters, puts it into its control groups, and reaps it. The first process that it is told to make
-is the template; all further ones the template forks on its order. To its owner it is a zygote like the other.
+It is forked from the zygote, runs no code of any function, and has the zygote's privileges: it makes the namespaces
+that a restored environment enters, puts it into its control groups, and reaps it. The first process that it is told to
+make is the template; all further ones the template forks on its order. To its owner it is a zygote like the other.
 """
 
 from __future__ import annotations

@@ -57,6 +57,6 @@ def lost_threads() -> list[str]:
 
 
 def copy_files(directory_fd: int, target: str) -> None:
-    """Copies what lies in the open directory, into one that may be elsewhere by now; what cannot be read is left out."""
+    """Copies what lies in the open directory, wherever that is by now; what cannot be read is left out."""
     with contextlib.suppress(shutil.Error, OSError):
         shutil.copytree(f"/proc/self/fd/{directory_fd}", target, symlinks=True, dirs_exist_ok=True)

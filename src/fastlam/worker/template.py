@@ -1,8 +1,8 @@
 """The template of a function version (SnapStart): a worker that has had its INIT, and then forks environments.
 
-Functions have written in its memory: nothing here has a privilege, and what it tells its keeper is believed only as far
-as it concerns environments of this version. An environment is a grandchild: the child between enters the namespaces
-that the keeper has made (worker.walls), and with its end the kernel gives the environment to the keeper, which reaps it.
+Functions have written in its memory: nothing here has a privilege, and what it tells its keeper is believed only as
+far as it concerns environments of this version. An environment is a grandchild: the child between enters the namespaces
+that the keeper has made (worker.walls), and with its end the kernel gives the environment to the keeper.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Template(FunctionWorker):
             raise HookFailure(BEFORE_SNAPSHOT_ERROR, error) from None
         if names := snapshots.lost_threads():
             print(
-                f"[fastlam: threads that run when the snapshot is taken are not in restored environments: {', '.join(names)}]",
+                f"[fastlam: threads that run now are not in environments restored from here: {', '.join(names)}]",
                 file=sys.stderr,
             )
         gc.collect()
