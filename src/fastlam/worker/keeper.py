@@ -97,11 +97,14 @@ class Keeper(Zygote):
                 given = [theirs.fileno(), *([] if namespaces is None else namespaces.descriptors), *descriptors]
                 socket.send_fds(self.template, [order], given)
                 theirs.close()
-                self._await_restored(environment_id)
+                groups = [] if spec.walls is None else spec.walls.groups
+                _prepare_moving(groups)
+                if namespaces is None:
+                    self._await_restored(environment_id)  # its parent's death is its own: the child between goes first
                 said, _, pid = _receive(ours)
                 if said != OK:
                     raise OSError(said[1:].decode(errors="replace") or "the template's child ended")
-                for path in () if spec.walls is None else spec.walls.groups:
+                for path in groups:
                     _write(path, str(pid))
                 self.forked(environment_id, pid)
                 ours.send(OK)
@@ -113,8 +116,12 @@ class Keeper(Zygote):
                 theirs.close()
                 if namespaces is not None:
                     namespaces.close()
-            if namespaces is not None:
-                self.firsts[pid] = namespaces.first
+        if namespaces is not None:
+            self.firsts[pid] = namespaces.first
+            try:
+                self._await_restored(environment_id)
+            except (OSError, EOFError, msgspec.MsgspecError):
+                self._end_template()
 
     def _end_template(self) -> None:
         if self.template is not None:
@@ -227,6 +234,16 @@ def _receive(report: socket.socket) -> tuple[bytes, list[int], int]:
 
 def _spec(descriptors: list[int]) -> control.WorkerSpec:
     return control.decode_spec(os.pread(descriptors[0], os.fstat(descriptors[0]).st_size, 0))
+
+
+def _prepare_moving(groups: list[str]) -> None:
+    """The kernel's lock on control groups takes it milliseconds, unless somebody else has just had it: while the
+    template forks, this process moves to where it is.
+    """
+    for path in groups[:1]:
+        own = os.path.dirname(os.path.dirname(os.path.dirname(path)))
+        with contextlib.suppress(OSError):
+            _write(f"{own}/{os.path.basename(path)}", "0")
 
 
 def _write(path: str, text: str) -> None:

@@ -121,11 +121,13 @@ class Template(FunctionWorker):
         began_ns: int,
     ) -> None:
         """In the environment: until its end."""
+        os.setpgid(0, 0)
         os.write(report_fd, OK)
         if os.read(report_fd, 1) != OK:  # in its control group, and known to the dispatcher, from here on
             os._exit(_FAILED)
         os.close(report_fd)
-        settle_child()
+        if not namespaces:  # whose first process ends with the keeper, and with it all in them
+            settle_child()
         spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd, *express = descriptors
         spec = control.decode_spec(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0))
         os.dup2(stdout_fd, 1)
