@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from fastlam.core.channel import Channel, settle_child
+from fastlam.core.channel import Channel, fork_between, settle_child
 from fastlam.wire import control
 from fastlam.worker import logs, snapshots
 from fastlam.worker.faults import AFTER_RESTORE_ERROR, BEFORE_SNAPSHOT_ERROR, payload_from_exception
@@ -78,39 +78,37 @@ class Template(FunctionWorker):
             began_ns = time.monotonic_ns()
             order = control.decode_from_keeper(packet)
             report_fd, *descriptors = descriptors
+            entered = [descriptors.pop(0) for _ in control.NAMESPACE_KINDS] if order.namespaces else []
+            self.files_fd = os.open(_TEMPORARY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if entered else -1
             try:
-                child = os.fork()
+                child = fork_between(lambda: self._enter(entered, report_fd))  # noqa: B023 - it runs at once
             except OSError as error:
-                os.write(report_fd, FAILED + f"fork: {error.strerror}".encode())
+                os.write(report_fd, FAILED + str(error).encode())
                 child = -1
             if child == 0:
-                self._leave(report_fd, descriptors, order.namespaces)
-                self._restored(handler, report_fd, descriptors, order.namespaces, began_ns)
+                for descriptor in entered:
+                    os.close(descriptor)
+                self._restored(handler, report_fd, descriptors, bool(entered), began_ns)
                 return
+            descriptors += [*entered, *([self.files_fd] if entered else [])]
             for descriptor in (report_fd, *descriptors):
                 os.close(descriptor)
             if child > 0:
                 os.waitpid(child, 0)
             self.keeper.send(control.encode(control.Restored(order.environment_id)))
 
-    def _leave(self, report_fd: int, descriptors: list[int], namespaces: bool) -> None:
-        """In the child: out of the template's namespaces; returns in a child of its own."""
+    def _enter(self, entered: list[int], report_fd: int) -> None:
+        """In the child between, before it forks: out of the template's namespaces. It has the template's memory, and its
+        descriptors are copies.
+        """
         try:
-            self.keeper.close()
-            if namespaces:
-                self.files_fd = os.open(_TEMPORARY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                entered = [descriptors.pop(0) for _ in control.NAMESPACE_KINDS]
+            if entered:
                 assert self.spec.walls is not None
                 self.enter(entered, self.spec.walls)
-                for descriptor in entered:
-                    os.close(descriptor)
                 os.chdir(self.spec.directory)
-            child = os.fork()
-        except BaseException as error:  # noqa: BLE001 - nothing may climb back into the template's loop
+        except BaseException as error:
             os.write(report_fd, FAILED + str(error).encode(errors="replace")[:1024])
-            os._exit(_FAILED)
-        if child:
-            os._exit(0)
+            raise
 
     def _restored(
         self,
@@ -121,6 +119,7 @@ class Template(FunctionWorker):
         began_ns: int,
     ) -> None:
         """In the environment: until its end."""
+        self.keeper.close()
         os.setpgid(0, 0)
         os.write(report_fd, OK)
         if os.read(report_fd, 1) != OK:  # in its control group, and known to the dispatcher, from here on
