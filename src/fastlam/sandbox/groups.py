@@ -87,8 +87,11 @@ class ControlGroup:
 
     @property
     def procs_files(self) -> list[str]:
-        """What a process writes itself into to join."""
-        return [str(path / "cgroup.procs") for path in self.paths]
+        """What a process writes itself into to join. One that is a single thread joins by `tasks`, which version 1 has,
+        without the lock that the kernel needs for whole processes, and for which it waits milliseconds.
+        """
+        of_version_1 = {path for version, path in self.by_controller.values() if version == 1}
+        return [str(path / ("tasks" if path in of_version_1 else "cgroup.procs")) for path in self.paths]
 
     def limit_memory(self, memory_bytes: int) -> None:
         if "memory" not in self.by_controller:

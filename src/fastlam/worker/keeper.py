@@ -27,6 +27,7 @@ from fastlam.worker.zygote import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, Zygo
 
 _PATIENCE_SECONDS: Final = 20.0  # for an answer of the template, which has nothing else to do
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid, as the kernel has seen them
+_QUICK: Final = "tasks"  # the file by which a single thread joins a group of version 1
 _DESCRIPTOR: Final = struct.Struct("i")
 
 
@@ -104,9 +105,8 @@ class Keeper(Zygote):
                 said, _, pid = _receive(ours)
                 if said != OK:
                     raise OSError(said[1:].decode(errors="replace") or "the template's child ended")
-                for path in groups:
-                    _write(path, str(pid))
                 self.forked(environment_id, pid)
+                _have_join(ours, pid, groups)
                 ours.send(OK)
             except BaseException:
                 if namespaces is not None:
@@ -236,11 +236,34 @@ def _spec(descriptors: list[int]) -> control.WorkerSpec:
     return control.decode_spec(os.pread(descriptors[0], os.fstat(descriptors[0]).st_size, 0))
 
 
+def _have_join(environment: socket.socket, pid: int, groups: list[str]) -> None:
+    """Sees to it that the environment is in its control groups. Where it can, it joins by itself, which the kernel does
+    without a lock; what it says of that is not believed.
+    """
+    quick = [path for path in groups if os.path.basename(path) == _QUICK]
+    descriptors = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in quick]
+    try:
+        socket.send_fds(environment, [OK], descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    if quick:
+        _receive(environment)
+    for path in groups:
+        if path not in quick or not _is_in(path, pid):
+            _write(path, str(pid))
+
+
+def _is_in(path: str, pid: int) -> bool:
+    with open(path) as file:
+        return str(pid) in file.read().split()
+
+
 def _prepare_moving(groups: list[str]) -> None:
     """The kernel's lock on control groups takes it milliseconds, unless somebody else has just had it: while the
     template forks, this process moves to where it is.
     """
-    for path in groups[:1]:
+    for path in [path for path in groups if os.path.basename(path) != _QUICK][:1]:
         own = os.path.dirname(os.path.dirname(os.path.dirname(path)))
         with contextlib.suppress(OSError):
             _write(f"{own}/{os.path.basename(path)}", "0")

@@ -121,10 +121,16 @@ class Template(FunctionWorker):
         """In the environment: until its end."""
         self.keeper.close()
         os.setpgid(0, 0)
-        os.write(report_fd, OK)
-        if os.read(report_fd, 1) != OK:  # in its control group, and known to the dispatcher, from here on
-            os._exit(_FAILED)
-        os.close(report_fd)
+        with socket.socket(fileno=report_fd) as report:
+            report.send(OK)
+            said, groups, _, _ = socket.recv_fds(report, len(OK), control.DESCRIPTORS_MAX)
+            for group in groups:
+                os.write(group, b"0")
+                os.close(group)
+            if groups:
+                report.send(OK)
+            if said != OK or report.recv(len(OK)) != OK:  # in its control groups, and known to the dispatcher
+                os._exit(_FAILED)
         if not namespaces:  # whose first process ends with the keeper, and with it all in them
             settle_child()
         spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd, *express = descriptors
