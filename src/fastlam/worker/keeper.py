@@ -26,6 +26,7 @@ from fastlam.worker.template import FAILED, OK
 from fastlam.worker.zygote import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, Zygote, prctl, resident_bytes
 
 _PATIENCE_SECONDS: Final = 20.0  # for an answer of the template, which has nothing else to do
+_IDLE_MS: Final = 10  # after the last order: environments that have just been made have their first call now
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid, as the kernel has seen them
 _QUICK: Final = "tasks"  # the file by which a single thread joins a group of version 1
 _DESCRIPTOR: Final = struct.Struct("i")
@@ -52,6 +53,7 @@ class Keeper(Zygote):
         self.template_pid = -1
         self.walls: control.Walls | None = None
         self.spare: Namespaces | None = None
+        self.spares = True  # one is made when nobody waits for anything
         self.firsts: dict[int, int] = {}  # by the pid of an environment, that of the first process of its namespaces
 
     def fork(self, order: control.Fork | control.Keep, descriptors: list[int]) -> None:
@@ -67,8 +69,6 @@ class Keeper(Zygote):
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        with contextlib.suppress(OSError, EOFError):
-            self._make_spare()
 
     # The template ----------------------------------------------------------------------------------
 
@@ -161,13 +161,30 @@ class Keeper(Zygote):
 
     def _take_namespaces(self) -> Namespaces | None:
         """Those of the next environment; None where environments have none of their own."""
+        self.spares = True
         self._make_spare()
         taken, self.spare = self.spare, None
         return taken
 
+    @property
+    def patience_ms(self) -> int | None:
+        return _IDLE_MS if self._lacks_spare else None
+
+    def idle(self) -> None:
+        """Namespaces take longer to make than the rest of a restore: one set is always ready, made when nobody waits."""
+        try:
+            self._make_spare()
+        except (OSError, EOFError):
+            self.spares = False  # the next order says why
+
+    @property
+    def _lacks_spare(self) -> bool:
+        if self.spare is not None or self.template is None or not self.spares:
+            return False
+        return self.walls is not None and self.walls.namespaces != 0
+
     def _make_spare(self) -> None:
-        """They take longer to make than the rest of a restore: one set is always ready."""
-        if self.spare is None and self.template is not None and self.walls is not None and self.walls.namespaces:
+        if self._lacks_spare and self.walls is not None:
             self.spare = make_namespaces(self.walls)
 
 

@@ -72,7 +72,10 @@ class Zygote:
         poll.register(self.wake_read, select.POLLIN)
         try:
             while True:
-                for fd, _ in poll.poll():
+                ready = poll.poll(self.patience_ms)
+                if not ready:
+                    self.idle()
+                for fd, _ in ready:
                     if fd == self.wake_read:
                         with contextlib.suppress(BlockingIOError):
                             os.read(self.wake_read, 4096)
@@ -236,6 +239,14 @@ class Zygote:
             if environment_id is not None:
                 del self.environments[environment_id]
                 self.send(control.Exited(environment_id, wait_status, memory_peak_kib), [])
+
+    @property
+    def patience_ms(self) -> int | None:
+        """For a subclass: after so long without an order it is `idle`."""
+        return None
+
+    def idle(self) -> None:
+        """For a subclass: nobody asks for anything."""
 
     def gone(self, pid: int) -> None:
         """For a subclass: a child, or an orphan of one, has been reaped."""
