@@ -15,7 +15,8 @@ import msgspec
 PACKET_BYTES_MAX: Final = 4096
 DESCRIPTORS_MAX: Final = 8
 NAMESPACE_KINDS: Final = ("user", "pid", "mnt", "uts", "ipc", "cgroup")  # that a restored environment enters
-RESTORE_DESCRIPTORS_MAX: Final = 1 + len(NAMESPACE_KINDS) + DESCRIPTORS_MAX
+GROUPS_MAX: Final = 4  # files of control groups of one environment
+RESTORE_DESCRIPTORS_MAX: Final = 1 + len(NAMESPACE_KINDS) + GROUPS_MAX + DESCRIPTORS_MAX
 NAMESPACES: Final = "namespaces"  # what worker.probe calls all that stands on them
 
 
@@ -80,11 +81,12 @@ class Keep(Message, tag=7):
 
 class Restore(Message, tag=8):
     """Keeper to template: fork an environment. Descriptors: the socket by which it says who it is; with `namespaces`
-    one of each of NAMESPACE_KINDS; then those of Fork.
+    one of each of NAMESPACE_KINDS; so many files of control `groups` that it joins; then those of Fork.
     """
 
     environment_id: int
     namespaces: bool = False
+    groups: int = 0
 
 
 class Restored(Message, tag=9):

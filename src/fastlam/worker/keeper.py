@@ -28,7 +28,7 @@ from fastlam.worker.zygote import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, Zygo
 _PATIENCE_SECONDS: Final = 20.0  # for an answer of the template, which has nothing else to do
 _IDLE_MS: Final = 10  # after the last order: environments that have just been made have their first call now
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid, as the kernel has seen them
-_QUICK: Final = "tasks"  # the file by which a single thread joins a group of version 1
+_QUICK: Final = "tasks"  # of groups of version 1: the file by which a single thread joins, without the kernel's lock
 _DESCRIPTOR: Final = struct.Struct("i")
 
 
@@ -87,26 +87,30 @@ class Keeper(Zygote):
         """Raises OSError or EOFError; then nothing is left of the attempt."""
         if self.template is None:
             raise EOFError("the template is gone")
-        spec = _spec(descriptors)
+        walls = _spec(descriptors).walls
+        groups = [] if walls is None else walls.groups
+        quick = [path for path in groups if os.path.basename(path) == _QUICK][: control.GROUPS_MAX]
         namespaces = self._take_namespaces()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        given: list[int] = []
         with ours:
-            pid = -1
             try:
+                given = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in quick]
                 ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-                order = control.encode(control.Restore(environment_id, namespaces is not None))
-                given = [theirs.fileno(), *([] if namespaces is None else namespaces.descriptors), *descriptors]
-                socket.send_fds(self.template, [order], given)
+                order = control.encode(control.Restore(environment_id, namespaces is not None, len(given)))
+                entered = [] if namespaces is None else namespaces.descriptors
+                socket.send_fds(self.template, [order], [theirs.fileno(), *entered, *given, *descriptors])
                 theirs.close()
-                groups = [] if spec.walls is None else spec.walls.groups
-                _prepare_moving(groups)
+                _prepare_moving([path for path in groups if path not in quick])
                 if namespaces is None:
                     self._await_restored(environment_id)  # its parent's death is its own: the child between goes first
                 said, _, pid = _receive(ours)
                 if said != OK:
                     raise OSError(said[1:].decode(errors="replace") or "the template's child ended")
+                for path in groups:
+                    if path not in quick or not _is_in(path, pid):  # what it says of having joined is not believed
+                        _write(path, str(pid))
                 self.forked(environment_id, pid)
-                _have_join(ours, pid, groups)
                 ours.send(OK)
             except BaseException:
                 if namespaces is not None:
@@ -114,6 +118,8 @@ class Keeper(Zygote):
                 raise
             finally:
                 theirs.close()
+                for descriptor in given:
+                    os.close(descriptor)
                 if namespaces is not None:
                     namespaces.close()
         if namespaces is not None:
@@ -171,7 +177,7 @@ class Keeper(Zygote):
         return _IDLE_MS if self._lacks_spare else None
 
     def idle(self) -> None:
-        """Namespaces take longer to make than the rest of a restore: one set is always ready, made when nobody waits."""
+        """Namespaces take longer to make than the rest of a restore: one set is ready, made while nobody waits."""
         try:
             self._make_spare()
         except (OSError, EOFError):
@@ -231,7 +237,7 @@ def _prepare(report: socket.socket, plan: control.Walls) -> NoReturn:
 
 
 def _receive(report: socket.socket) -> tuple[bytes, list[int], int]:
-    """What it says, with which descriptors, and its pid here. Raises EOFError."""
+    """What it says, with which descriptors, and its pid here. Raises OSError, or EOFError if it says nothing at all."""
     if not select.select([report], [], [], _PATIENCE_SECONDS)[0]:
         raise EOFError("no answer")
     room = socket.CMSG_SPACE(control.DESCRIPTORS_MAX * _DESCRIPTOR.size) + socket.CMSG_SPACE(_CREDENTIALS.size)
@@ -245,30 +251,12 @@ def _receive(report: socket.socket) -> tuple[bytes, list[int], int]:
         elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
             pid = _CREDENTIALS.unpack(data)[0]
     if not said:
-        raise EOFError("it ended without a word")
+        raise OSError("it ended without a word")
     return said, descriptors, pid
 
 
 def _spec(descriptors: list[int]) -> control.WorkerSpec:
     return control.decode_spec(os.pread(descriptors[0], os.fstat(descriptors[0]).st_size, 0))
-
-
-def _have_join(environment: socket.socket, pid: int, groups: list[str]) -> None:
-    """Sees to it that the environment is in its control groups. Where it can, it joins by itself, which the kernel does
-    without a lock; what it says of that is not believed.
-    """
-    quick = [path for path in groups if os.path.basename(path) == _QUICK]
-    descriptors = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in quick]
-    try:
-        socket.send_fds(environment, [OK], descriptors)
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-    if quick:
-        _receive(environment)
-    for path in groups:
-        if path not in quick or not _is_in(path, pid):
-            _write(path, str(pid))
 
 
 def _is_in(path: str, pid: int) -> bool:
@@ -280,7 +268,7 @@ def _prepare_moving(groups: list[str]) -> None:
     """The kernel's lock on control groups takes it milliseconds, unless somebody else has just had it: while the
     template forks, this process moves to where it is.
     """
-    for path in [path for path in groups if os.path.basename(path) != _QUICK][:1]:
+    for path in groups[:1]:
         own = os.path.dirname(os.path.dirname(os.path.dirname(path)))
         with contextlib.suppress(OSError):
             _write(f"{own}/{os.path.basename(path)}", "0")

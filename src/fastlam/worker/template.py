@@ -79,6 +79,7 @@ class Template(FunctionWorker):
             order = control.decode_from_keeper(packet)
             report_fd, *descriptors = descriptors
             entered = [descriptors.pop(0) for _ in control.NAMESPACE_KINDS] if order.namespaces else []
+            groups = [descriptors.pop(0) for _ in range(order.groups)]
             self.files_fd = os.open(_TEMPORARY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if entered else -1
             try:
                 child = fork_between(lambda: self._enter(entered, report_fd))  # noqa: B023 - it runs at once
@@ -88,9 +89,9 @@ class Template(FunctionWorker):
             if child == 0:
                 for descriptor in entered:
                     os.close(descriptor)
-                self._restored(handler, report_fd, descriptors, bool(entered), began_ns)
+                self._restored(handler, report_fd, groups, descriptors, bool(entered), began_ns)
                 return
-            descriptors += [*entered, *([self.files_fd] if entered else [])]
+            descriptors += [*entered, *groups, *([self.files_fd] if entered else [])]
             for descriptor in (report_fd, *descriptors):
                 os.close(descriptor)
             if child > 0:
@@ -98,7 +99,7 @@ class Template(FunctionWorker):
             self.keeper.send(control.encode(control.Restored(order.environment_id)))
 
     def _enter(self, entered: list[int], report_fd: int) -> None:
-        """In the child between, before it forks: out of the template's namespaces. It has the template's memory, and its
+        """In the child between, before it forks: out of the template's namespaces. It has the template's memory;
         descriptors are copies.
         """
         try:
@@ -114,6 +115,7 @@ class Template(FunctionWorker):
         self,
         handler: Callable[[Any, Any], Any],
         report_fd: int,
+        groups: list[int],
         descriptors: list[int],
         namespaces: bool,
         began_ns: int,
@@ -121,18 +123,11 @@ class Template(FunctionWorker):
         """In the environment: until its end."""
         self.keeper.close()
         os.setpgid(0, 0)
-        with socket.socket(fileno=report_fd) as report:
-            report.send(OK)
-            said, groups, _, _ = socket.recv_fds(report, len(OK), control.DESCRIPTORS_MAX)
-            for group in groups:
-                os.write(group, b"0")
-                os.close(group)
-            if groups:
-                report.send(OK)
-            if said != OK or report.recv(len(OK)) != OK:  # in its control groups, and known to the dispatcher
-                os._exit(_FAILED)
-        if not namespaces:  # whose first process ends with the keeper, and with it all in them
-            settle_child()
+        for group in groups:
+            os.write(group, b"0")
+            os.close(group)
+        report = socket.socket(fileno=report_fd)
+        report.send(OK)
         spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd, *express = descriptors
         spec = control.decode_spec(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0))
         os.dup2(stdout_fd, 1)
@@ -140,15 +135,20 @@ class Template(FunctionWorker):
         self.channel = None  # type: ignore[assignment]
         for descriptor in (spec_fd, stderr_fd, self.log_fd, *self.own):
             os.close(descriptor)
-        if namespaces:
-            if os.listdir(self.files_fd):
-                snapshots.copy_files(self.files_fd, _TEMPORARY)
-            os.close(self.files_fd)
         title = self.make_title(spec.title)
         title.show("starting")
         channel = Channel(listen_fd, slots_fd, *express)
         for descriptor in (listen_fd, slots_fd, *express[:1]):
             os.close(descriptor)
+        with report:
+            if report.recv(len(OK)) != OK:  # from here on it is in its control groups, and the dispatcher knows it
+                os._exit(_FAILED)
+        if not namespaces:  # whose first process ends with the keeper, and with it all in them
+            settle_child()
+        elif os.listdir(self.files_fd):
+            snapshots.copy_files(self.files_fd, _TEMPORARY)
+        if namespaces:
+            os.close(self.files_fd)
         Restored(channel, self.spec, stdout_fd, title, began_ns, handler).serve()
 
 
