@@ -65,11 +65,12 @@ def extension(name: str, *c_sources: str, suffix: str = ".pyx") -> Extension:
     )
 
 
+CHANNEL_SOURCES = ("between", "express", "first", "slots", "spsc", "wake", "zmtp")
 DISPATCHER_SOURCES = ("express", "ring", "rng", "slots", "spsc", "timer", "wake", "zmtp")
 EXTENSIONS = [
     extension("core.scan", "fl_json.c"),
     extension("core.jsonwriter"),
-    extension("core.channel", "fl_express.c", "fl_first.c", "fl_slots.c", "fl_spsc.c", "fl_wake.c", "fl_zmtp.c"),
+    extension("core.channel", *(f"fl_{name}.c" for name in CHANNEL_SOURCES)),
     extension("core.dispatcher", *(f"fl_{name}.c" for name in DISPATCHER_SOURCES)),
     extension("http.front", "fl_http.c"),
     extension("http.front_process", "fl_express.c", "fl_spsc.c", "fl_tally.c", "fl_wake.c"),

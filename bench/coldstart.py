@@ -7,19 +7,22 @@ work for a minute. Each call finds a function that has just been declared and so
 from __future__ import annotations
 
 import compileall
+import contextlib
+import http.client
 import importlib.metadata
 import itertools
+import json
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.daemon import FUNCTIONS
+from bench.daemon import FUNCTIONS, START_SECONDS, Server, deploy, fastlam_daemon, invoke_path
 from bench.fingerprint import MEMORY_MB
 from bench.measure import Metrics, Topic
 
@@ -31,6 +34,9 @@ OWN: Final = "boto3 in the package"
 SHARED: Final = "boto3 of the runtime"
 INTERPRETER: Final = "python -I -c, one run of hello"
 IMPORT: Final = "import boto3 in a running interpreter"
+CLIENT: Final = "a client of boto3 made at import"
+CLIENT_INTERPRETER: Final = "python -I -c, one run of it"
+SNAP_START_MIN: Final = (3, 12)  # of Lambda's runtimes; an older interpreter runs their functions all the same
 PACKAGES: Final = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "urllib3", "six")
 METRIC: Final = "cold start p50"
 SETTLE_SECONDS: Final = 0.05  # for the environment before to be gone
@@ -77,6 +83,46 @@ def cold_ms(runtime: Runtime, name: str, directory: Path, check: Callable[[Any],
     return statistics.median(times)
 
 
+@contextlib.contextmanager
+def restoring_daemon() -> Iterator[tuple[Server, str]]:
+    """A daemon with the function CLIENT, where every call has a cold start; and the qualified name of its version, which
+    has a snapshot.
+    """
+    with fastlam_daemon("--keepalive", "0") as daemon:
+        runtime = max(SNAP_START_MIN, sys.version_info[:2])
+        client = deploy(
+            daemon.url,
+            "boto3_client",
+            Runtime=f"python{runtime[0]}.{runtime[1]}",
+            SnapStart={"ApplyOn": "PublishedVersions"},
+        )
+        client.publish_version(FunctionName="boto3_client")
+        deadline = time.monotonic() + START_SECONDS
+        while (
+            state := client.get_function_configuration(FunctionName="boto3_client", Qualifier="1")["State"]
+        ) != "Active":
+            if state == "Failed" or time.monotonic() > deadline:
+                raise RuntimeError(f"the version is {state}")
+            time.sleep(0.01)
+        yield daemon, "boto3_client:1"
+
+
+def called_ms(daemon: Server, name: str, initialization: str, count: int) -> float:
+    """Median over `count` calls over one connection, each with an environment of its own."""
+    times = []
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", daemon.port)) as connection:
+        connection.connect()
+        for _ in range(count):
+            time.sleep(SETTLE_SECONDS)
+            begun = time.perf_counter_ns()
+            connection.request("POST", invoke_path(name), b"{}")
+            answer = json.loads(connection.getresponse().read())
+            times.append((time.perf_counter_ns() - begun) / 1e6)
+            if answer.get("initialization") != initialization:
+                raise RuntimeError(f"{name}: another kind of start, or a wrong answer: {answer!r}")
+    return statistics.median(times)
+
+
 def spawned_ms(program: str, directory: Path, count: int) -> float:
     """Median time of a new interpreter that runs `program`."""
     times = []
@@ -108,8 +154,12 @@ def run(topic: Topic) -> None:
     from fastlam import Runtime
 
     many, few = topic.scale(20, 4), topic.scale(5, 2)
-    with tempfile.TemporaryDirectory(prefix="cold-") as scratch, Runtime() as runtime:
-        for name in ("hello", "boto3_runtime"):
+    with (
+        tempfile.TemporaryDirectory(prefix="cold-") as scratch,
+        Runtime() as runtime,
+        restoring_daemon() as (daemon, version),
+    ):
+        for name in ("hello", "boto3_runtime", "boto3_client"):
             shutil.copytree(FUNCTIONS / name, Path(scratch, name))
             compileall.compile_dir(Path(scratch, name), quiet=1)
         own = package_with_boto3(Path(scratch, "own"))
@@ -134,6 +184,9 @@ def run(topic: Topic) -> None:
             f"fastlam: {OWN}": ours("own", own, brings_own, few),
             f"fastlam: {SHARED}": ours("shared", shared, shares, many),
             IMPORT: lambda: {METRIC: imported_ms(own, few)},
+            f"fastlam, SnapStart: {CLIENT}": lambda: {METRIC: called_ms(daemon, version, "snap-start", many)},
+            f"fastlam: {CLIENT}": lambda: {METRIC: called_ms(daemon, "boto3_client", "on-demand", few)},
+            CLIENT_INTERPRETER: lambda: {METRIC: spawned_ms(RUN_ONCE, Path(scratch, "boto3_client"), few)},
         }
         for side in sides.values():
             side()  # zygotes up, caches warm
@@ -143,6 +196,13 @@ def run(topic: Topic) -> None:
     )
     topic.ratio(f"{OWN}: cold start / import", (f"fastlam: {OWN}", METRIC), (IMPORT, METRIC), at_most=1.3)
     topic.ratio(f"{SHARED}: cold start / import", (f"fastlam: {SHARED}", METRIC), (IMPORT, METRIC), at_most=0.2)
+    restored = f"fastlam, SnapStart: {CLIENT}", METRIC
+    topic.ratio("SnapStart: restore / new interpreter", restored, (CLIENT_INTERPRETER, METRIC), at_most=1 / 40)
+    topic.ratio("SnapStart: restore / cold start without it", restored, (f"fastlam: {CLIENT}", METRIC), at_most=1.0)
+    topic.note(
+        f"{CLIENT}: a daemon with its walls, over HTTP; the client is made within INIT, which is the snapshot's or, without"
+        " one, the call's (boto3 itself is preloaded then)."
+    )
     topic.note(
         f"{many} starts a round (hello, {SHARED}), {few} of the others; zygotes up, page cache warm, .pyc present."
     )

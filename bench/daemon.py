@@ -61,11 +61,10 @@ def deploy(url: str, name: str, directory: Path | None = None, **more: Any) -> A
     client = lambda_client(url)
     client.create_function(
         FunctionName=name,
-        Runtime=RUNTIME,
         Role=f"arn:aws:iam::{ACCOUNT}:role/bench",
         Handler="app.handler",
         Code={"ZipFile": zipped(directory or FUNCTIONS / name)},
-        **{"Timeout": 30, "MemorySize": MEMORY_MB, **more},
+        **{"Runtime": RUNTIME, "Timeout": 30, "MemorySize": MEMORY_MB, **more},
     )
     deadline = time.monotonic() + START_SECONDS
     while (state := client.get_function_configuration(FunctionName=name)["State"]) != "Active":

@@ -15,7 +15,7 @@
 
 enum { FAILED = 70 };            /* EX_SOFTWARE: the worker cannot be waited for */
 
-static void close_all_but(int kept) {
+static void close_all_but(int kept) { /* -1: all */
     /* By number: older C libraries have no function for it. A kernel without it leaves them open, which harms nobody. */
 #ifdef SYS_close_range
     if (kept > 0)
@@ -132,4 +132,14 @@ void fl_first_run(int worker, int report_fd) {
         if (ended < 0 && errno != EINTR)
             (void)syscall(SYS_exit_group, FAILED);
     }
+}
+
+void fl_first_hold(void) {
+    for (int number = 1; number < NSIG; number++)
+        (void)signal(number, number == SIGCHLD ? SIG_IGN : SIG_DFL);   /* ignored: the kernel reaps */
+    close_all_but(-1);
+    (void)syscall(SYS_getpid);   /* bound, as above */
+    forget_heap();
+    for (;;)
+        (void)syscall(SYS_ppoll, (void *)0, 0, (void *)0, (void *)0, 0);
 }

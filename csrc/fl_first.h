@@ -19,4 +19,8 @@ typedef struct fl_first_report {
  * that is left in the namespace. Closes every descriptor but the pipe first. Never returns. */
 void fl_first_run(int worker, int report_fd);
 
+/* The first process of a namespace that others enter: reaps what is handed to it, until it is killed. Closes every
+ * descriptor. Never returns. */
+void fl_first_hold(void);
+
 #endif

@@ -28,4 +28,5 @@ class LaunchSpec:
     zygote_kind: str = "plain"  # or another of worker.zygote
     captures_output: bool = True
     confinement: Confinement | None = None  # without one it has no walls
+    snapshot: str = ""  # the template (SnapStart) that they are restored from, or that they are: by a name of its own
     frame_bytes_max: int = limits.FRAME_BYTES_MAX  # -1: unbounded, for callers that trust their own tasks

@@ -47,14 +47,16 @@ from fastlam.core.dispatcher import Dispatcher
 from fastlam.dispatch.autoscaling import AutoScaler
 from fastlam.dispatch.bound import BoundNotice
 from fastlam.dispatch.faults import Faults
-from fastlam.dispatch.launching import Launches
+from fastlam.dispatch.launching import Launches, takes_snapshots
 from fastlam.dispatch.networks import Networks
 from fastlam.dispatch.provisioned import Provisioner
+from fastlam.dispatch.snapshots import Snapshots
 from fastlam.dispatch.targets import Targets
 from fastlam.errors import FastlamError
 from fastlam.http.server import HttpServer
 from fastlam.invoke.event import Events
 from fastlam.model.key import RecordKey
+from fastlam.runtimes.python import INITIALIZATION_TYPE
 from fastlam.sandbox.launcher import Launcher
 from fastlam.sandbox.networks import Door
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
@@ -116,6 +118,7 @@ class Daemon:
             read_object=objects,
             account_concurrency=config.concurrency,
             in_background=blocking.in_background,
+            makes_snapshot=takes_snapshots,
         )
 
         self.launcher = Launcher(
@@ -142,6 +145,7 @@ class Daemon:
 
         own_root = self.isolation is not None and self.isolation.own_root
         own_network = self.isolation is not None and self.isolation.own_network
+        no_restore = "" if self.isolation is None else self.isolation.no_restore
         # The endpoint is set below, when the port is known.
         file_systems = FileSystems(self._data_dir)
         self.launches = Launches(
@@ -150,6 +154,7 @@ class Daemon:
             file_systems=file_systems,
             own_root=own_root,
             networks=Networks(config.network, available=own_network),
+            no_snapshots=no_restore,
         )
         self.targets = Targets(
             self.dispatcher,
@@ -162,6 +167,15 @@ class Daemon:
             keepalive_seconds=config.keepalive_seconds,
             recycle_after_seconds=config.recycle_after_seconds,
             on_change=lambda: self._addresses.forget(),
+            on_restoring=lambda key: self.snapshots.want(key),
+        )
+        self.snapshots = Snapshots(
+            self.dispatcher,
+            self.store,
+            self.targets,
+            self._later,
+            give_up=self.launcher.templates.fail,
+            impossible=self.launches.why_not_restored,
         )
         self.provisioner = Provisioner(self.dispatcher, self.store, self.targets, self._later)
         self.auto_scaler = AutoScaler(self.store, clock, self.provisioner.utilization_most, self._provision)
@@ -205,6 +219,7 @@ class Daemon:
         self.launcher.open_doors([Door("127.0.0.1", self.port, self.http.open_door, self.http.close_door)])
         links.authority = authority
         self.provisioner.begin()
+        self.snapshots.begin()
         self._bound_notice = BoundNotice(self.dispatcher, log.warning, time.monotonic)
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
 
@@ -313,7 +328,8 @@ class Daemon:
             key = owners.get(id(environment.target))
             name, _, version = row.pop("name").partition(":")
             pool = environment.target.pool
-            provisioned = row.pop("provisioned")
+            row.pop("provisioned")
+            worker = environment.target.spec.worker
             rows.append(
                 {
                     **row,
@@ -323,7 +339,8 @@ class Daemon:
                     "region": pool.account.region,
                     "memory_peak_mb": -(-row.pop("memory_peak_kib") // 1024),
                     "current": key is not None,
-                    "initialization_type": "provisioned-concurrency" if provisioned else "on-demand",
+                    "initialization_type": worker.environ.get(INITIALIZATION_TYPE, ""),
+                    "template": worker.template,
                 }
             )
         return rows

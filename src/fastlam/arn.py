@@ -4,6 +4,7 @@ ARNs.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final, NamedTuple
 
@@ -115,3 +116,9 @@ def denied_by_resource_policy(principal: str, action: str, resource: str) -> Api
         f"User: {principal} is not authorized to perform: {action} on resource: {resource}"
         f" because no resource-based policy allows the {action} action"
     )
+
+
+def runtime_version_arn(region: str, runtime: str) -> str:
+    """A stable stand-in for the version of the managed runtime that a function runs on."""
+    digest = hashlib.sha256(f"fastlam runtime {runtime}".encode()).hexdigest()
+    return f"arn:{PARTITION}:lambda:{region}::runtime:{digest}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 
-from daemon_running import RunningDaemon
+from daemon_running import RunningDaemon, running_daemon
 from fastlam.runtimes.python import INTERPRETER
 from recorded_answers import (
     ANY,
@@ -344,6 +345,13 @@ def _waiting(name: str) -> list[list[Row]]:
             ok("the same again is the same version", f"POST {own}/versions", 201, Has({"Version": "1"}), {}),
         ],
     ]
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[RunningDaemon]:
+    """It says whose runtime it runs on an interpreter of its own: that of the version with a snapshot."""
+    with running_daemon(complains=True) as running:
+        yield running
 
 
 def test_life(daemon: RunningDaemon) -> None:

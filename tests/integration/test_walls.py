@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import pytest
 
-from daemon_running import RunningDaemon, control_groups_of, descendants, running_daemon
+from daemon_running import SNAPPED_RUNTIME, RunningDaemon, control_groups_of, descendants, running_daemon
+from fastlam.runtimes.python import INTERPRETER
 from ordinary_user import as_ordinary_user
 
 CODE: Final = (Path(__file__).parents[1] / "escaping_function.py").read_text()
@@ -27,10 +28,15 @@ ISOLATION: Final = re.compile(r"isolation: (.*)\n")
 class Walled:
     """A daemon with walls, and a function that is told what to try."""
 
-    def __init__(self, daemon: RunningDaemon, missing: str) -> None:
+    def __init__(self, daemon: RunningDaemon, missing: str, *, restored: bool = False) -> None:
         self.daemon = daemon
         self.missing = missing  # as the console has it
-        self.function = daemon.deploy("escape", CODE, Timeout=20, MemorySize=256)
+        self.restored = restored  # environments come from a snapshot
+        self.function = self.deploy("escape", Timeout=20, MemorySize=256)
+
+    def deploy(self, name: str, **more: Any) -> str:
+        """The same code as another function; what to invoke."""
+        return self.daemon.snap(name, CODE, **more) if self.restored else self.daemon.deploy(name, CODE, **more)
 
     def tries(self, what: str, **how: Any) -> Any:
         """What came of it; "refused: ..." where the kernel said no."""
@@ -47,14 +53,20 @@ class Walled:
                 pytest.skip(f"this machine does not permit the wall: {self.missing}")
 
 
-@pytest.fixture(scope="module", params=["root", "user"])
+@pytest.fixture(scope="module", params=["root", "user", "root, restored", "user, restored"])
 def walled(request: pytest.FixtureRequest) -> Iterator[Walled]:
-    if request.param == "root" and os.geteuid() != 0:
+    who, _, restored = request.param.partition(", ")
+    if who == "root" and os.geteuid() != 0:
         pytest.skip("root can run the tests of both")
-    user = as_ordinary_user() if request.param == "user" and os.geteuid() == 0 else nullcontext([])
+    user = as_ordinary_user() if who == "user" and os.geteuid() == 0 else nullcontext([])
     with (
         user as prefix,
-        running_daemon(isolation="auto", prefix=prefix, environment={"SECRET": SECRET}) as daemon,
+        running_daemon(
+            isolation="auto",
+            prefix=prefix,
+            environment={"SECRET": SECRET},
+            complains=bool(restored) and SNAPPED_RUNTIME != INTERPRETER,
+        ) as daemon,
     ):
         assert daemon.process.stdout is not None
         line = daemon.process.stdout.readline()
@@ -62,7 +74,7 @@ def walled(request: pytest.FixtureRequest) -> Iterator[Walled]:
         assert found is not None, line
         if "namespaces (" in found[1]:
             pytest.skip(f"this machine permits no namespaces: {found[1]}")
-        yield Walled(daemon, found[1])
+        yield Walled(daemon, found[1], restored=bool(restored))
 
 
 def max_memory_used_mb(report: str) -> int:
@@ -173,14 +185,14 @@ def test_shared_memory_is_its_own(walled: Walled) -> None:
     """System V's: made by one function, not seen by another."""
     key = 0x00FA57 + os.getpid() % 1000
     assert walled.tries("make_shared_memory", key=key) == "done"
-    other = walled.daemon.deploy("other", CODE)
+    other = walled.deploy("other")
     said = walled.daemon.invoke(other, {"do": "attach_shared_memory", "with": {"key": key}}).result
     assert said.startswith("refused: ")
 
 
 def test_tmp_is_its_own_and_stays(walled: Walled) -> None:
     assert walled.tries("write", path="/tmp/mine") == "done"
-    other = walled.daemon.deploy("other-tmp", CODE)
+    other = walled.deploy("other-tmp")
     assert walled.daemon.invoke(other, {"do": "list_directory", "with": {"path": "/tmp"}}).result == []
     assert "mine" in walled.tries("list_directory", path="/tmp")
 
@@ -190,7 +202,7 @@ def test_tmp_is_its_own_and_stays(walled: Walled) -> None:
 
 def test_tmp_has_its_size(walled: Walled) -> None:
     """It takes what Lambda's takes, to the byte, where memory holds it."""
-    name = walled.daemon.deploy("disk", CODE, Timeout=60, MemorySize=1024)
+    name = walled.deploy("disk", Timeout=60, MemorySize=1024)
     said = walled.daemon.invoke(name, {"do": "fill", "with": {"path": "/tmp/big"}}).result
     assert said == {"free": 538_333_184, "written": 538_333_184, "error": "ENOSPC"}
 
@@ -198,7 +210,7 @@ def test_tmp_has_its_size(walled: Walled) -> None:
 def test_memory(walled: Walled) -> None:
     walled.needs("memory")
     walled.tries("pid")
-    neighbour = walled.daemon.deploy("neighbour", CODE)
+    neighbour = walled.deploy("neighbour")
     before = walled.daemon.invoke(neighbour, {"do": "environment_name"}).result
     answer = walled.daemon.invoke(walled.function, {"do": "eat", "with": {"mb": 1024}}, LogType="Tail")
     assert answer.error == "Unhandled"
@@ -241,7 +253,7 @@ def test_memory_is_held_to_two_percent(walled: Walled) -> None:
 
 
 def test_processes(walled: Walled) -> None:
-    name = walled.daemon.deploy("many", CODE, Timeout=60, MemorySize=3008)
+    name = walled.deploy("many", Timeout=60, MemorySize=3008)
     started = walled.daemon.invoke(name, {"do": "start_processes", "with": {"count": 1500}}).result
     assert 300 < started["started"] <= 1024
     assert started["error"] == "EAGAIN"
@@ -253,7 +265,7 @@ def test_open_files(walled: Walled) -> None:
 
 
 def test_a_fork_bomb_ends_with_its_environment(walled: Walled) -> None:
-    name = walled.daemon.deploy("bomb", CODE, Timeout=2)
+    name = walled.deploy("bomb", Timeout=2)
     answer = walled.daemon.invoke(name, {"do": "fork_bomb"})
     assert answer.error is not None
     assert walled.daemon.invoke(name, {"do": "pid"}).result == 2

@@ -322,13 +322,18 @@ def test_ps(daemon: Daemon) -> None:
         "age_seconds": 7261.0,
         "idle_seconds": 1.04,
         "initialization_type": "on-demand",
+        "template": False,
     }
     other = {**one, "state": "busy", "age_seconds": 61, "initialization_type": "provisioned-concurrency"}
-    daemon.say("GET /_fastlam/environments", {"environments": [one, other]})
+    restored = {**one, "initialization_type": "snap-start"}
+    daemon.say(
+        "GET /_fastlam/environments", {"environments": [one, other, restored, {**restored, "template": True}]}
+    )
     lines = run("ps").stdout.splitlines()
     assert lines[1].split() == ["7", "hello:$LATEST", "on", "demand", "idle", "42", "31", "MB", "12", "2h01m", "1.0s"]
     assert lines[2].split()[2:4] == ["ahead", "busy"]
     assert lines[2].split()[-2:] == ["1m", "-"]
+    assert [line.split()[2] for line in lines[3:]] == ["restored", "template"]
     assert json.loads(run("ps", "--json").stdout)[0] == one
 
 

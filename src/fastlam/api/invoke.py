@@ -31,6 +31,7 @@ from fastlam.dispatch.targets import Resolved
 from fastlam.errors import ApiError, service_fault, throttled, too_large
 from fastlam.http.server import Request
 from fastlam.invoke.event import Events
+from fastlam.telemetry.logs import RESTORE_TIMEOUT
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +210,14 @@ def refusal(invocation: Invocation) -> ApiError:
         )
     if invocation.outcome == OUTCOME_CANCELLED:
         return service_fault("The daemon is stopping.")
+    if invocation.error_type == RESTORE_TIMEOUT:
+        return ApiError("SnapStartTimeoutException", "Lambda couldn't restore the snapshot within the timeout limit.")
+    if invocation.error_type and invocation.target.restores and invocation.error_type != "Sandbox.Unavailable":
+        return ApiError(
+            "SnapStartException",
+            "The afterRestore() runtime hook encountered an error. For more information, check the Amazon CloudWatch"
+            " logs.",
+        )
     return service_fault(invocation.error or "The execution environment could not be started.")
 
 

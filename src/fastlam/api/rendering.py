@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastlam.arn import LATEST, function_arn
-from fastlam.control.runtimes import runtime_version_arn
-from fastlam.model.function import ACTIVE, IMAGE, PENDING, SNAP_START_VERSIONS, FunctionRecord
+from fastlam.arn import function_arn, runtime_version_arn
+from fastlam.model.function import ACTIVE, IMAGE, PENDING, FunctionRecord, applies_snap_start
 from fastlam.store.vault import CannotOpen
 
 Variables = Callable[[FunctionRecord], dict[str, str]]
@@ -86,9 +85,9 @@ def function_code(record: FunctionRecord, location: str | None) -> dict[str, Any
 
 
 def _snap_start_status(record: FunctionRecord) -> str:
-    """On for a version that is ready."""
-    applies = record.snap_start == SNAP_START_VERSIONS and record.version != LATEST
-    return "On" if applies and record.state == ACTIVE else "Off"
+    """On for a version that is ready; one that has no snapshot says why in its StateReason."""
+    ready = applies_snap_start(record) and record.state == ACTIVE and record.state_reason is None
+    return "On" if ready else "Off"
 
 
 def _given(member: str, value: str) -> dict[str, str] | None:

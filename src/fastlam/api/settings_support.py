@@ -66,7 +66,10 @@ SETTINGS: Final[dict[str, Setting]] = {
         "a directory in `file-systems` of the data directory takes the place of the file system, where namespaces are"
         " permitted"
     ),
-    "SnapStart": Stored("no snapshot is made: an environment is initialised as it is without"),
+    "SnapStart": Supported(
+        "of Python functions; a snapshot is a process that has run INIT, from which environments are forked; it is made"
+        " again by the first call after a restart of the daemon"
+    ),
     "TenancyConfig": Supported(),
     "CapacityProviderConfig": Stored(
         "there are no instances: a published version runs as any other function, one invocation at a time in each"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from fastlam.cli.output import human_seconds, json_option, print_json, print_table
 from fastlam.cli.session import Session, pass_session
+
+_MADE: Final = {"on-demand": "on demand", "provisioned-concurrency": "ahead", "snap-start": "restored"}
 
 
 @click.command("ps")
@@ -13,7 +17,7 @@ from fastlam.cli.session import Session, pass_session
 @pass_session
 def command(session: Session, as_json: bool) -> None:
     """List the execution environments of the daemon: whose they are, whether they were made ahead (provisioned
-    concurrency) or on demand, their state, process and memory.
+    concurrency), on demand or from a snapshot, whose template is listed too; their state, process and memory.
 
     \b
     Examples:
@@ -33,7 +37,7 @@ def command(session: Session, as_json: bool) -> None:
             (
                 str(one["id"]),
                 f"{one['function']}:{one['version']}",
-                "ahead" if one["initialization_type"] == "provisioned-concurrency" else "on demand",
+                "template" if one["template"] else _MADE.get(one["initialization_type"], "-"),
                 one["state"],
                 str(one["pid"] or "-"),
                 f"{one['memory_peak_mb']} MB",

@@ -33,7 +33,17 @@ from fastlam.control.times import timestamp, today
 from fastlam.control.versions import Versions, busy, pending, same, version_number
 from fastlam.errors import FastlamError, conflict, function_not_found, invalid_parameter, service_fault
 from fastlam.model.capacity_provider import ACTIVE_NON_INVOCABLE, LATEST_PUBLISHED
-from fastlam.model.function import ACTIVE, IMAGE, IN_PROGRESS, PENDING, SUCCESSFUL, ZIP, FunctionRecord, LayerReference
+from fastlam.model.function import (
+    ACTIVE,
+    IMAGE,
+    IN_PROGRESS,
+    PENDING,
+    SUCCESSFUL,
+    ZIP,
+    FunctionRecord,
+    LayerReference,
+    applies_snap_start,
+)
 from fastlam.model.key import RecordKey
 from fastlam.model.sealed import Sealed
 from fastlam.store.artifacts import ArtifactStore
@@ -66,7 +76,11 @@ class Functions:
         rules: FunctionRules | None = None,
         read_object: ReadObject = no_objects,
         in_background: Callable[[Callable[[], None]], object] | None = None,
+        makes_snapshot: Callable[[FunctionRecord], bool] | None = None,
     ) -> None:
+        """`makes_snapshot` tells whether somebody else makes a Pending version Active, once it has its snapshot;
+        without it, versions are as if they had one.
+        """
         self._store = store
         self._artifacts = artifacts
         self._schedule = schedule
@@ -77,6 +91,7 @@ class Functions:
         self._find_layers = find_layers or _no_layers
         self._read_object = read_object
         self._rules = rules or FunctionRules()
+        self._makes_snapshot = makes_snapshot
         self._versions.attach(settle_later=self._settle_later, retire=self._collector.retire)
         self._mend()
         self._collector.collect()  # what a stopped process had no time to
@@ -252,7 +267,7 @@ class Functions:
         in_the_clear = False
         for kind in (FUNCTION, VERSION):
             for record in self._store.all(kind):
-                mended = _settled(record)
+                mended = record if self._waits(record) else self._settled(record)
                 if isinstance(record.environment, dict) and record.environment:
                     mended = replace(mended, environment=self._seal(record.environment, record.arn))
                     in_the_clear = True
@@ -337,13 +352,24 @@ class Functions:
 
         def settle() -> None:
             self._store.apply(
-                Write(kind, record.key, _settled(record))
+                Write(kind, record.key, self._settled(record))
                 for kind in (FUNCTION, VERSION)
                 for record in self._store.parts(kind, key)
-                if not record.settled
+                if not record.settled and not self._waits(record)
             )
 
         self._schedule(limits.STATE_CHANGE_SECONDS, settle)
+
+    def _waits(self, record: FunctionRecord) -> bool:
+        """For its snapshot."""
+        return applies_snap_start(record) and self._makes_snapshot is not None and self._makes_snapshot(record)
+
+    def _settled(self, record: FunctionRecord) -> FunctionRecord:
+        settled = _settled(record)
+        if settled is not record and applies_snap_start(record) and self._makes_snapshot is not None:
+            reason = f"No snapshot is made of {record.runtime} functions by fastlam, which forks Python only."
+            return replace(settled, state_reason=reason)
+        return settled
 
 
 def _settled(record: FunctionRecord) -> FunctionRecord:

@@ -29,6 +29,7 @@ from fastlam.control.scaling import FunctionScaling
 from fastlam.control.tags import Tags
 from fastlam.control.urls import FunctionUrls
 from fastlam.control.versions import Versions
+from fastlam.model.function import FunctionRecord
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.records import LAYER_VERSION, RecordStore
 from fastlam.store.vault import Vault
@@ -48,6 +49,7 @@ class ControlPlane:
         read_object: ReadObject = no_objects,
         account_concurrency: int = limits.ACCOUNT_CONCURRENCY,
         in_background: Callable[[Callable[[], None]], object] | None = None,
+        makes_snapshot: Callable[[FunctionRecord], bool] | None = None,
     ) -> None:
         clock = clock or SystemClock()
         self.tags = Tags(store, clock)  # before the owners of what has tags
@@ -76,6 +78,7 @@ class ControlPlane:
             find_layers=self.layers.find,
             rules=FunctionRules(ManagedFunctions(self.capacity_providers), self.code_signing),
             read_object=read_object,
+            makes_snapshot=makes_snapshot,
         )
         concurrency = AccountConcurrency(store, account_concurrency)
         self.account_settings = AccountSettings(store, concurrency, clock)

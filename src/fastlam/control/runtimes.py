@@ -6,11 +6,9 @@ with a runtime, or be given one by an update. What is there goes on running.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import date
 from typing import Final, NamedTuple
 
-from fastlam.arn import PARTITION
 from fastlam.errors import invalid_parameter
 
 
@@ -130,9 +128,3 @@ def supports_snap_start(name: str) -> bool:
     if runtime.family == "java":
         return not name.startswith("java8")
     return name in ("dotnet8", "dotnet10")
-
-
-def runtime_version_arn(region: str, runtime: str) -> str:
-    """A stable stand-in for the version of the managed runtime that a function runs on."""
-    digest = hashlib.sha256(f"fastlam runtime {runtime}".encode()).hexdigest()
-    return f"arn:{PARTITION}:lambda:{region}::runtime:{digest}"

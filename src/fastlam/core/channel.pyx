@@ -34,6 +34,8 @@ from fastlam.core.native cimport (
     fl_express_sleep,
     fl_express_task,
     fl_express_task_result,
+    fl_between_fork,
+    fl_first_hold,
     fl_first_run,
     fl_region_take,
     fl_slots,
@@ -68,6 +70,10 @@ import os
 
 import msgspec
 
+cdef extern from "Python.h":
+    void PyOS_BeforeFork() noexcept
+    void PyOS_AfterFork_Parent() noexcept
+    void PyOS_AfterFork_Child() noexcept
 cdef extern from "<unistd.h>" nogil:
     int64_t lseek(int fd, int64_t offset, int whence)
     int SEEK_END

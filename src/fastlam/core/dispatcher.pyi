@@ -233,6 +233,8 @@ class Target:
     @property
     def provisioned(self) -> bool: ...
     @property
+    def restores(self) -> bool: ...
+    @property
     def timeout_ns(self) -> int: ...
     @property
     def slots_per_environment(self) -> int: ...
@@ -277,10 +279,12 @@ class Target:
         keepalive_seconds: float = -1.0,
         recycle_after_seconds: float = 0.0,
         freezes: bool = False,
+        restores: bool = False,
     ) -> None: ...
 
 class ProvisionedTarget(Target):
     on_progress: Callable[[], object] | None
+    initialization_type: str
     @property
     def wanted(self) -> int: ...
     @property

@@ -30,6 +30,7 @@ cdef class Target:
     cdef readonly FunctionPool pool        # None for executors
     cdef readonly bint is_function
     cdef readonly bint provisioned         # it is a ProvisionedTarget
+    cdef readonly bint restores            # its environments come from a snapshot: what they do before their first call is a restore
     cdef ProvisionedTarget ahead           # whose environments its calls take first, or None
     cdef readonly int64_t timeout_ns       # 0: none
     cdef readonly int slots_per_environment
@@ -61,7 +62,7 @@ cdef class Target:
     def __cinit__(
         self, str name, object spec, FunctionPool pool=None, int64_t timeout_ms=0, int slots_per_environment=1,
         int environments_max=-1, int64_t tasks_per_environment_max=0, object log=None, double keepalive_seconds=-1.0,
-        double recycle_after_seconds=0.0, bint freezes=False,
+        double recycle_after_seconds=0.0, bint freezes=False, bint restores=False,
     ):
         if not 1 <= slots_per_environment <= SLOTS_MAX:
             raise ValueError(f"slots_per_environment is {slots_per_environment}; it must be 1 to {SLOTS_MAX}")
@@ -69,6 +70,7 @@ cdef class Target:
         self.spec = spec
         self.pool = pool
         self.is_function = pool is not None
+        self.restores = restores
         self.timeout_ns = timeout_ms * 1000000
         self.slots_per_environment = slots_per_environment
         self.shares = pool is None and slots_per_environment > 1

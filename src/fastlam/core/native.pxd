@@ -60,8 +60,15 @@ cdef extern from "fl_ring.h" nogil:
     void fl_ring_announce_awake(fl_ring *ring)
     uint32_t fl_ring_size(const fl_ring *ring)
 
+cdef extern from "fl_between.h":
+    int fl_between_fork(
+        int (*prepare)(void *) noexcept, void *argument, void (*before_fork)() noexcept, void (*in_parent)() noexcept,
+        void (*in_child)() noexcept
+    )
+
 cdef extern from "fl_first.h" nogil:
     void fl_first_run(int worker, int report_fd)
+    void fl_first_hold()
 
 cdef extern from "fl_wake.h" nogil:
     int fl_wake_create()

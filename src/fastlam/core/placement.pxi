@@ -304,6 +304,8 @@ cdef class Placement(Stacking):
                 call.error = environment.end_reason
                 self._finish(call, C_FAILED, payload)
             return 0
+        if target.restores and error_type != "Sandbox.Unavailable":
+            return self._restore_failed(environment, error_type)
         if target.log is not None:
             caller = invocation
             if caller is None and target.waiting:
@@ -342,6 +344,30 @@ cdef class Placement(Stacking):
         self._release_slot(target)
         self._finish(invocation, C_FUNCTION_ERROR, payload)
         return 0
+
+    cdef int _restore_failed(self, Environment environment, str error_type) except -1:
+        """The snapshot is the same at a second attempt: the call that waited is told at once."""
+        cdef Target target = environment.target
+        cdef Invocation invocation
+        if error_type == "Sandbox.Timedout":
+            error_type = "Runtime.RestoreHookUserTimeout"
+        if target.log is not None:
+            invocation = <Invocation>target.waiting[0] if target.waiting else None
+            target.log.append_restore_report(
+                environment.init_ns, error_type, environment.init_logs, "" if invocation is None else invocation.request_id,
+            )
+        environment.init_logs = None
+        if not target.waiting:
+            return 0
+        invocation = <Invocation>target.waiting.popleft()
+        self.waiting -= 1
+        invocation.environment_id = environment.id
+        invocation.epoch_ms = self._epoch_ms()
+        invocation.error_type = error_type
+        invocation.error = environment.end_reason
+        target.errors += 1
+        self._release_slot(target)
+        return self._finish(invocation, C_FAILED, EMPTY)
 
     cdef int _on_result(self, Environment environment, object frame, bytes payload) except -1:
         return self._on_answer(

@@ -93,6 +93,29 @@ def be_first_process(int worker, int report_fd):
     fl_first_run(worker, report_fd)
 
 
+cdef int _prepare(void *function) noexcept:
+    """All that it does is over when it returns: the interpreter is the caller's too."""
+    try:
+        (<object>function)()
+    except BaseException:
+        return 1
+    return 0
+
+
+def fork_between(object prepare not None):
+    """Forks a grandchild, in which this returns 0. The child between, which becomes what `prepare()` makes of it before it forks, has this
+    process's memory itself; it ends at once, and its pid is returned, to be reaped. It has no time to fork where `prepare` raises."""
+    cdef int pid = fl_between_fork(_prepare, <void *>prepare, PyOS_BeforeFork, PyOS_AfterFork_Parent, PyOS_AfterFork_Child)
+    if pid < 0:
+        raise OSError(-pid, f"vfork: {os.strerror(-pid)}")
+    return pid
+
+
+def hold_namespaces():
+    """The rest of a process that is the first of a pid namespace which others enter: csrc/fl_first.h. Never returns."""
+    fl_first_hold()
+
+
 def replace_environment(dict variables):
     """Makes `variables` (str to str) the whole environment, of C and of os.environ, in one block of memory.
 

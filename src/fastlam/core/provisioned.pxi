@@ -58,11 +58,13 @@ cdef class ProvisionedTarget(Target):
     cdef int running_most
     cdef readonly uint64_t init_timeout_ns
     cdef public object on_progress
+    cdef public str initialization_type    # as its log names it
 
     def __cinit__(self, *_arguments, **_options):
         if type(self.pool) is not ProvisionedPool:
             raise TypeError("environments made ahead have a pool of their own")
         self.provisioned = True
+        self.initialization_type = PROVISIONED_TYPE
         self.init_timeout_ns = <uint64_t>min(
             max(limits.PROVISIONED_INIT_TIMEOUT_MS * 1000000, self.timeout_ns), limits.TIMEOUT_SECONDS_MAX * 1000000000
         )
@@ -176,7 +178,7 @@ cdef class Provisioning(Helping):
         """Its INIT is over: that is reported here, and with none of its calls."""
         cdef ProvisionedTarget target = <ProvisionedTarget>environment.target
         if target.log is not None:
-            target.log.append_init_report(environment.init_ns, "init", "", environment.init_logs, "", PROVISIONED_TYPE)
+            target.log.append_init_report(environment.init_ns, "init", "", environment.init_logs, "", target.initialization_type)
         environment.init_ns = -1
         environment.init_logs = None
         return self._start_missing(target)
@@ -185,7 +187,7 @@ cdef class Provisioning(Helping):
         """INIT failed: nothing further is started before somebody asks again."""
         cdef ProvisionedTarget target = <ProvisionedTarget>environment.target
         if target.log is not None:
-            target.log.append_init_report(environment.init_ns, "init", error_type, environment.init_logs, "", PROVISIONED_TYPE)
+            target.log.append_init_report(environment.init_ns, "init", error_type, environment.init_logs, "", target.initialization_type)
         environment.init_logs = None
         target.failure = error_type
         target.failure_reason = environment.end_reason

@@ -14,7 +14,7 @@ import msgspec
 from fastlam.abc import LaunchSpec
 from fastlam.dispatch.networks import Networks
 from fastlam.errors import ApiError, FastlamError
-from fastlam.model.function import IMAGE, FunctionRecord
+from fastlam.model.function import IMAGE, FunctionRecord, applies_snap_start
 from fastlam.runtimes import python
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.file_systems import FileSystems
@@ -24,12 +24,31 @@ from fastlam.telemetry.logs import FunctionLog
 log = logging.getLogger(__name__)
 
 _PYTHON: Final = "python"
+SNAP_START: Final = "snap-start"
+_NOT_OF_SNAPSHOTS: Final = ("AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME")
 
 
 def ahead_of_calls(spec: LaunchSpec) -> LaunchSpec:
     """The same environments, where they are made for provisioned concurrency."""
     environ = spec.worker.environ | {python.INITIALIZATION_TYPE: "provisioned-concurrency"}
     return replace(spec, worker=msgspec.structs.replace(spec.worker, environ=environ))
+
+
+def template_of(spec: LaunchSpec) -> LaunchSpec:
+    """The template (SnapStart) that these environments are restored from."""
+    return replace(spec, worker=msgspec.structs.replace(spec.worker, template=True))
+
+
+def restored_from(spec: LaunchSpec, name: str) -> LaunchSpec:
+    """The same environments, restored from a template; `name` tells it from all others."""
+    environ = {each: value for each, value in spec.worker.environ.items() if each not in _NOT_OF_SNAPSHOTS}
+    environ[python.INITIALIZATION_TYPE] = SNAP_START
+    return replace(spec, worker=msgspec.structs.replace(spec.worker, environ=environ), snapshot=name)
+
+
+def takes_snapshots(record: FunctionRecord) -> bool:
+    """Whether this version is to have a snapshot and is of a kind that can: one is a fork of Python."""
+    return applies_snap_start(record) and record.runtime.startswith(_PYTHON)
 
 
 class Launches:
@@ -44,7 +63,9 @@ class Launches:
         file_systems: FileSystems | None = None,
         own_root: bool = False,
         networks: Networks | None = None,
+        no_snapshots: str = "",
     ) -> None:
+        self._no_snapshots = no_snapshots  # why this machine can restore nothing
         self._file_systems = file_systems
         self._own_root = own_root  # environments have a file system of their own
         self._networks = networks or Networks()
@@ -52,6 +73,16 @@ class Launches:
         self.door_url = endpoint_url  # and as they do in a network of their own
         self._artifacts = artifacts
         self._vault = vault
+
+    def restores(self, record: FunctionRecord) -> bool:
+        """Whether environments of this version come from a snapshot."""
+        return takes_snapshots(record) and not self.why_not_restored(record)
+
+    def why_not_restored(self, record: FunctionRecord) -> str:
+        """Why no environment of this version can come from a snapshot here; "" if nothing stands against it."""
+        if self._networks.has_own(record):
+            return "environments with a network of their own are not restored"
+        return self._no_snapshots
 
     def spec(self, record: FunctionRecord, function_log: FunctionLog) -> LaunchSpec:
         """How environments of this version are started; warnings go to its log."""

@@ -28,6 +28,10 @@ class Networks:
             return ""
         return name or ("own" if self.mode == "loopback" else "")
 
+    def has_own(self, record: FunctionRecord) -> bool:
+        """Whether its environments have another network than this machine's."""
+        return self.mode != "host" or (self.available and vpc_network(record) != "")
+
 
 def vpc_network(record: FunctionRecord) -> str:
     """The name of the network that functions with the same subnets and security groups share; "" without subnets."""

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from fastlam import limits
-from fastlam.arn import FunctionAddress
+from fastlam.abc import LaunchSpec
+from fastlam.arn import FunctionAddress, runtime_version_arn
 from fastlam.core.dispatcher import AccountPool, Dispatcher, FunctionPool, ProvisionedTarget, Target
-from fastlam.dispatch.launching import Launches, ahead_of_calls
+from fastlam.dispatch.launching import SNAP_START, Launches, ahead_of_calls, restored_from, takes_snapshots, template_of
 from fastlam.errors import ApiError, conflict, function_not_found, invalid_parameter, throttled
 from fastlam.model.capacity_provider import ACTIVE_NON_INVOCABLE, DEACTIVATED, DEACTIVATING, LATEST_PUBLISHED
-from fastlam.model.function import PENDING, FunctionRecord
+from fastlam.model.function import FAILED, PENDING, FunctionRecord
 from fastlam.model.key import RecordKey
 from fastlam.store.finding import find, find_version
 from fastlam.store.records import (
@@ -88,6 +89,7 @@ class Targets:
         keepalive_seconds: float = limits.KEEPALIVE_SECONDS,
         recycle_after_seconds: float = limits.RECYCLE_AFTER_SECONDS,
         on_change: Callable[[], None] = lambda: None,
+        on_restoring: Callable[[RecordKey], None] = lambda key: None,
     ) -> None:
         self.dispatcher = dispatcher
         self._store = store
@@ -101,10 +103,14 @@ class Targets:
         self._keepalive_seconds = keepalive_seconds
         self._recycle_after_seconds = recycle_after_seconds
         self._on_change = on_change
+        self._on_restoring = on_restoring  # calls are about to ask for restored environments of this version
         self._accounts: dict[tuple[str, str], AccountPool] = {}
         self._functions: dict[RecordKey, FunctionPool] = {}
         self._targets: dict[_TargetKey, Target] = {}
         self._ahead: dict[RecordKey, ProvisionedTarget] = {}  # by version: of provisioned concurrency
+        self._templates: dict[RecordKey, ProvisionedTarget] = {}  # by version: of SnapStart
+        self._snapshots: dict[RecordKey, LaunchSpec] = {}  # of what is restored from them
+        self._snapshots_named = 0
         self._records: dict[RecordKey, FunctionRecord] = {}  # what the targets of a version were made from
         self._previous: dict[RecordKey, FunctionRecord] = {}  # what is invoked while an update is in progress
         self._groups: dict[RecordKey, LogGroup] = {}  # by function
@@ -151,7 +157,13 @@ class Targets:
                     f"The function has no published version to invoke: {address.arn_with_version}",
                 )
             record = published
-        if record.state in (PENDING, DEACTIVATING, DEACTIVATED):
+        if record.state == PENDING and takes_snapshots(record):
+            raise ApiError(
+                "SnapStartNotReadyException",
+                "Lambda is initializing your function. It will be ready to invoke once your function state becomes"
+                " Active.",
+            )
+        if record.state in (PENDING, FAILED, DEACTIVATING, DEACTIVATED):
             raise conflict(
                 "The operation cannot be performed at this time. The function is currently in the following state:"
                 f" {record.state}"
@@ -198,9 +210,13 @@ class Targets:
             self._make_room_for_tenant(record.key)
         record = self._previous.get(record.key, record)
         function_log = self._log(record)
-        spec = self._launches.spec(record, function_log)
+        restores = self._launches.restores(record)
+        spec = self._restored_spec(record, function_log) if restores else self._launches.spec(record, function_log)
         function_log.memory_mb = record.memory_mb
         function_log.json_format = record.log_format == "JSON"
+        if restores:
+            self._on_restoring(record.key)
+        function_log.set_snapshot(restores, record.runtime, runtime_version_arn(record.region, record.runtime))
         target = Target(
             f"{record.name}:{record.version}",
             spec,
@@ -211,6 +227,7 @@ class Targets:
             log=function_log,
             keepalive_seconds=self._keepalive_seconds,
             recycle_after_seconds=self._recycle_after_seconds,
+            restores=restores,
         )
         self._targets[_TargetKey(record.key, tenant_id)] = target
         self._records[record.key] = record
@@ -239,6 +256,42 @@ class Targets:
         ahead.stand_before(behind)
         self._ahead[key] = ahead
         return ahead
+
+    def make_template(self, key: RecordKey) -> ProvisionedTarget:
+        """For the template of a version that has SnapStart: it takes no calls. Raises ApiError when it cannot run
+        here. `drop_template` ends it.
+        """
+        record = self._store.get(VERSION, key)
+        if record is None:
+            raise function_not_found(f"{key.name}:{key.part}")
+        function_log = self._log(record)
+        template = ProvisionedTarget(
+            f"{record.name}:{record.version}",
+            template_of(self._restored_spec(record, function_log)),
+            self._pool(key).provisioned_pool(),
+            record.timeout_seconds * 1000,
+            log=function_log,
+        )
+        template.initialization_type = SNAP_START
+        self._templates[key] = template
+        return template
+
+    def drop_template(self, key: RecordKey) -> None:
+        """It ends; environments that were restored from it do so by themselves."""
+        template = self._templates.pop(key, None)
+        self._snapshots.pop(key, None)
+        if template is not None:
+            self.dispatcher.retire(template)
+
+    def _restored_spec(self, record: FunctionRecord, function_log: FunctionLog) -> LaunchSpec:
+        """The same as long as the version exists: environments are found by it to belong to their template."""
+        spec = self._snapshots.get(record.key)
+        if spec is None:
+            plain = self._launches.spec(record, function_log)
+            self._snapshots_named += 1
+            spec = restored_from(plain, f"{record.name}:{record.version}#{self._snapshots_named}")
+            self._snapshots[record.key] = spec
+        return spec
 
     def drop_ahead(self, key: RecordKey) -> None:
         """Its environments end, busy ones after their call; calls of the version get others again."""
@@ -287,6 +340,7 @@ class Targets:
             if change.record is None:
                 self._previous.pop(change.key, None)
                 self._retire(change.key)
+                self.drop_template(change.key)
                 self._forget_log(change.key)
             elif not change.record.settled:
                 if change.previous is not None and change.previous.settled:
@@ -319,4 +373,5 @@ class Targets:
     def owners(self) -> dict[int, RecordKey]:
         """The versions that handles in use belong to, by the identity of the handle."""
         owners = {id(target): key.version for key, target in self._targets.items()}
-        return owners | {id(target): key for key, target in self._ahead.items()}
+        ahead = (*self._ahead.items(), *self._templates.items())
+        return owners | {id(target): key for key, target in ahead}

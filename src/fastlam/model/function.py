@@ -13,6 +13,7 @@ from fastlam.model.sealed import Sealed
 
 PENDING: Final = "Pending"
 ACTIVE: Final = "Active"
+FAILED: Final = "Failed"
 IN_PROGRESS: Final = "InProgress"
 SUCCESSFUL: Final = "Successful"
 
@@ -123,3 +124,8 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     def settled(self) -> bool:
         """Neither being created nor being updated."""
         return self.state != PENDING and self.last_update_status != IN_PROGRESS
+
+
+def applies_snap_start(record: FunctionRecord) -> bool:
+    """Whether it is a version that is to have a snapshot."""
+    return record.snap_start == SNAP_START_VERSIONS and record.version != LATEST

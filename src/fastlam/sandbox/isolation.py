@@ -83,6 +83,7 @@ class Isolation:
     network: str = HOST  # what environments are given, unless a VpcConfig says otherwise
     doors: list[int] = field(default_factory=list)  # the ports of what they reach in a network of their own
     missing: dict[str, str] = field(default_factory=dict)  # wall: why it is not there
+    no_restore: str = ""  # why environments cannot be restored from a template (SnapStart) with these walls
 
     @property
     def own_network(self) -> bool:
@@ -161,7 +162,8 @@ def _probe(isolation: Isolation) -> None:
     isolation.missing |= isolation.groups.missing
     root = os.geteuid() == 0
     for user_namespace in (False, True) if root else (True,):
-        missing, landlock = _try(isolation, user_namespace=user_namespace, become=root and not user_namespace)
+        become = root and not user_namespace
+        missing, landlock, no_restore = _try(isolation, user_namespace=user_namespace, become=become)
         if control.NAMESPACES not in missing:
             break
     for name, reason in missing.items():
@@ -176,6 +178,7 @@ def _probe(isolation: Isolation) -> None:
     isolation.own_user = root and not isolation.user_namespace and "user" not in missing
     isolation.landlock = 0 if "landlock" in missing else landlock
     isolation.seccomp = "seccomp" not in missing
+    isolation.no_restore = no_restore if isolation.own_root else ""
 
 
 def _check_network(isolation: Isolation) -> None:
@@ -228,8 +231,10 @@ def _check_freezing(isolation: Isolation) -> None:
         )
 
 
-def _try(isolation: Isolation, *, user_namespace: bool, become: bool) -> tuple[dict[str, str], int]:
-    """What failed in a process that went through all of it, and the version of landlock."""
+def _try(isolation: Isolation, *, user_namespace: bool, become: bool) -> tuple[dict[str, str], int, str]:
+    """What failed in a process that went through all of it, the version of landlock, and why no environment could be
+    restored behind it.
+    """
     assert isolation.groups is not None
     nothing = Confinement(
         isolation.stage, "", limits.MEMORY_MB_MIN, limits.EPHEMERAL_STORAGE_MB_MIN, network=networks.OWN

@@ -24,6 +24,7 @@ from fastlam.sandbox.lanes import lanes_of_kind
 from fastlam.sandbox.networks import Door, Networks
 from fastlam.sandbox.programs import make_user_namespace
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
+from fastlam.sandbox.templates import Templates
 from fastlam.sandbox.zygotes import EMBEDDED, STATUS_KILLED, Zygote
 from fastlam.wire import control
 
@@ -65,7 +66,8 @@ class Launcher:
         self.groups = EnvironmentGroups(None if self.isolation is None else self.isolation.groups, cpu_follows_memory)
         self.keeper = Keeper()
         self.zygotes: dict[str, Zygote] = {}
-        self._homes: dict[int, Zygote] = {}  # environment id -> the zygote that its process came from
+        self.homes: dict[int, Zygote] = {}  # environment id -> the zygote that its process came from
+        self.templates = Templates(self)
         self._held: dict[int, tuple[Environment, list[int]]] = {}  # descriptors of those that wait for their network
         self.networks = Networks(
             self.keeper,
@@ -83,8 +85,8 @@ class Launcher:
                 self.keeper,
                 self._zygote_ended,
                 user_namespace_fd=self._user_namespace_fd if kind != EMBEDDED else -1,
-                before_fork=self._before_fork,
-                memory_peak_kib=self._memory_peak_kib,
+                before_fork=self.before_fork,
+                memory_peak_kib=self.memory_peak_kib,
                 thaw_path=self.groups.thaw_path,
             )
             self.dispatcher.add_reader(zygote.fileno, zygote.on_readable)
@@ -129,18 +131,26 @@ class Launcher:
             if self.isolation is not None and spec.confinement is not None:
                 group = self.groups.make(environment)
                 walls = self.isolation.walls(spec.confinement, environment.id, group)
+                walls.restores = worker.template and walls.namespaces != 0
+                walls.own_user_namespace = walls.own_user_namespace and not walls.restores
                 worker, own_pids = msgspec.structs.replace(worker, walls=walls), self.isolation.own_root
-            descriptors.insert(0, self._spec_memfd(worker))
+            descriptors.insert(0, self._spec_memfd(worker, streams=not spec.snapshot))
             descriptors += self.lanes.memory(environment)
-            self._homes[environment.id] = self.zygote(spec.zygote_kind)
+            zygote = self.zygote(spec.zygote_kind)
             given_log_fd, log_fd = log_fd, -1
             self.lanes.open(environment, path, spec.frame_bytes_max, given_log_fd)
             given, descriptors = descriptors, []
-            if worker.walls is not None and worker.walls.own_network:
+            if worker.template:
+                self.templates.make(environment, zygote, given, own_pids=own_pids)
+            elif spec.snapshot:
+                self.templates.restore(environment, given)
+            elif worker.walls is not None and worker.walls.own_network:
                 assert spec.confinement is not None
+                self.homes[environment.id] = zygote
                 self._fork_with_network(environment, given, spec.confinement.network)
             else:
-                self._homes[environment.id].fork(environment, given, own_pids=own_pids)
+                self.homes[environment.id] = zygote
+                zygote.fork(environment, given, own_pids=own_pids)
         except OSError as error:
             self.groups.remove(environment)
             if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -162,7 +172,7 @@ class Launcher:
         def fork(namespace_fd: int) -> None:
             del self._held[environment.id]
             # It may have ended meanwhile.
-            zygote = self._homes[environment.id] = self.zygote(environment.target.spec.zygote_kind)
+            zygote = self.homes[environment.id] = self.zygote(environment.target.spec.zygote_kind)
             zygote.fork(environment, [*descriptors, namespace_fd], own_pids=True)
 
         def fail(reason: str) -> None:
@@ -177,9 +187,9 @@ class Launcher:
         for descriptor in descriptors:
             os.close(descriptor)
 
-    def _spec_memfd(self, worker: control.WorkerSpec) -> int:
+    def _spec_memfd(self, worker: control.WorkerSpec, *, streams: bool) -> int:
         environ = worker.environ
-        if worker.kind == "function":
+        if worker.kind == "function" and streams:
             version = environ.get("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             stream = f"{datetime.now(UTC):%Y/%m/%d}/[{version}]{os.urandom(16).hex()}"
             environ = {**environ, "AWS_LAMBDA_LOG_STREAM_NAME": stream}
@@ -190,11 +200,13 @@ class Launcher:
             written += os.write(fd, data[written:])
         return fd
 
-    def _before_fork(self, environment: Environment) -> None:
-        self.groups.limit(environment, self._homes[environment.id].resident_bytes)
+    def before_fork(self, environment: Environment) -> None:
+        home = self.homes.get(environment.id)
+        if home is not None:
+            self.groups.limit(environment, home.resident_bytes)
 
-    def _memory_peak_kib(self, environment: Environment) -> int:
-        home = self._homes.get(environment.id)
+    def memory_peak_kib(self, environment: Environment) -> int:
+        home = self.homes.get(environment.id)
         return 0 if home is None else self.groups.memory_peak_kib(environment, home.resident_bytes)
 
     def kill(self, environment: Environment) -> bool:
@@ -205,7 +217,10 @@ class Launcher:
             self._let_go(environment.id)
             environment.process_exited(STATUS_KILLED, 0)
             return True
-        zygote = self._homes.get(environment.id)
+        if self.templates.forget(environment):
+            environment.process_exited(STATUS_KILLED, 0)
+            return True
+        zygote = self.homes.get(environment.id)
         if zygote is None or zygote.ended:
             return False
         zygote.kill(environment.id)
@@ -220,8 +235,9 @@ class Launcher:
 
     def closed(self, environment: Environment, lane: Any) -> None:
         """The dispatcher has forgotten the environment: its lane and its socket go."""
-        self._homes.pop(environment.id, None)
+        self.homes.pop(environment.id, None)
         self.networks.left(environment.id)
+        self.templates.forget(environment)
         self.groups.remove(environment)
         self.lanes.closed(lane)
         with contextlib.suppress(FileNotFoundError):
@@ -229,6 +245,7 @@ class Launcher:
 
     def close(self) -> None:
         """Ends the zygotes and with them every process; call after the dispatcher has closed its environments."""
+        self.templates.close()
         for zygote in list(self.zygotes.values()):
             zygote.close()
         self.networks.close()
@@ -246,6 +263,7 @@ class Launcher:
         """In a fork of the owner: lets go of what would keep the zygotes alive beyond their owner; touches nothing
         else.
         """
+        self.templates.disown()
         for zygote in self.zygotes.values():
             zygote.disown()
         self.networks.disown()

@@ -62,19 +62,22 @@ class Zygote:
         self.up = False
         self.ended = False
         self.environments: dict[int, Environment] = {}
-        self._orders: deque[tuple[Environment, list[int], bool]] = deque()
+        self._orders: deque[tuple[Environment, list[int], control.Fork | control.Keep]] = deque()
         self._unanswered = 0
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self.socket.setblocking(False)
             for end in (self.socket, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-            self.process = keeper.run(lambda: self._spawn(theirs.fileno()))
+            self.process = self._begin(keeper, theirs)
         except BaseException:
             self.socket.close()
             raise
         finally:
             theirs.close()
+
+    def _begin(self, keeper: Keeper, theirs: socket.socket) -> subprocess.Popen[bytes] | None:
+        return keeper.run(lambda: self._spawn(theirs.fileno()))
 
     def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
         package_root = str(Path(__file__).parents[2])
@@ -93,10 +96,18 @@ class Zygote:
     def fileno(self) -> int:
         return self.socket.fileno()
 
+    @property
+    def numbers_differ(self) -> bool:
+        """Whether it knows its workers by other pids than this process does."""
+        return self.user_namespace_fd >= 0
+
     def fork(self, environment: Environment, descriptors: list[int], *, own_pids: bool = False) -> None:
         """Orders a worker; takes over the descriptors."""
+        self._order(environment, descriptors, control.Fork(environment.id, own_pids, self.thaw_path(environment)))
+
+    def _order(self, environment: Environment, descriptors: list[int], order: control.Fork | control.Keep) -> None:
         self.environments[environment.id] = environment
-        self._orders.append((environment, descriptors, own_pids))
+        self._orders.append((environment, descriptors, order))
         self._pump()
 
     def kill(self, environment_id: int) -> None:
@@ -105,7 +116,7 @@ class Zygote:
             if environment.id == environment_id:
                 # Not even ordered yet.
                 del self._orders[index]
-                _close_all(descriptors)
+                close_all(descriptors)
                 del self.environments[environment_id]
                 environment.process_exited(STATUS_KILLED, 0)
                 return
@@ -114,18 +125,21 @@ class Zygote:
 
     def _pump(self) -> None:
         while self.up and self._orders and self._unanswered < ORDERS_MAX:
-            environment, descriptors, own_pids = self._orders[0]
+            environment, descriptors, order = self._orders[0]
             self.before_fork(environment)
             try:
-                order = control.encode(control.Fork(environment.id, own_pids, self.thaw_path(environment)))
-                socket.send_fds(self.socket, [order], descriptors)
+                socket.send_fds(self.socket, [control.encode(order)], descriptors)
             except BlockingIOError:
                 return  # answers are on their way, and with them another try
             except OSError:
                 return  # the zygote is gone: its end of file follows
             self._orders.popleft()
             self._unanswered += 1
-            _close_all(descriptors)
+            self._sent(environment, descriptors)
+
+    def _sent(self, environment: Environment, descriptors: list[int]) -> None:
+        """It has been ordered: the descriptors are under way."""
+        close_all(descriptors)
 
     def on_readable(self) -> None:
         """Takes all reports that have come."""
@@ -160,15 +174,18 @@ class Zygote:
             environment = self.environments.get(report.environment_id)
             if environment is not None:
                 # Without a descriptor free there is no pidfd; the zygote's own way of killing remains.
-                pid = _pid_of(descriptors[0]) if descriptors and self.user_namespace_fd >= 0 else report.pid
+                pid = _pid_of(descriptors[0]) if descriptors and self.numbers_differ else report.pid
                 environment.attach_process(pid, descriptors[0] if descriptors else -1)
             else:
-                _close_all(descriptors)
+                close_all(descriptors)
         else:
             environment = self.environments.pop(report.environment_id, None)
             if environment is not None:
-                environment.start_failed(f"no worker could be forked: {report.reason}")
+                self._fork_failed(environment, report.reason)
         self._pump()
+
+    def _fork_failed(self, environment: Environment, reason: str) -> None:
+        environment.start_failed(f"no worker could be forked: {reason}")
 
     def _end(self) -> None:
         """The process is gone, and the kernel has killed its workers with it."""
@@ -177,9 +194,9 @@ class Zygote:
         self.ended = True
         self.on_end(self)
         self.socket.close()
-        status = self.process.wait()
+        status = -signal.SIGKILL if self.process is None else self.process.wait()
         for _, descriptors, _ in self._orders:
-            _close_all(descriptors)
+            close_all(descriptors)
         self._orders.clear()
         environments, self.environments = self.environments, {}
         for environment in environments.values():
@@ -197,6 +214,8 @@ class Zygote:
             return
         self.on_end(self)
         self.disown()
+        if self.process is None:
+            return
         try:
             self.process.wait(5.0)
         except subprocess.TimeoutExpired:
@@ -208,7 +227,7 @@ class Zygote:
         self.ended = True
         self.socket.close()
         for _, descriptors, _ in self._orders:
-            _close_all(descriptors)
+            close_all(descriptors)
         self._orders.clear()
 
 
@@ -227,6 +246,6 @@ def _minimal_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 
-def _close_all(descriptors: list[int]) -> None:
+def close_all(descriptors: list[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)

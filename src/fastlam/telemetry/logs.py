@@ -26,6 +26,7 @@ _PLATFORM_ERRORS: Final = frozenset({"Sandbox.Timedout", "Runtime.ExitError", "R
 # The runtime's own error events hold several lines, parted by carriage returns while they are in the stream of output.
 _ERROR_EVENT: Final = re.compile(r"\[ERROR\][^\r]*\rTraceback \(most recent call last\):")
 
+RESTORE_TIMEOUT: Final = "Runtime.RestoreHookUserTimeout"
 _TAIL_SEARCH_RECORDS: Final = 2048  # the tail is asked for when the invocation is over: its record is among the last
 
 
@@ -64,6 +65,17 @@ class InitReport(NamedTuple):
     initialization_type: str = "on-demand"
 
 
+class RestoreReport(NamedTuple):
+    """A restore from a snapshot that failed. `request_id` is that of the invocation that waited for it."""
+
+    sequence: int
+    epoch_ms: int
+    request_id: str
+    duration_ns: int
+    error_type: str
+    logs: bytes | None
+
+
 class Note(NamedTuple):
     """A line of fastlam's own, such as a warning."""
 
@@ -78,6 +90,10 @@ class Event(NamedTuple):
     sequence: int
     timestamp_ms: int
     message: str
+
+
+Record = Entry | InitReport | RestoreReport | Note
+_OWN_KINDS: Final = (InitReport, RestoreReport, Note)  # what is not an Entry's plain tuple
 
 
 class LogGroup:
@@ -142,12 +158,19 @@ class FunctionLog:
         self.version = version
         self.memory_mb = memory_mb
         self.json_format = json_format
+        self.restores = False  # environments come from a snapshot: what is called INIT in an Entry is their restore
+        self.runtime_version_arn = ""
+        self.runtime = ""
         self.records: deque[Any] = deque(maxlen=limits.LOG_RECORDS_PER_FUNCTION_MAX)
         group = group or LogGroup()
         self.next_sequence = group.next_sequence
         self.watchers = group.watchers
         self._billed_ms = billed_ms
         self._output_bytes = 0  # an upper bound: what the deque itself drops is found out in `added_output`
+
+    def set_snapshot(self, restores: bool, runtime: str, runtime_version_arn: str) -> None:
+        """Whether environments come from a snapshot, and of which runtime."""
+        self.restores, self.runtime, self.runtime_version_arn = restores, runtime, runtime_version_arn
 
     @property
     def appended(self) -> int:
@@ -191,20 +214,30 @@ class FunctionLog:
         self.added_output(len(logs) if logs else 0)
         self.notify()
 
+    def append_restore_report(
+        self, duration_ns: int, error_type: str, logs: bytes | None, request_id: str = ""
+    ) -> None:
+        """The driver's call after a failed restore."""
+        self.records.append(
+            RestoreReport(self.next_sequence(), _now_ms(), request_id, duration_ns, error_type, logs)
+        )
+        self.added_output(len(logs) if logs else 0)
+        self.notify()
+
     def note(self, text: str) -> None:
         """Adds a line of our own."""
         self.records.append(Note(self.next_sequence(), _now_ms(), text))
         self.notify()
 
-    def entries(self, after: int = 0) -> Iterator[tuple[int, Entry | InitReport | Note]]:
+    def entries(self, after: int = 0) -> Iterator[tuple[int, Record]]:
         """(sequence, entry) of those with a higher sequence number than `after`, oldest first. Sequences count from
         1.
         """
         for record in self.records:
             if record[0] > after:
-                yield record[0], record if isinstance(record, (InitReport, Note)) else Entry._make(record)
+                yield record[0], record if isinstance(record, _OWN_KINDS) else Entry._make(record)
 
-    def owned_entries(self, after: int) -> Iterator[tuple[int, Entry | InitReport | Note, FunctionLog]]:
+    def owned_entries(self, after: int) -> Iterator[tuple[int, Record, FunctionLog]]:
         """As `entries`, each with this log: for a merge with others."""
         for sequence, entry in self.entries(after):
             yield sequence, entry, self
@@ -221,15 +254,24 @@ class FunctionLog:
                 events.append(Event(sequence, entry.epoch_ms, message))
         return events, last
 
-    def lines(self, entry: Entry | InitReport | Note) -> Iterator[str]:
+    def lines(self, entry: Record) -> Iterator[str]:
         """The log events of one entry, each with its line end."""
         if isinstance(entry, Note):
             yield entry.text + "\n"
         elif isinstance(entry, InitReport):
             yield from _split(entry.logs)
             yield self._init_report(entry)
+        elif isinstance(entry, RestoreReport):
+            yield self._restore_start(entry.epoch_ms - entry.duration_ns // 1_000_000)
+            yield from _split(entry.logs)
+            yield self._restore_report(entry.epoch_ms, entry.duration_ns, entry.error_type)
         else:
+            restored = self.restores and entry.init_ns >= 0
+            if restored:
+                yield self._restore_start(entry.epoch_ms - entry.init_ns // 1_000_000)
             yield from _split(entry.init_logs)
+            if restored:
+                yield self._restore_report(entry.epoch_ms, entry.init_ns, "")
             yield self._start(entry)
             if entry.logs_dropped_bytes:
                 yield f"[fastlam: {entry.logs_dropped_bytes} bytes of output dropped]\n"
@@ -238,10 +280,10 @@ class FunctionLog:
 
     def tail(self, invocation: Invocation) -> bytes:
         """The last LOG_TAIL_BYTES of one invocation's log, for X-Amz-Log-Result."""
-        found: list[Entry | InitReport] = []
+        found: list[Record] = []
         for record in itertools.islice(reversed(self.records), _TAIL_SEARCH_RECORDS):
             if record[2] == invocation.request_id:  # either kind of record: its failed attempts at INIT belong to it
-                found.append(record if isinstance(record, InitReport) else Entry._make(record))
+                found.append(record if isinstance(record, _OWN_KINDS) else Entry._make(record))
                 if not invocation.attempts:
                     break  # no INIT has failed for it
         text = "".join(line for entry in reversed(found) for line in self.lines(entry)).encode()
@@ -256,7 +298,7 @@ class FunctionLog:
 
     def _end(self, entry: Entry) -> Iterator[str]:
         duration_ms = entry.duration_ns / 1e6
-        billed = self._billed_ms(entry.duration_ns, entry.init_ns)
+        billed = self._billed_ms(entry.duration_ns, -1 if self.restores else entry.init_ns)
         memory_mb = max(1, -(-entry.memory_peak_kib // 1024))
         end_ms = entry.epoch_ms + int(duration_ms)
         status = ""
@@ -269,7 +311,10 @@ class FunctionLog:
                 "memorySizeMB": self.memory_mb,
                 "maxMemoryUsedMB": memory_mb,
             }
-            if entry.init_ns >= 0:
+            if entry.init_ns >= 0 and self.restores:
+                metrics["restoreDurationMs"] = round(entry.init_ns / 1e6, 3)
+                metrics["billedRestoreDurationMs"] = self._billed_ms(entry.init_ns, -1)
+            elif entry.init_ns >= 0:
                 metrics["initDurationMs"] = round(entry.init_ns / 1e6, 3)
             record: dict[str, object] = {
                 "requestId": entry.request_id,
@@ -290,7 +335,10 @@ class FunctionLog:
             f"REPORT RequestId: {entry.request_id}\tDuration: {duration_ms:.2f} ms\tBilled Duration: {billed} ms\t"
             f"Memory Size: {self.memory_mb} MB\tMax Memory Used: {memory_mb} MB"
         )
-        if entry.init_ns >= 0:
+        if entry.init_ns >= 0 and self.restores:
+            report += f"\tRestore Duration: {entry.init_ns / 1e6:.2f} ms"
+            report += f"\tBilled Restore Duration: {self._billed_ms(entry.init_ns, -1)} ms"
+        elif entry.init_ns >= 0:
             report += f"\tInit Duration: {entry.init_ns / 1e6:.2f} ms"
         if status:
             report += f"\tStatus: {status}"
@@ -318,6 +366,28 @@ class FunctionLog:
         return f"{line}\tError Type: {entry.error_type}\n" if status == "error" else f"{line}\n"
 
 
+    def _restore_start(self, epoch_ms: int) -> str:
+        if self.json_format:
+            record = {"functionVersion": self.version, "runtimeVersion": self.runtime}
+            record["runtimeVersionArn"] = self.runtime_version_arn
+            return _json(epoch_ms, "platform.restoreStart", dict(record))
+        return f"RESTORE_START Runtime Version: {self.runtime}\tRuntime Version ARN: {self.runtime_version_arn}\n"
+
+    def _restore_report(self, epoch_ms: int, duration_ns: int, error_type: str) -> str:
+        duration_ms = duration_ns / 1e6
+        timed_out = error_type == RESTORE_TIMEOUT
+        status = "timeout" if timed_out else "error" if error_type else "success"
+        if self.json_format:
+            record: dict[str, object] = {"status": status, "metrics": {"durationMs": round(duration_ms, 3)}}
+            if error_type:
+                record["errorType"] = error_type
+            return _json(epoch_ms, "platform.restoreReport", record)
+        line = f"RESTORE_REPORT Restore Duration: {duration_ms:.2f} ms"
+        if error_type:
+            line += f"\tStatus: {status}" + ("" if timed_out else f"\tError Type: {error_type}")
+        return f"{line}\n"
+
+
 def _split(logs: bytes | None) -> Iterator[str]:
     """Output as log events: one a line; what has no line end yet is one too."""
     if logs:
@@ -331,7 +401,7 @@ def _split(logs: bytes | None) -> Iterator[str]:
 def _size(record: Any) -> int:
     if isinstance(record, Note):
         return 0
-    if isinstance(record, InitReport):
+    if isinstance(record, (InitReport, RestoreReport)):
         return len(record.logs or b"")
     entry = Entry._make(record)
     return len(entry.logs or b"") + len(entry.init_logs or b"")

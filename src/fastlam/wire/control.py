@@ -2,7 +2,8 @@
 
 Each message is one packet: an array-like msgpack struct, tagged by a small integer; descriptors travel beside it. What
 a worker is to become does not fit a packet (environment variables have no bound): `Fork` carries it as a `WorkerSpec`
-in a memfd.
+in a memfd. The keeper of a template (SnapStart) is to its owner a zygote of its own; with the template, whose memory
+functions have written in, it speaks in the same way.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import msgspec
 
 PACKET_BYTES_MAX: Final = 4096
 DESCRIPTORS_MAX: Final = 8
+NAMESPACE_KINDS: Final = ("user", "pid", "mnt", "uts", "ipc", "cgroup")  # that a restored environment enters
+GROUPS_MAX: Final = 4  # files of control groups of one environment
+RESTORE_DESCRIPTORS_MAX: Final = 1 + len(NAMESPACE_KINDS) + GROUPS_MAX + DESCRIPTORS_MAX
 NAMESPACES: Final = "namespaces"  # what worker.probe calls all that stands on them
 
 
@@ -67,7 +71,33 @@ class ForkFailed(Message, tag=6):
     reason: str
 
 
-FromOwner = Fork | Kill
+class Keep(Message, tag=7):
+    """Owner: make the keeper of a template. Descriptor: its end of its own socketpair with the owner. Its first `Fork`
+    makes the template, each further one an environment that is restored from it. `Forked` and `Exited` report the
+    keeper itself as they do a worker.
+    """
+
+    environment_id: int  # negative: an environment's it is not
+    own_pids: bool = False
+
+
+class Restore(Message, tag=8):
+    """Keeper to template: fork an environment. Descriptors: the socket by which it says who it is; with `namespaces`
+    one of each of NAMESPACE_KINDS; so many files of control `groups` that it joins; then those of Fork.
+    """
+
+    environment_id: int
+    namespaces: bool = False
+    groups: int = 0
+
+
+class Restored(Message, tag=9):
+    """Template to keeper: the process has been forked; the keeper is its parent."""
+
+    environment_id: int
+
+
+FromOwner = Fork | Kill | Keep
 FromZygote = Up | Forked | Exited | ForkFailed
 
 
@@ -99,6 +129,7 @@ class Walls(msgspec.Struct, kw_only=True):
     uid: int = -1  # to become, as user and as group
     landlock: int = 0  # the kernel's version of it
     seccomp: bool = False
+    restores: bool = False  # a template's, whose children enter namespaces, and are confined by landlock there
 
 
 class Probe(msgspec.Struct, kw_only=True):
@@ -124,16 +155,17 @@ class WorkerSpec(msgspec.Struct, kw_only=True):
     preparation: bytes = b""  # pickled data of multiprocessing.spawn (tasks, embedded functions)
     initializer: bytes = b""  # pickled (function, arguments) of an executor's initializer
     walls: Walls | None = None
+    template: bool = False  # after its INIT it forks environments instead of running invocations
 
 
-class MakeNetwork(Message, tag=7):
+class MakeNetwork(Message, tag=10):
     """Owner, to the maker of networks: a network namespace with `lo` up, and a listening socket at each door."""
 
     number: int  # of the order
     doors: list[tuple[str, int]]  # IPv4 address and port
 
 
-class NetworkMade(Message, tag=8):
+class NetworkMade(Message, tag=11):
     """Maker of networks. Descriptors: the namespace, then the sockets in the order of the doors; none with a reason."""
 
     number: int
@@ -145,6 +177,8 @@ decode_from_owner: Final = msgspec.msgpack.Decoder(FromOwner).decode
 decode_from_zygote: Final = msgspec.msgpack.Decoder(FromZygote).decode
 decode_network_order: Final = msgspec.msgpack.Decoder(MakeNetwork).decode
 decode_network_made: Final = msgspec.msgpack.Decoder(NetworkMade).decode
+decode_from_keeper: Final = msgspec.msgpack.Decoder(Restore).decode
+decode_from_template: Final = msgspec.msgpack.Decoder(Restored).decode
 decode_spec: Final = msgspec.msgpack.Decoder(WorkerSpec).decode
 decode_probe: Final = msgspec.msgpack.Decoder(Probe).decode
-decode_findings: Final = msgspec.msgpack.Decoder(tuple[dict[str, str], int]).decode
+decode_findings: Final = msgspec.msgpack.Decoder(tuple[dict[str, str], int, str]).decode

@@ -34,6 +34,15 @@ if TYPE_CHECKING:
 _RESPONSE_TOO_LARGE = "Function.ResponseSizeTooLarge"
 
 
+class HookFailure(Exception):
+    """A hook of the function failed; `error_type` says which kind of hook it was."""
+
+    def __init__(self, error_type: str, error: BaseException) -> None:
+        super().__init__(error_type)
+        self.error_type = error_type
+        self.error = error
+
+
 class FunctionWorker:
     """One environment of one function version. `log_fd` is the memfd of the output; its size is where the output
     ends.
@@ -86,27 +95,38 @@ class FunctionWorker:
                 handler: Callable[[Any, Any], Any] = pickle.loads(self.spec.callable_payload)
             else:
                 handler = resolve_handler(self.spec.handler)
+            self.before_ready()
         except Fault as fault:
             self._init_failed(payload_from_fault(fault, None, **self._roots))
+            return None
+        except HookFailure as failure:
+            self._init_failed(payload_from_exception(failure.error, None, **self._roots), failure.error_type)
             return None
         except Exception as error:
             self._init_failed(payload_from_exception(error, None, **self._roots))
             return None
+        self._ready()
+        return handler
+
+    def before_ready(self) -> None:
+        """What a kind of worker does at the end of its INIT."""
+
+    def _ready(self) -> None:
         self.title.show("idle")
         self.channel.send(
             Ready(PROTOCOL_VERSION, time.monotonic_ns() - self.started_ns, peak_memory_kib(), self._log_end()), b""
         )
-        return handler
 
-    def _init_failed(self, payload: ErrorPayload) -> None:
-        logs.warn_init_failure()
+    def _init_failed(self, payload: ErrorPayload, error_type: str = "") -> None:
+        if not error_type:
+            logs.warn_init_failure()
         self._log_error(payload)
         frame = InitFailed(
             PROTOCOL_VERSION,
             time.monotonic_ns() - self.started_ns,
             peak_memory_kib(),
             self._log_end(),
-            payload["errorType"],
+            error_type or payload["errorType"],
         )
         self.channel.send(frame, self.marshaller.encode_error(payload))
         # The dispatcher answers by killing this process.

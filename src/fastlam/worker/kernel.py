@@ -38,6 +38,7 @@ _AT_FDCWD: Final = -100
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
+PR_SET_KEEPCAPS: Final = 8
 PR_CAPBSET_DROP: Final = 24
 PR_SET_SECCOMP: Final = 22
 PR_SET_NO_NEW_PRIVS: Final = 38
@@ -49,6 +50,7 @@ _SYS_LANDLOCK_CREATE_RULESET: Final = 444
 _SYS_LANDLOCK_ADD_RULE: Final = 445
 _SYS_LANDLOCK_RESTRICT_SELF: Final = 446
 _SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}.get(platform.machine(), -1)
+_SYS_CAPGET: Final = {"x86_64": 125, "aarch64": 90}.get(platform.machine(), -1)
 _SYS_CAPSET: Final = {"x86_64": 126, "aarch64": 91}.get(platform.machine(), -1)
 
 _CAPABILITY_VERSION_3: Final = 0x20080522
@@ -108,6 +110,20 @@ def drop_bounding_set() -> None:
 def drop_capabilities() -> None:
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     _check(_libc.syscall(_SYS_CAPSET, header, bytes(24)), "capset")
+
+
+def keep_capabilities() -> None:
+    """The next change of the user takes none of the permitted ones away."""
+    prctl(PR_SET_KEEPCAPS, 1)
+
+
+def raise_capabilities() -> None:
+    """Uses all that are permitted."""
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    data = ctypes.create_string_buffer(24)
+    _check(_libc.syscall(_SYS_CAPGET, header, data), "capget")
+    low, high = (struct.unpack_from("III", data, 12 * half)[1] for half in (0, 1))
+    _check(_libc.syscall(_SYS_CAPSET, header, struct.pack("IIIIII", low, low, 0, high, high, 0)), "capset")
 
 
 def sethostname(name: str) -> None:

@@ -7,13 +7,14 @@ and refuse a later one. What fails is left out of the next try.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
 import msgspec
 
 from fastlam.wire.control import NAMESPACES, Walls, decode_probe, encode
-from fastlam.worker import kernel, walls
+from fastlam.worker import keeper, kernel, walls
 from fastlam.worker import user_namespace as namespace
 
 # Each of these stands or falls with the others: half a namespace is a hole.
@@ -73,6 +74,42 @@ def _raise(plan: Walls, user_namespace: bool, own_pids: bool) -> tuple[str, str]
     return "", ""
 
 
+def try_restoring(plan: Walls, *, user_namespace: bool, own_pids: bool) -> str:
+    """Why no environment could be restored from a template (SnapStart) behind these walls; "" if one could."""
+    name, reason = _in_child(lambda: _restore(plan, user_namespace, own_pids))
+    return f"{name}: {reason}" if name else ""
+
+
+def _restore(plan: Walls, user_namespace: bool, own_pids: bool) -> tuple[str, str]:
+    try:
+        if user_namespace:
+            namespace.enter_new()
+            kernel.unshare(kernel.CLONE_NEWPID)
+            return _in_child(lambda: _restore(plan, False, own_pids))
+        if own_pids:
+            kernel.unshare(kernel.CLONE_NEWPID)
+            return _in_child(lambda: _restore(plan, False, False))
+        made = keeper.make_namespaces(plan)
+        try:
+            return _in_child(lambda: _enter(plan, made))
+        finally:
+            os.kill(made.first, signal.SIGKILL)
+    except (OSError, EOFError) as error:
+        return "namespaces", str(error)
+
+
+def _enter(plan: Walls, made: keeper.Namespaces) -> tuple[str, str]:
+    """As the template, and then as its child."""
+    plan = msgspec.structs.replace(plan, restores=True, own_user_namespace=False, own_network=False, groups=[])
+    try:
+        for _, step in walls.steps(plan):
+            step()
+        walls.enter_namespaces(made.descriptors, plan)
+    except OSError as error:
+        return "entering", str(error)
+    return "", ""
+
+
 def _in_child(function: Callable[[], tuple[str, str]]) -> tuple[str, str]:
     reading, writing = os.pipe()
     pid = os.fork()
@@ -101,4 +138,11 @@ def main() -> None:
     missing = try_walls(plan, user_namespace=order.user_namespace, own_pids=order.own_pids)
     if order.walls.landlock and not plan.landlock:
         missing["landlock"] = "this kernel has none, or it is not switched on"
-    sys.stdout.buffer.write(encode((missing, plan.landlock)))
+    no_restore = ""
+    if NAMESPACES not in missing:
+        left = {"landlock": 0} if "landlock" in missing else {}
+        left |= {"seccomp": False} if "seccomp" in missing else {}
+        left |= {"uid": -1} if "user" in missing else {}
+        able = msgspec.structs.replace(plan, **left)
+        no_restore = try_restoring(able, user_namespace=order.user_namespace, own_pids=order.own_pids)
+    sys.stdout.buffer.write(encode((missing, plan.landlock, no_restore)))

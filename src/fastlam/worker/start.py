@@ -10,9 +10,10 @@ import os
 import pickle
 import resource
 import runpy
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import setproctitle
@@ -27,6 +28,9 @@ from fastlam.worker.marshaller import Marshaller
 
 # Set in zygotes whose workers have walls: a worker cannot import what is hidden from it by then.
 raise_walls: Callable[[control.Walls, int], None] | None = None
+# Likewise, where workers may be templates: worker.template.Template, and worker.walls.enter_namespaces.
+make_template: Callable[..., functions.FunctionWorker] | None = None
+enter_namespaces: Callable[[Iterable[int], control.Walls], None] | None = None
 
 _REHEARSALS: Final = 12  # the interpreter specialises code after eight
 INTERPRETER: Final = f"/var/lang/bin/python{sys.version_info.major}.{sys.version_info.minor}"  # where it has a root
@@ -73,8 +77,10 @@ def rehearse_tasks() -> None:
         os.close(program)
 
 
-def start_worker(descriptors: list[int]) -> int:
-    """Runs a worker to its end; returns its exit status. `descriptors` are those of wire.control.Fork."""
+def start_worker(descriptors: list[int], keeper: socket.socket | None = None) -> int:
+    """Runs a worker to its end; returns its exit status. `descriptors` are those of wire.control.Fork. A template has a
+    `keeper`.
+    """
     spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd, *express = descriptors
     started_ns = time.monotonic_ns()
     spec = _read_spec(spec_fd)
@@ -114,14 +120,21 @@ def start_worker(descriptors: list[int]) -> int:
 
     if is_function:
         sys.stdout, sys.stderr = logs.open_streams()
-        worker: functions.FunctionWorker | tasks.TaskWorker = functions.FunctionWorker(
-            channel, spec, log_fd, title, started_ns
-        )
+        worker: functions.FunctionWorker | tasks.TaskWorker
+        if keeper is not None:
+            assert make_template is not None, "this zygote has no templates"
+            worker = make_template(
+                channel, spec, log_fd, title, started_ns,
+                keeper=keeper, own=express[1:], make_title=Title, enter=enter_namespaces,
+            )  # fmt: skip
+        else:
+            worker = functions.FunctionWorker(channel, spec, log_fd, title, started_ns)
     else:
         # The zygote's own streams date from its start; these descriptors are the caller's.
         sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         worker = tasks.TaskWorker(channel, spec, title, started_ns)
+    del channel  # a restored environment lets go of its template's
     if is_function and not spec.preparation:
         imports.set_path(spec.path)
     else:
@@ -144,7 +157,7 @@ class Title:
     def __init__(self, name: str) -> None:
         self.prefix = f"fastlam: env {name} ["
         self.set = setproctitle.setproctitle
-        self.texts = {state: f"{self.prefix}{state}]" for state in ("starting", "idle", "busy")}
+        self.texts = {state: f"{self.prefix}{state}]" for state in ("starting", "idle", "busy", "template")}
 
     def show(self, state: str) -> None:
         self.set(self.texts[state])

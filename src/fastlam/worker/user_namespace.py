@@ -42,6 +42,22 @@ def enter_own() -> None:
     _map(uid, gid, uid, gid)
 
 
+def enter_for(uid: int) -> None:
+    """One that a process without privileges, if it is `uid`'s (negative: this user's), may enter and so has all of them
+    in; and pids for the children. The kernel gives them to who owns the namespace.
+    """
+    if uid >= 0:
+        kernel.keep_capabilities()
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # changing the user has closed /proc/self to it
+        kernel.raise_capabilities()  # systems that refuse namespaces to users are asked by one that is more
+    own = os.getuid(), os.getgid()
+    kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID)
+    _map(*own, *own)
+
+
 def continue_as_first_process() -> None:
     """Returns in a child, the first process of the pid namespace that was unshared; this process waits for it and ends
     as it does. It holds no descriptor of the child's.

@@ -12,7 +12,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from fastlam.wire.control import Mount, Walls
@@ -30,15 +30,22 @@ _DEVICE_LINKS: Final = (
     ("/proc/self/fd/2", "stderr"),
 )
 
-_filters: dict[bool, bytes] = {}  # by whether only TCP is let through
+# A template's children enter namespaces that others have made for them, and then take the whole filter.
+_OF_TEMPLATES: Final = ("setns",)
+
+_filters: dict[tuple[bool, bool], bytes] = {}  # by whether only TCP is let through, and whether for a template
 
 
 def prepare() -> None:
     """In the zygote: what every worker would otherwise make for itself."""
     with contextlib.suppress(OSError):
-        _filters.update({tcp_only: filter_program(tcp_only=tcp_only) for tcp_only in (False, True)})
-        for program in _filters.values():
+        for tcp_only, template in ((False, False), (True, False), (False, True)):
+            _filters[tcp_only, template] = program = _program(tcp_only=tcp_only, template=template)
             kernel.prepare_filter(program)
+
+
+def _program(*, tcp_only: bool, template: bool) -> bytes:
+    return filter_program(tcp_only=tcp_only, allowed=_OF_TEMPLATES if template else ())
 
 
 def raise_walls(walls: Walls, network_fd: int = -1) -> None:
@@ -72,14 +79,51 @@ def steps(walls: Walls, network_fd: int = -1) -> Iterator[tuple[str, Callable[[]
     if walls.uid >= 0:
         yield "user", lambda: _become(walls.uid)
     yield "no new privileges", _give_up_privileges
-    if walls.landlock:
-        yield "landlock", lambda: kernel.restrict((*WRITABLE, *walls.writable), walls.landlock, walls.tcp_ports)
+    if walls.landlock and not walls.restores:  # it goes by the files themselves, and those of /tmp will be others
+        yield "landlock", lambda: _restrict_writing(walls)
     if walls.seccomp:
-        yield "seccomp", lambda: _filter_calls(tcp_only=walls.tcp_ports is not None)
+        yield "seccomp", lambda: _filter_calls(walls, template=walls.restores)
 
 
-def _filter_calls(*, tcp_only: bool) -> None:
-    kernel.install_filter(_filters.get(tcp_only) or filter_program(tcp_only=tcp_only))
+def prepare_namespaces(walls: Walls) -> None:
+    """In a process with privileges, before it becomes the first of its namespaces: the root that a restored environment
+    will have, which only privileges can reach together. What is left is done within the namespaces.
+    """
+    kernel.unshare(kernel.CLONE_NEWNS)
+    _enter_root(walls)
+    user_namespace.enter_for(walls.uid)
+
+
+def furnish_namespaces(walls: Walls) -> None:
+    """In the first process of the namespaces: they are its user namespace's from now on."""
+    kernel.unshare(walls.namespaces)
+    if walls.namespaces & kernel.CLONE_NEWUTS:
+        kernel.sethostname(_HOST_NAME)
+    # Of its own processes; that of the keeper's lies below, out of sight.
+    kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+
+
+def enter_namespaces(descriptors: Iterable[int], walls: Walls) -> None:
+    """In a child of a template: from the template's namespaces into those made for it, and there through the walls that
+    are still missing. It has no privilege before, and none afterwards; the filter stays in force all the time.
+    """
+    for descriptor in descriptors:
+        kernel.setns(descriptor, 0)
+    kernel.drop_bounding_set()
+    _give_up_privileges()
+    if walls.landlock:
+        _restrict_writing(walls)
+    if walls.seccomp:
+        _filter_calls(walls, template=False)
+
+
+def _filter_calls(walls: Walls, *, template: bool) -> None:
+    tcp_only = walls.tcp_ports is not None
+    kernel.install_filter(_filters.get((tcp_only, template)) or _program(tcp_only=tcp_only, template=template))
+
+
+def _restrict_writing(walls: Walls) -> None:
+    kernel.restrict((*WRITABLE, *walls.writable), walls.landlock, walls.tcp_ports)
 
 
 def _join_groups(groups: list[str]) -> None:

@@ -45,11 +45,17 @@ def prctl(option: int, value: int) -> None:
 class Zygote:
     """Takes orders from `owner`, one at a time."""
 
-    def __init__(self, owner: socket.socket, start_worker: Callable[[list[int]], int]) -> None:
+    def __init__(
+        self,
+        owner: socket.socket,
+        start_worker: Callable[[list[int]], int],
+        start_keeper: Callable[[int, bool], None] | None = None,
+    ) -> None:
         self.owner = owner
         self.own_pidfd = os.pidfd_open(os.getpid())
         self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.start_worker = start_worker
+        self.start_keeper = start_keeper  # its socket, and whether it has pids of its own; serves until that ends
         self.pids: dict[int, int] = {}  # pid -> environment id
         self.environments: dict[int, int] = {}  # environment id -> pid
         self.reports: dict[int, int] = {}  # pid -> descriptor, of first processes that tell how their worker has ended
@@ -67,7 +73,10 @@ class Zygote:
         poll.register(self.wake_read, select.POLLIN)
         try:
             while True:
-                for fd, _ in poll.poll():
+                ready = poll.poll(self.patience_ms)
+                if not ready:
+                    self.idle()
+                for fd, _ in ready:
                     if fd == self.wake_read:
                         with contextlib.suppress(BlockingIOError):
                             os.read(self.wake_read, 4096)
@@ -99,13 +108,13 @@ class Zygote:
         if not packet:
             return False
         order = control.decode_from_owner(packet)
-        if isinstance(order, control.Fork):
+        if isinstance(order, control.Fork | control.Keep):
             self.fork(order, descriptors)
         elif order.environment_id in self.environments:
             self.kill_group(self.environments[order.environment_id])
         return True
 
-    def fork(self, order: control.Fork, descriptors: list[int]) -> None:
+    def fork(self, order: control.Fork | control.Keep, descriptors: list[int]) -> None:
         try:
             pid = self.fork_in_own_pids() if order.own_pids else os.fork()
         except OSError as error:
@@ -114,18 +123,29 @@ class Zygote:
                 os.close(descriptor)
             return
         if pid == 0:
-            self.become_worker(descriptors)
+            if isinstance(order, control.Fork):
+                self.become(lambda: self.start_worker(descriptors))
+            self.become(lambda: self.keep(descriptors[0], order.own_pids))
         for descriptor in descriptors:
             os.close(descriptor)
+        self.forked(order.environment_id, pid, order.thaw_path if isinstance(order, control.Fork) else "")
+
+    def keep(self, owner_fd: int, own_pids: bool) -> int:
+        assert self.start_keeper is not None, "this zygote has no templates"
+        self.start_keeper(owner_fd, own_pids)
+        return 0
+
+    def forked(self, environment_id: int, pid: int, thaw_path: str = "") -> None:
+        """Reports a child that has just been made."""
         # Also done by the child; whoever comes first makes the group exist before anybody may have to kill it.
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)
-        self.pids[pid] = order.environment_id
-        self.environments[order.environment_id] = pid
-        if order.thaw_path:
-            self.thaw_paths[pid] = order.thaw_path
+        self.pids[pid] = environment_id
+        self.environments[environment_id] = pid
+        if thaw_path:
+            self.thaw_paths[pid] = thaw_path
         pidfd = os.pidfd_open(pid)
-        self.send(control.Forked(order.environment_id, pid), [pidfd])
+        self.send(control.Forked(environment_id, pid), [pidfd])
         os.close(pidfd)
 
     def fork_in_own_pids(self) -> int:
@@ -165,8 +185,8 @@ class Zygote:
             pass  # no worker could be forked: the namespace ends, and the report is missing
         os._exit(_NO_WORKER)
 
-    def become_worker(self, descriptors: list[int]) -> None:
-        """In the child: sheds what is the zygote's and never returns."""
+    def become(self, work: Callable[[], int]) -> None:
+        """In the child: sheds what is the zygote's, does its own work and never returns."""
         status = 70  # EX_SOFTWARE: the worker's own code failed before it could report anything
         try:
             with contextlib.suppress(OSError):
@@ -183,7 +203,7 @@ class Zygote:
             self.owner.close()
             os.close(self.wake_read)
             os.close(self.wake_write)
-            status = self.start_worker(descriptors)
+            status = work()
         except BaseException:  # noqa: BLE001 - nothing may climb back into the zygote's loop
             with contextlib.suppress(BaseException):
                 sys.excepthook(*sys.exc_info())
@@ -222,9 +242,21 @@ class Zygote:
                 os.close(report_fd)
                 if len(report) == _REPORT.size:
                     wait_status, memory_peak_kib = _REPORT.unpack(report)
+            self.gone(pid)
             if environment_id is not None:
                 del self.environments[environment_id]
                 self.send(control.Exited(environment_id, wait_status, memory_peak_kib), [])
+
+    @property
+    def patience_ms(self) -> int | None:
+        """For a subclass: after so long without an order it is `idle`."""
+        return None
+
+    def idle(self) -> None:
+        """For a subclass: nobody asks for anything."""
+
+    def gone(self, pid: int) -> None:
+        """For a subclass: a child, or an orphan of one, has been reaped."""
 
     def kill_descendants(self) -> None:
         """Kills workers, their groups, and whatever of theirs has been handed to this subreaper."""
@@ -246,7 +278,7 @@ class Zygote:
                     os.waitpid(pid, 0)
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -278,14 +310,17 @@ def main(owner_fd: int, kind: str, user_namespace_fd: int = -1) -> None:
     for name in PRELOADED.get(kind, ()):
         importlib.import_module(name)
     start.rehearse_function()
+    start_keeper = None
     if kind == "embedded":
         start.rehearse_tasks()
         imports.hide_program()
     else:
-        from fastlam.worker import walls
+        from fastlam.worker import keeper, template, walls
 
         walls.prepare()
-        start.raise_walls = walls.raise_walls
+        start.raise_walls, start.enter_namespaces = walls.raise_walls, walls.enter_namespaces
+        start.make_template = template.Template
+        start_keeper = keeper.main
         imports.hide_runtime_modules()
     if kind == "boto3":
         imports.preload_boto3()
@@ -294,7 +329,7 @@ def main(owner_fd: int, kind: str, user_namespace_fd: int = -1) -> None:
     gc.collect()
     gc.freeze()
     kept = packing.fill_gaps()
-    zygote = Zygote(owner, start.start_worker)
-    zygote.send(control.Up(os.getpid(), time.monotonic_ns() - started_ns, _resident_bytes()), [])
+    zygote = Zygote(owner, start.start_worker, start_keeper)
+    zygote.send(control.Up(os.getpid(), time.monotonic_ns() - started_ns, resident_bytes()), [])
     zygote.run()
     del kept

@@ -1,0 +1,15 @@
+"""Makes a client of DynamoDB at import, as most functions do."""
+
+import os
+
+import boto3
+
+client = boto3.client("dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+
+
+def handler(event, context):
+    return {
+        "region": client.meta.region_name,
+        "initialization": os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", ""),
+        "pid": os.getpid(),
+    }

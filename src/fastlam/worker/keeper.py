@@ -1,0 +1,297 @@
+"""The keeper of a template (SnapStart): a zygote of one function version.
+
+It is forked from the zygote, runs no code of any function, and has the zygote's privileges: it makes the namespaces
+that a restored environment enters, puts it into its control groups, and reaps it. The first process that it is told to
+make is the template; all further ones the template forks on its order. To its owner it is a zygote like the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from typing import Final, NamedTuple, NoReturn
+
+import msgspec
+import setproctitle
+
+from fastlam.core.channel import hold_namespaces, settle_child
+from fastlam.wire import control
+from fastlam.worker import start, walls
+from fastlam.worker.template import FAILED, OK
+from fastlam.worker.zygote import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, Zygote, prctl, resident_bytes
+
+_PATIENCE_SECONDS: Final = 20.0  # for an answer of the template, which has nothing else to do
+_IDLE_MS: Final = 10  # after the last order: environments that have just been made have their first call now
+_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid, as the kernel has seen them
+_QUICK: Final = "tasks"  # of groups of version 1: the file by which a single thread joins, without the kernel's lock
+_DESCRIPTOR: Final = struct.Struct("i")
+
+
+class Namespaces(NamedTuple):
+    """Those of one environment, and the process that holds them."""
+
+    first: int
+    descriptors: list[int]  # one of each of control.NAMESPACE_KINDS
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+class Keeper(Zygote):
+    """Serves `owner` until that is gone; then the template and all its environments end."""
+
+    def __init__(self, owner: socket.socket, own_pids: bool) -> None:
+        super().__init__(owner, start.start_worker)
+        self.has_own_pids = own_pids
+        self.template: socket.socket | None = None
+        self.template_pid = -1
+        self.walls: control.Walls | None = None
+        self.spare: Namespaces | None = None
+        self.spares = True  # one is made when nobody waits for anything
+        self.firsts: dict[int, int] = {}  # by the pid of an environment, that of the first process of its namespaces
+
+    def fork(self, order: control.Fork | control.Keep, descriptors: list[int]) -> None:
+        try:
+            if self.template_pid < 0:
+                self._make_template(order.environment_id, descriptors)
+            else:
+                thaw_path = order.thaw_path if isinstance(order, control.Fork) else ""
+                self._restore(order.environment_id, descriptors, thaw_path)
+        except (OSError, EOFError, msgspec.MsgspecError) as error:
+            if isinstance(error, (EOFError, BrokenPipeError, ConnectionResetError, msgspec.MsgspecError)):
+                self._end_template()  # its end is reported first
+            self.send(control.ForkFailed(order.environment_id, str(error)[:1024]), [])
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    # The template ----------------------------------------------------------------------------------
+
+    def _make_template(self, environment_id: int, descriptors: list[int]) -> None:
+        self.walls = _spec(descriptors).walls
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            self.become(lambda: start.start_worker(list(descriptors), theirs))
+        theirs.close()
+        self.template, self.template_pid = ours, pid
+        self.forked(environment_id, pid)
+
+    def _restore(self, environment_id: int, descriptors: list[int], thaw_path: str) -> None:
+        """Raises OSError or EOFError; then nothing is left of the attempt."""
+        if self.template is None:
+            raise EOFError("the template is gone")
+        walls = _spec(descriptors).walls
+        groups = [] if walls is None else walls.groups
+        quick = [path for path in groups if os.path.basename(path) == _QUICK][: control.GROUPS_MAX]
+        namespaces = self._take_namespaces()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        given: list[int] = []
+        with ours:
+            try:
+                given = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in quick]
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+                order = control.encode(control.Restore(environment_id, namespaces is not None, len(given)))
+                entered = [] if namespaces is None else namespaces.descriptors
+                socket.send_fds(self.template, [order], [theirs.fileno(), *entered, *given, *descriptors])
+                theirs.close()
+                _prepare_moving([path for path in groups if path not in quick])
+                if namespaces is None:
+                    self._await_restored(environment_id)  # its parent's death is its own: the child between goes first
+                said, _, pid = _receive(ours)
+                if said != OK:
+                    raise OSError(said[1:].decode(errors="replace") or "the template's child ended")
+                for path in groups:
+                    if path not in quick or not _is_in(path, pid):  # what it says of having joined is not believed
+                        _write(path, str(pid))
+                self.forked(environment_id, pid, thaw_path)
+                ours.send(OK)
+            except BaseException:
+                if namespaces is not None:
+                    os.kill(namespaces.first, signal.SIGKILL)
+                raise
+            finally:
+                theirs.close()
+                for descriptor in given:
+                    os.close(descriptor)
+                if namespaces is not None:
+                    namespaces.close()
+        if namespaces is not None:
+            self.firsts[pid] = namespaces.first
+            try:
+                self._await_restored(environment_id)
+            except (OSError, EOFError, msgspec.MsgspecError):
+                self._end_template()
+
+    def _end_template(self) -> None:
+        if self.template is not None:
+            os.kill(self.template_pid, signal.SIGKILL)
+            os.waitid(os.P_PID, self.template_pid, os.WEXITED | os.WNOWAIT)
+            self.reap()
+
+    def _await_restored(self, environment_id: int) -> None:
+        """The child between is gone: the environment is this process's."""
+        assert self.template is not None
+        if not select.select([self.template], [], [], _PATIENCE_SECONDS)[0]:
+            raise EOFError("the template does not answer")
+        packet = self.template.recv(control.PACKET_BYTES_MAX)
+        if not packet:
+            raise EOFError("the template has ended")
+        if control.decode_from_template(packet).environment_id != environment_id:
+            raise EOFError("the template answers what it was not asked")
+
+    def gone(self, pid: int) -> None:
+        if (first := self.firsts.pop(pid, None)) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(first, signal.SIGKILL)  # and with it all that is left in its namespaces
+        if self.spare is not None and pid == self.spare.first:
+            self.spare.close()
+            self.spare = None
+        if pid == self.template_pid and self.template is not None:
+            self.template.close()
+            self.template = None
+            if self.spare is not None:
+                os.kill(self.spare.first, signal.SIGKILL)
+
+    def kill_descendants(self) -> None:
+        if not self.has_own_pids:  # else the namespace ends with this process, and all in it
+            super().kill_descendants()
+
+    # Namespaces ------------------------------------------------------------------------------------
+
+    def _take_namespaces(self) -> Namespaces | None:
+        """Those of the next environment; None where environments have none of their own."""
+        self.spares = True
+        self._make_spare()
+        taken, self.spare = self.spare, None
+        return taken
+
+    @property
+    def patience_ms(self) -> int | None:
+        return _IDLE_MS if self._lacks_spare else None
+
+    def idle(self) -> None:
+        """Namespaces take longer to make than the rest of a restore: one set is ready, made while nobody waits."""
+        try:
+            self._make_spare()
+        except (OSError, EOFError):
+            self.spares = False  # the next order says why
+
+    @property
+    def _lacks_spare(self) -> bool:
+        if self.spare is not None or self.template is None or not self.spares:
+            return False
+        return self.walls is not None and self.walls.namespaces != 0
+
+    def _make_spare(self) -> None:
+        if self._lacks_spare and self.walls is not None:
+            self.spare = make_namespaces(self.walls)
+
+
+def make_namespaces(plan: control.Walls) -> Namespaces:
+    """Those of one environment. Raises OSError or EOFError. The process that holds them is this one's child, if that is
+    a subreaper.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        with theirs:
+            helper = os.fork()
+            if helper == 0:
+                _prepare(theirs, plan)
+        os.waitpid(helper, 0)
+        said, descriptors, first = _receive(ours)
+        if said != OK or len(descriptors) != len(control.NAMESPACE_KINDS):
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise OSError(f"no namespaces: {said[1:].decode(errors='replace')}")
+        ours.send(OK)
+    return Namespaces(first, descriptors)
+
+
+def _prepare(report: socket.socket, plan: control.Walls) -> NoReturn:
+    """In the helper, and in its child, which is the first process of the namespaces: the helper ends first, so that the
+    other is the keeper's child.
+    """
+    try:
+        signal.set_wakeup_fd(-1)
+        walls.prepare_namespaces(plan)
+        if os.fork() == 0:
+            walls.furnish_namespaces(plan)
+            descriptors = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in control.NAMESPACE_KINDS]
+            socket.send_fds(report, [OK], descriptors)
+            if report.recv(1) == OK:
+                settle_child()
+                hold_namespaces()
+    except BaseException as error:  # noqa: BLE001 - nothing may climb back into the keeper
+        with contextlib.suppress(OSError):
+            report.send(FAILED + str(error).encode(errors="replace")[:1024])
+    finally:
+        os._exit(0)
+
+
+def _receive(report: socket.socket) -> tuple[bytes, list[int], int]:
+    """What it says, with which descriptors, and its pid here. Raises OSError, or EOFError if it says nothing at all."""
+    if not select.select([report], [], [], _PATIENCE_SECONDS)[0]:
+        raise EOFError("no answer")
+    room = socket.CMSG_SPACE(control.DESCRIPTORS_MAX * _DESCRIPTOR.size) + socket.CMSG_SPACE(_CREDENTIALS.size)
+    said, attached, _, _ = report.recvmsg(control.PACKET_BYTES_MAX, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors: list[int] = []
+    pid = -1
+    for level, kind, data in attached:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            whole = len(data) - len(data) % _DESCRIPTOR.size
+            descriptors += [number for (number,) in _DESCRIPTOR.iter_unpack(data[:whole])]
+        elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            pid = _CREDENTIALS.unpack(data)[0]
+    if not said:
+        raise OSError("it ended without a word")
+    return said, descriptors, pid
+
+
+def _spec(descriptors: list[int]) -> control.WorkerSpec:
+    return control.decode_spec(os.pread(descriptors[0], os.fstat(descriptors[0]).st_size, 0))
+
+
+def _is_in(path: str, pid: int) -> bool:
+    with open(path) as file:
+        return str(pid) in file.read().split()
+
+
+def _prepare_moving(groups: list[str]) -> None:
+    """The kernel's lock on control groups takes it milliseconds, unless somebody else has just had it: while the
+    template forks, this process moves to where it is.
+    """
+    for path in groups[:1]:
+        own = os.path.dirname(os.path.dirname(os.path.dirname(path)))
+        with contextlib.suppress(OSError):
+            _write(f"{own}/{os.path.basename(path)}", "0")
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def main(owner_fd: int, own_pids: bool) -> None:
+    """Becomes a keeper whose owner holds the other end of `owner_fd`."""
+    began_ns = time.monotonic_ns()
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else signal.SIGTERM)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    setproctitle.setproctitle("fastlam: keeper")
+    owner = socket.socket(fileno=owner_fd)
+    keeper = Keeper(owner, own_pids)
+    keeper.send(control.Up(os.getpid(), time.monotonic_ns() - began_ns, resident_bytes()), [])
+    keeper.run()
