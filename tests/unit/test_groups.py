@@ -48,6 +48,17 @@ def test_limits_are_the_kernels(own: groups.ControlGroups) -> None:
     assert group.remove()
 
 
+def test_a_limit_can_be_set_again(own: groups.ControlGroups) -> None:
+    """To more and to less: an environment that its template leaves in the lurch comes from another one, of another size."""
+    group = own.make("again")
+    version, path = group.by_controller["memory"]
+    name = "memory.max" if version == 2 else "memory.limit_in_bytes"
+    for memory_mb in (64, 96, 48):
+        group.limit_memory(memory_mb << 20)
+        assert int((path / name).read_text()) == memory_mb << 20
+    assert group.remove()
+
+
 def test_what_has_run_out_of_memory_is_counted(own: groups.ControlGroups) -> None:
     group = own.make("hungry")
     group.limit_memory(48 << 20)

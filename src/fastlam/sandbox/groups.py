@@ -125,6 +125,8 @@ class ControlGroup:
             _write(path / "memory.swap.max", 0, optional=True)
             _write(path / "memory.oom.group", 1, optional=True)
         else:
+            # Never above the limit of both together, which a second call may have to raise first.
+            _write(path / "memory.memsw.limit_in_bytes", -1, optional=True)
             _write(path / "memory.limit_in_bytes", memory_bytes)
             _write(path / "memory.memsw.limit_in_bytes", memory_bytes, optional=True)
 

@@ -213,7 +213,10 @@ class Templates:
         for waiting, descriptors in list(self._waiting.values()):
             if waiting.target.spec.snapshot == name:
                 del self._waiting[waiting.id]
-                self.restore(waiting, descriptors)
+                try:
+                    self.restore(waiting, descriptors)
+                except OSError as error:
+                    waiting.start_failed(str(error))
 
     def _retry(self, environment: Environment, descriptors: list[int], reason: str) -> None:
         """Its template has ended under it, or could not make it."""
