@@ -107,7 +107,7 @@ def restoring_daemon() -> Iterator[tuple[Server, str]]:
         yield daemon, "boto3_client:1"
 
 
-def called_ms(daemon: Server, name: str, initialization: str, count: int) -> float:
+def called_ms(daemon: Server, name: str, check: Callable[[Any], bool], count: int) -> float:
     """Median over `count` calls over one connection, each with an environment of its own."""
     times = []
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", daemon.port)) as connection:
@@ -118,7 +118,7 @@ def called_ms(daemon: Server, name: str, initialization: str, count: int) -> flo
             connection.request("POST", invoke_path(name), b"{}")
             answer = json.loads(connection.getresponse().read())
             times.append((time.perf_counter_ns() - begun) / 1e6)
-            if answer.get("initialization") != initialization:
+            if not check(answer):
                 raise RuntimeError(f"{name}: another kind of start, or a wrong answer: {answer!r}")
     return statistics.median(times)
 
@@ -178,14 +178,19 @@ def run(topic: Topic) -> None:
         def ours(name: str, directory: Path, check: Callable[[Any], bool], count: int) -> Callable[[], Metrics]:
             return lambda: {METRIC: cold_ms(runtime, f"{name}-{next(numbers)}", directory, check, count)}
 
+        def initialized(kind: str) -> Callable[[Any], bool]:
+            return lambda payload: payload.get("initialization") == kind
+
+        deploy(daemon.url, "hello").close()
         sides = {
             f"fastlam: {HELLO}": ours("hello", hello, is_hello, many),
+            f"fastlam, walls: {HELLO}": lambda: {METRIC: called_ms(daemon, "hello", is_hello, many)},
             INTERPRETER: lambda: {METRIC: spawned_ms(RUN_ONCE, hello, many)},
             f"fastlam: {OWN}": ours("own", own, brings_own, few),
             f"fastlam: {SHARED}": ours("shared", shared, shares, many),
             IMPORT: lambda: {METRIC: imported_ms(own, few)},
-            f"fastlam, SnapStart: {CLIENT}": lambda: {METRIC: called_ms(daemon, version, "snap-start", many)},
-            f"fastlam: {CLIENT}": lambda: {METRIC: called_ms(daemon, "boto3_client", "on-demand", few)},
+            f"fastlam, SnapStart: {CLIENT}": lambda: {METRIC: called_ms(daemon, version, initialized("snap-start"), many)},
+            f"fastlam: {CLIENT}": lambda: {METRIC: called_ms(daemon, "boto3_client", initialized("on-demand"), few)},
             CLIENT_INTERPRETER: lambda: {METRIC: spawned_ms(RUN_ONCE, Path(scratch, "boto3_client"), few)},
         }
         for side in sides.values():
@@ -194,6 +199,10 @@ def run(topic: Topic) -> None:
     topic.ratio(
         "hello: cold start / new interpreter", (f"fastlam: {HELLO}", METRIC), (INTERPRETER, METRIC), at_most=1 / 3
     )
+    topic.ratio(
+        "hello behind walls, over HTTP: cold start / new interpreter",
+        (f"fastlam, walls: {HELLO}", METRIC), (INTERPRETER, METRIC), at_most=1 / 4,
+    )  # fmt: skip
     topic.ratio(f"{OWN}: cold start / import", (f"fastlam: {OWN}", METRIC), (IMPORT, METRIC), at_most=1.3)
     topic.ratio(f"{SHARED}: cold start / import", (f"fastlam: {SHARED}", METRIC), (IMPORT, METRIC), at_most=0.2)
     restored = f"fastlam, SnapStart: {CLIENT}", METRIC
