@@ -7,7 +7,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -76,36 +75,39 @@ static void forget(uintptr_t from, uintptr_t to) {
 }
 
 /* Lets go of what the process has inherited and will not look at again: a copy of its parent's heap and of its libraries'
- * variables, of which every page that the parent writes from now on would stay here for this process alone. What holds
- * this thread's stack and thread-local storage stays; so do the variables of this library and of the C library, which are
- * all that is used from now on: only system calls are made. */
+ * variables, of which every page that the parent writes from now on would stay here for this process alone. What stays is
+ * this frame of the stack, this thread's errno and descriptor, and the variables of this library and of the C library: that
+ * is all that is used from now on, since nothing returns and only system calls are made. */
 static void forget_heap(void) {
-    enum { BELOW_THREAD = 32768, ABOVE_THREAD = 16384 }; /* thread-local storage, and what the C library keeps behind it */
+    enum { DESCRIPTOR_BYTES = 256 }; /* of the thread's: up to what guards the stack */
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     const uintptr_t stack = (uintptr_t)__builtin_frame_address(0);
-    const uintptr_t thread = (uintptr_t)__builtin_thread_pointer();
+    const uintptr_t thread = (uintptr_t)__builtin_thread_pointer(), error = (uintptr_t)&errno;
     const size_t count = read_mappings();
     const unsigned long own = file_of(count, (uintptr_t)&fl_first_run), library = file_of(count, (uintptr_t)&syscall);
-    const unsigned long linker = file_of(count, (uintptr_t)getauxval(AT_BASE));
     const uintptr_t used_from = (uintptr_t)&scratch & ~(page - 1);
     const uintptr_t used_to = ((uintptr_t)(&scratch + 1) + page - 1) & ~(page - 1);
     for (size_t index = 0; index < count; index++) {
         const mapping *one = &scratch.mappings[index], *before = one - (index > 0);
+        const bool is_stack = stack >= one->from && stack < one->to;
         uintptr_t kept_from = one->to, kept_to = one->to;
-        if (!one->writable || !one->is_private || one->special || (stack >= one->from && stack < one->to))
+        if (!one->writable || !one->is_private || (one->special && !is_stack))
             continue;
-        if (one->inode != 0 && (one->inode == own || one->inode == library || one->inode == linker))
+        if (one->inode != 0 && (one->inode == own || one->inode == library))
             continue;
         if (one->inode == 0 && before->to == one->from && before->inode == library) /* its variables that no file has */
             continue;
-        if (thread >= one->from && thread < one->to) {
-            kept_from = (thread - BELOW_THREAD) & ~(page - 1);
-            kept_to = (thread + ABOVE_THREAD) & ~(page - 1);
+        if (is_stack) {
+            kept_from = (stack & ~(page - 1)) - page;
+            kept_to = (stack & ~(page - 1)) + 2 * page;
+        } else if (thread >= one->from && thread < one->to) {
+            kept_from = (error < thread && error >= one->from ? error : thread) & ~(page - 1);
+            kept_to = (thread + DESCRIPTOR_BYTES + page - 1) & ~(page - 1);
         } else if (used_from >= one->from && used_from < one->to) {
             kept_from = used_from;
             kept_to = used_to;
         }
-        forget(one->from, kept_from);
+        forget(one->from, kept_from < one->from ? one->from : kept_from);
         forget(kept_to, one->to);
     }
     forget(used_from, used_to);
