@@ -1,7 +1,6 @@
 """Which walls the environments of one daemon have: what was asked for, less what this machine does not permit.
 
-`full` asks for all of them, `auto` for those that are permitted, `process` for resource limits and directories of its
-own only. What is missing is kept with the reason, for the console, for `fastlam doctor` and for refusals.
+`full` asks for all of them, `auto` for those that are permitted, `process` for resource limits only. What is missing is kept with the reason, for the console, for `fastlam doctor` and for refusals.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ class Isolation:
     def summary(self) -> str:
         """One line for the console."""
         if self.level == "process":
-            return "isolation: process (resource limits and directories of their own; --isolation auto gives more)"
+            return "isolation: process (resource limits only; --isolation auto gives more)"
         network = "" if self.network == HOST else f"; network: {self.network}"
         if not self.missing:
             return f"isolation: full{network}"
