@@ -1,6 +1,7 @@
 """Which walls the environments of one daemon have: what was asked for, less what this machine does not permit.
 
-`full` asks for all of them, `auto` for those that are permitted, `process` for resource limits only. What is missing is kept with the reason, for the console, for `fastlam doctor` and for refusals.
+`full` asks for all of them, `auto` for those that are permitted, `process` for resource limits only. What is missing is
+kept with the reason, for the console, for `fastlam doctor` and for refusals.
 """
 
 from __future__ import annotations
