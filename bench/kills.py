@@ -37,6 +37,7 @@ class Killer(threading.Thread):
         super().__init__(name="killer")
         self.daemon_server, self.count, self.topic = daemon, count, topic
         self.killed: collections.Counter[str] = collections.Counter()  # by the state that it was seen in
+        self.victims: set[int] = set()  # ids of environments
         self.failure: BaseException | None = None
         self.over = threading.Event()
 
@@ -50,14 +51,13 @@ class Killer(threading.Thread):
 
     def _kill_all(self) -> None:
         choose = random.Random(self.count)
-        seen: set[int] = set()
         while self.killed.total() < self.count:
-            alive = [one for one in self.daemon_server.environments(NAME) if one["id"] not in seen and one["pid"]]
+            alive = [one for one in self.daemon_server.environments(NAME) if one["id"] not in self.victims and one["pid"]]
             one = choose.choice(alive) if alive else None
             # Behind walls that is the first process of its namespace, and the worker is below it: either may die.
             pids = [one["pid"], *(each.pid for each in family(one["pid"]))] if one is not None else []
             if one is not None and kill(choose.choice(pids), self.daemon_server.process.pid):
-                seen.add(one["id"])
+                self.victims.add(one["id"])
                 self.killed[one["state"]] += 1
                 if self.killed.total() % 100 == 0:
                     self.topic.log(f"{self.killed.total()} killed")
@@ -128,6 +128,7 @@ def run(topic: Topic) -> None:
             killer.join()
         if killer.failure is not None:
             raise killer.failure
+        _await_gone(daemon, killer.victims)
         afterwards = Calls(daemon)
         afterwards.sent = under_fire.sent
         last = under_fire.sent + AFTERWARDS
@@ -158,6 +159,13 @@ def run(topic: Topic) -> None:
     topic.note(
         f"{CONNECTIONS} connections, handler of {HANDLER_SECONDS * 1e3:g} ms; {open_now} descriptors at the end."
     )
+
+
+def _await_gone(daemon: Server, victims: set[int]) -> None:
+    """Behind walls the end of a first process is that of its worker a moment later, which may still begin a call."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while any(one["id"] in victims for one in daemon.environments(NAME)) and time.monotonic() < deadline:
+        time.sleep(BETWEEN_SECONDS)
 
 
 def _settled(daemon: Server) -> int:

@@ -256,7 +256,8 @@ def _try(isolation: Isolation, *, user_namespace: bool, become: bool) -> tuple[d
             check=False,
         )
         if probe.returncode:
-            raise FastlamError(f"The walls could not be tried out: {probe.stderr.decode(errors='replace').strip()}")
+            last = probe.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+            raise FastlamError(f"The walls could not be tried out: {last or f'exit status {probe.returncode}'}")
         return control.decode_findings(probe.stdout)
     finally:
         group.kill()
