@@ -19,7 +19,7 @@ from bench.fingerprint import MEMORY_MB
 from bench.measure import Topic
 from bench.processes import resident_kib
 from bench.soak import SAMPLES, Watch
-from bench.tasks import tiny
+from bench.tasks import slow_pid, tiny
 
 if TYPE_CHECKING:
     from fastlam import Executor
@@ -97,6 +97,9 @@ def run(topic: Topic) -> None:
     watch = Watch(os.getpid())
     with Runtime() as runtime, Executor(WORKERS) as executor:
         function = runtime.function("echo", handler=echo, memory=MEMORY_MB, timeout=10)
+        workers: set[int] = set()
+        while len(workers) < WORKERS:  # one would do all the tiny calls, and the other come at any time
+            workers |= set(executor.map(slow_pid, range(4 * WORKERS)))
         calls = Calls(executor, function)
         there_at_first: set[int] = set()
         settled = next_sample = max(size, count // 10)
