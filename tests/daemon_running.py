@@ -39,6 +39,7 @@ ACCOUNT: Final = "000000000000"
 REGION: Final = "us-east-1"
 # The oldest runtime that has SnapStart, where this interpreter is older: the daemon then says that it runs its own.
 SNAPPED_RUNTIME: Final = INTERPRETER if sys.version_info >= (3, 12) else "python3.12"
+POLL_SECONDS: Final = 0.02  # between two looks at a state
 READY: Final = re.compile(r"fastlam \S+ is ready on (http://\S+) \(")
 
 Files = Mapping[str, str | bytes]
@@ -144,11 +145,11 @@ class RunningDaemon:
         """The state to which a version comes."""
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
-            found = self.lambda_.get_function_configuration(FunctionName=name, Qualifier=version)
+            found = self.lambda_.get_function(FunctionName=name, Qualifier=version)["Configuration"]
             if found["State"] != "Pending":
                 return str(found["State"])
             assert time.monotonic() < deadline, found
-            time.sleep(0.01)
+            time.sleep(POLL_SECONDS)
 
     def update(self, name: str, code: str | Files) -> None:
         """New code, in force when this returns."""
@@ -159,12 +160,14 @@ class RunningDaemon:
         """Returns when no change of the function is under way."""
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
-            found = (client or self.lambda_).get_function_configuration(FunctionName=name)
+            # Where rates are limited, this operation has most; a daemon tells nobody of states.
+            found = (client or self.lambda_).get_function(FunctionName=name)["Configuration"]
             states = found["State"], found.get("LastUpdateStatus")
             if states == ("Active", "Successful"):
                 return
             assert "Failed" not in states, found
             assert time.monotonic() < deadline, found
+            time.sleep(POLL_SECONDS)
 
     def invoke(self, name: str, event: Any = None, *, client: Any = None, **more: Any) -> Invoked:
         """Invokes with LogType Tail and waits; `event` is sent as JSON, bytes as they are."""
