@@ -149,8 +149,9 @@ class Keeper(Zygote):
 
     def gone(self, pid: int) -> None:
         if (first := self.firsts.pop(pid, None)) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(first, signal.SIGKILL)  # and with it all that is left in its namespaces
+            os.kill(first, signal.SIGKILL)  # and with it all that is left in its namespaces; it has not been reaped
+        else:  # a first process that has gone before its environment: its number may be anybody's from now on
+            self.firsts = {inhabitant: first for inhabitant, first in self.firsts.items() if first != pid}
         if self.spare is not None and pid == self.spare.first:
             self.spare.close()
             self.spare = None
