@@ -4,8 +4,8 @@ ordinary user's.
 
 from __future__ import annotations
 
-import json
 import contextlib
+import json
 import os
 import signal
 import socket
