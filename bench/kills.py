@@ -18,7 +18,7 @@ from typing import Final
 from bench.client import Answer, run_closed_loop
 from bench.daemon import Server, recording_daemon, request
 from bench.measure import Topic
-from bench.processes import descriptors, family
+from bench.processes import beside, descriptors, family
 
 COUNT_DEFAULT: Final = 1000
 CONNECTIONS: Final = 16
@@ -54,8 +54,8 @@ class Killer(threading.Thread):
         while self.killed.total() < self.count:
             alive = [one for one in self.daemon_server.environments(NAME) if one["id"] not in self.victims and one["pid"]]
             one = choose.choice(alive) if alive else None
-            # Behind walls that is the first process of its namespace, and the worker is below it: either may die.
-            pids = [one["pid"], *(each.pid for each in family(one["pid"]))] if one is not None else []
+            # Behind walls there is a first process of its namespace too: either may die.
+            pids = [one["pid"], *beside(one["pid"])] if one is not None else []
             if one is not None and kill(choose.choice(pids), self.daemon_server.process.pid):
                 self.victims.add(one["id"])
                 self.killed[one["state"]] += 1
@@ -177,8 +177,11 @@ def _settled(daemon: Server) -> int:
         wrong = sum(one["state"] != "idle" for one in environments)
         wrong += sum(one.state == "Z" for one in below)
         believed = {one["pid"] for one in environments}
-        parents = {daemon.process.pid, *believed}  # of zygotes, and of workers behind walls
-        wrong += len(believed ^ {one.pid for one in below if one.parent not in parents})
+        zygotes = {one.pid for one in below if one.parent == daemon.process.pid}
+        forked = {one.pid for one in below if one.parent in zygotes}
+        wrong += len(believed - {one.pid for one in below})
+        # Beside them, behind walls: a first process for each, and one for the next environment.
+        wrong += max(0, len(forked - believed) - len(believed) - len(zygotes))
         if wrong == 0 or time.monotonic() > deadline:
             return wrong
         time.sleep(0.1)

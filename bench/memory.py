@@ -25,7 +25,7 @@ from bench.daemon import Server, deploy, fastlam_daemon, invoke_path
 from bench.http_load import runtime_api_server
 from bench.lane_child import in_child
 from bench.measure import Metrics, Side, Topic
-from bench.processes import family
+from bench.processes import beside, family
 from bench.tasks import slow_pid
 
 WORKERS: Final = 8
@@ -51,9 +51,11 @@ def rollup_mb(pid: int) -> dict[str, float]:
     return fields
 
 
-def with_those_below_mb(pid: int) -> dict[str, float]:
-    """The sums of a process and those below it: with walls an environment is a worker and the first process above it."""
-    found = [rollup_mb(one) for one in (pid, *(one.pid for one in family(pid)))]
+def with_those_beside_mb(pid: int) -> dict[str, float]:
+    """The sums of a process, those below it and those of its pid namespace: with walls an environment is a worker and
+    the first process of its namespaces.
+    """
+    found = [rollup_mb(one) for one in {pid, *(one.pid for one in family(pid)), *beside(pid)}]
     return {name: sum(one[name] for one in found) for name in found[0]}
 
 
@@ -62,7 +64,7 @@ def private_mb(fields: dict[str, float]) -> float:
 
 
 def of_processes(pids: list[int]) -> Metrics:
-    found = [with_those_below_mb(pid) for pid in pids]
+    found = [with_those_beside_mb(pid) for pid in pids]
     return {
         PRIVATE: statistics.median(private_mb(one) for one in found),
         RESIDENT: statistics.median(one["Rss"] for one in found),
@@ -145,7 +147,7 @@ def together(topic: Topic, count: int) -> None:
                 break
         time.sleep(SETTLE_SECONDS)
         workers = {one["pid"] for one in alive}
-        private = [private_mb(with_those_below_mb(pid)) for pid in workers]
+        private = [private_mb(with_those_beside_mb(pid)) for pid in workers]
         whole = {pid: rollup_mb(pid) for pid in (daemon.process.pid, *(one.pid for one in family(daemon.process.pid)))}
     what = f"{count} idle workers together"
     topic.check(f"{what}: alive and idle", len(workers), "", exactly=count)

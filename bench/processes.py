@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,23 @@ def family(pid: int) -> list[Process]:
         children = below.get(ahead.pop(), [])
         found += children
         ahead += [child.pid for child in children]
+    return found
+
+
+def beside(pid: int) -> list[int]:
+    """The others of its pid namespace, if that is not this program's too."""
+    try:
+        namespace = os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return []
+    if namespace == os.stat("/proc/self/ns/pid").st_ino:
+        return []
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != pid:
+            with contextlib.suppress(OSError):
+                if os.stat(f"/proc/{entry}/ns/pid").st_ino == namespace:
+                    found.append(int(entry))
     return found
 
 

@@ -271,7 +271,7 @@ def _furnish(plan: control.Walls, stage: str, confinement: Confinement, uid: int
     plan.links = list(image.system_links())
     plan.files = image.user_files(uid if uid >= 0 else image.USER_ID)
     plan.mounts = list(image.system_mounts())
-    plan.mounts += image.function_mounts(
+    plan.own_mounts = image.function_mounts(
         confinement.code, confinement.opt, confinement.storage_mb, confinement.file_systems
     )
     plan.writable = [target for _, target in confinement.file_systems]

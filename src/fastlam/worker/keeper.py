@@ -12,35 +12,19 @@ import os
 import select
 import signal
 import socket
-import struct
 import time
-from typing import Final, NamedTuple, NoReturn
+from typing import Final
 
 import msgspec
 import setproctitle
 
-from fastlam.core.channel import hold_namespaces, settle_child
 from fastlam.wire import control
 from fastlam.worker import start, walls
-from fastlam.worker.template import FAILED, OK
+from fastlam.worker.held import OK, PATIENCE_SECONDS, Namespaces, make_held, receive
 from fastlam.worker.zygote import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, Zygote, prctl, resident_bytes
 
-_PATIENCE_SECONDS: Final = 20.0  # for an answer of the template, which has nothing else to do
 _IDLE_MS: Final = 10  # after the last order: environments that have just been made have their first call now
-_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid, as the kernel has seen them
 _QUICK: Final = "tasks"  # of groups of version 1: the file by which a single thread joins, without the kernel's lock
-_DESCRIPTOR: Final = struct.Struct("i")
-
-
-class Namespaces(NamedTuple):
-    """Those of one environment, and the process that holds them."""
-
-    first: int
-    descriptors: list[int]  # one of each of control.NAMESPACE_KINDS
-
-    def close(self) -> None:
-        for descriptor in self.descriptors:
-            os.close(descriptor)
 
 
 class Keeper(Zygote):
@@ -54,7 +38,6 @@ class Keeper(Zygote):
         self.walls: control.Walls | None = None
         self.spare: Namespaces | None = None
         self.spares = True  # one is made when nobody waits for anything
-        self.firsts: dict[int, int] = {}  # by the pid of an environment, that of the first process of its namespaces
 
     def fork(self, order: control.Fork | control.Keep, descriptors: list[int]) -> None:
         try:
@@ -105,7 +88,7 @@ class Keeper(Zygote):
                 _prepare_moving([path for path in groups if path not in quick])
                 if namespaces is None:
                     self._await_restored(environment_id)  # its parent's death is its own: the child between goes first
-                said, _, pid = _receive(ours)
+                said, _, pid = receive(ours)
                 if said != OK:
                     raise OSError(said[1:].decode(errors="replace") or "the template's child ended")
                 for path in groups:
@@ -124,7 +107,7 @@ class Keeper(Zygote):
                 if namespaces is not None:
                     namespaces.close()
         if namespaces is not None:
-            self.firsts[pid] = namespaces.first
+            self.enters(pid, namespaces.first)
             try:
                 self._await_restored(environment_id)
             except (OSError, EOFError, msgspec.MsgspecError):
@@ -139,7 +122,7 @@ class Keeper(Zygote):
     def _await_restored(self, environment_id: int) -> None:
         """The child between is gone: the environment is this process's."""
         assert self.template is not None
-        if not select.select([self.template], [], [], _PATIENCE_SECONDS)[0]:
+        if not select.select([self.template], [], [], PATIENCE_SECONDS)[0]:
             raise EOFError("the template does not answer")
         packet = self.template.recv(control.PACKET_BYTES_MAX)
         if not packet:
@@ -148,10 +131,6 @@ class Keeper(Zygote):
             raise EOFError("the template answers what it was not asked")
 
     def gone(self, pid: int) -> None:
-        if (first := self.firsts.pop(pid, None)) is not None:
-            os.kill(first, signal.SIGKILL)  # and with it all that is left in its namespaces; it has not been reaped
-        else:  # a first process that has gone before its environment: its number may be anybody's from now on
-            self.firsts = {inhabitant: first for inhabitant, first in self.firsts.items() if first != pid}
         if self.spare is not None and pid == self.spare.first:
             self.spare.close()
             self.spare = None
@@ -197,64 +176,10 @@ class Keeper(Zygote):
 
 
 def make_namespaces(plan: control.Walls) -> Namespaces:
-    """Those of one environment. Raises OSError or EOFError. The process that holds them is this one's child, if that is
-    a subreaper.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        with theirs:
-            helper = os.fork()
-            if helper == 0:
-                _prepare(theirs, plan)
-        os.waitpid(helper, 0)
-        said, descriptors, first = _receive(ours)
-        if said != OK or len(descriptors) != len(control.NAMESPACE_KINDS):
-            for descriptor in descriptors:
-                os.close(descriptor)
-            raise OSError(f"no namespaces: {said[1:].decode(errors='replace')}")
-        ours.send(OK)
-    return Namespaces(first, descriptors)
-
-
-def _prepare(report: socket.socket, plan: control.Walls) -> NoReturn:
-    """In the helper, and in its child, which is the first process of the namespaces: the helper ends first, so that the
-    other is the keeper's child.
-    """
-    try:
-        signal.set_wakeup_fd(-1)
-        walls.prepare_namespaces(plan)
-        if os.fork() == 0:
-            walls.furnish_namespaces(plan)
-            descriptors = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in control.NAMESPACE_KINDS]
-            socket.send_fds(report, [OK], descriptors)
-            if report.recv(1) == OK:
-                settle_child()
-                hold_namespaces()
-    except BaseException as error:  # noqa: BLE001 - nothing may climb back into the keeper
-        with contextlib.suppress(OSError):
-            report.send(FAILED + str(error).encode(errors="replace")[:1024])
-    finally:
-        os._exit(0)
-
-
-def _receive(report: socket.socket) -> tuple[bytes, list[int], int]:
-    """What it says, with which descriptors, and its pid here. Raises OSError, or EOFError if it says nothing at all."""
-    if not select.select([report], [], [], _PATIENCE_SECONDS)[0]:
-        raise EOFError("no answer")
-    room = socket.CMSG_SPACE(control.DESCRIPTORS_MAX * _DESCRIPTOR.size) + socket.CMSG_SPACE(_CREDENTIALS.size)
-    said, attached, _, _ = report.recvmsg(control.PACKET_BYTES_MAX, room, socket.MSG_CMSG_CLOEXEC)
-    descriptors: list[int] = []
-    pid = -1
-    for level, kind, data in attached:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            whole = len(data) - len(data) % _DESCRIPTOR.size
-            descriptors += [number for (number,) in _DESCRIPTOR.iter_unpack(data[:whole])]
-        elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-            pid = _CREDENTIALS.unpack(data)[0]
-    if not said:
-        raise OSError("it ended without a word")
-    return said, descriptors, pid
+    """Those of one environment. Raises OSError or EOFError."""
+    return make_held(
+        control.NAMESPACE_KINDS, lambda: walls.prepare_namespaces(plan), lambda: walls.furnish_namespaces(plan)
+    )
 
 
 def _spec(descriptors: list[int]) -> control.WorkerSpec:

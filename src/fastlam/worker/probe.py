@@ -16,6 +16,7 @@ import msgspec
 from fastlam.wire.control import NAMESPACES, Walls, decode_probe, encode
 from fastlam.worker import keeper, kernel, walls
 from fastlam.worker import user_namespace as namespace
+from fastlam.worker.held import Namespaces
 
 # Each of these stands or falls with the others: half a namespace is a hole.
 _OF_NAMESPACES = ("pid namespace", "namespaces", "host name", "root file system", "capabilities", "user namespace")
@@ -98,7 +99,7 @@ def _restore(plan: Walls, user_namespace: bool, own_pids: bool) -> tuple[str, st
         return "namespaces", str(error)
 
 
-def _enter(plan: Walls, made: keeper.Namespaces) -> tuple[str, str]:
+def _enter(plan: Walls, made: Namespaces) -> tuple[str, str]:
     """As the template, and then as its child."""
     plan = msgspec.structs.replace(plan, restores=True, own_user_namespace=False, own_network=False, groups=[])
     try:

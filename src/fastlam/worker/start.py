@@ -13,7 +13,7 @@ import runpy
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import setproctitle
@@ -27,7 +27,7 @@ from fastlam.worker.context import ContextFactory
 from fastlam.worker.marshaller import Marshaller
 
 # Set in zygotes whose workers have walls: a worker cannot import what is hidden from it by then.
-raise_walls: Callable[[control.Walls, int], None] | None = None
+raise_walls: Callable[[control.Walls, int, Sequence[int]], None] | None = None
 # Likewise, where workers may be templates: worker.template.Template, and worker.walls.enter_namespaces.
 make_template: Callable[..., functions.FunctionWorker] | None = None
 enter_namespaces: Callable[[Iterable[int], control.Walls], None] | None = None
@@ -77,9 +77,11 @@ def rehearse_tasks() -> None:
         os.close(program)
 
 
-def start_worker(descriptors: list[int], keeper: socket.socket | None = None) -> int:
+def start_worker(
+    descriptors: list[int], keeper: socket.socket | None = None, prepared: Sequence[int] = ()
+) -> int:
     """Runs a worker to its end; returns its exit status. `descriptors` are those of wire.control.Fork. A template has a
-    `keeper`.
+    `keeper`. `prepared` are namespaces that the worker is to enter instead of making its own (worker.walls.AHEAD).
     """
     spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd, *express = descriptors
     started_ns = time.monotonic_ns()
@@ -93,7 +95,7 @@ def start_worker(descriptors: list[int], keeper: socket.socket | None = None) ->
     is_function = spec.kind == "function"
     if spec.walls is not None:
         assert raise_walls is not None, "workers of this zygote have no walls"
-        raise_walls(spec.walls, express.pop() if spec.walls.own_network else -1)
+        raise_walls(spec.walls, express.pop() if spec.walls.own_network else -1, prepared)
         if spec.walls.root:
             sys.executable = INTERPRETER
     elif is_function:

@@ -20,14 +20,13 @@ from fastlam.wire import control
 from fastlam.worker import logs, snapshots
 from fastlam.worker.faults import AFTER_RESTORE_ERROR, BEFORE_SNAPSHOT_ERROR, payload_from_exception
 from fastlam.worker.functions import FunctionWorker, HookFailure
+from fastlam.worker.held import FAILED, OK
 
 if TYPE_CHECKING:
     from fastlam.worker.start import Title
 
 _TEMPORARY: Final = "/tmp"
 _FAILED: Final = 70  # EX_SOFTWARE
-OK: Final = b"+"
-FAILED: Final = b"!"
 
 
 class Template(FunctionWorker):

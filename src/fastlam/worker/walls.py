@@ -12,7 +12,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from fastlam.wire.control import Mount, Walls
@@ -20,6 +20,7 @@ from fastlam.worker import kernel, network, user_namespace
 from fastlam.worker.syscall_filter import filter_program
 
 WRITABLE: Final = ("/tmp", "/mnt", "/dev", "/proc")  # what is writable there, by its own permissions, stays so
+AHEAD: Final = ("mnt", "uts", "ipc")  # kinds of namespaces that can be made before it is known for whom
 _HOST_NAME: Final = "169.254.100.1"
 _ROOT_OPTIONS: Final = "mode=755,size=1m,nr_inodes=4096"
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom")
@@ -48,28 +49,32 @@ def _program(*, tcp_only: bool, template: bool) -> bytes:
     return filter_program(tcp_only=tcp_only, allowed=_OF_TEMPLATES if template else ())
 
 
-def raise_walls(walls: Walls, network_fd: int = -1) -> None:
-    """Raises all walls of the plan, or OSError with the name of what was not permitted. Takes over the descriptor of
-    the network namespace.
+def raise_walls(walls: Walls, network_fd: int = -1, prepared: Sequence[int] = ()) -> None:
+    """Raises all walls of the plan, or OSError with the name of what was not permitted. Takes over the descriptors: of
+    the network namespace, and of those that `furnish_ahead` has prepared (AHEAD).
     """
-    for _, step in steps(walls, network_fd):
+    for _, step in steps(walls, network_fd, prepared):
         step()
 
 
-def steps(walls: Walls, network_fd: int = -1) -> Iterator[tuple[str, Callable[[], None]]]:
+def steps(
+    walls: Walls, network_fd: int = -1, prepared: Sequence[int] = ()
+) -> Iterator[tuple[str, Callable[[], None]]]:
     """The walls by their names, in their order; each must be raised before the next is asked for. Without a network
     namespace one is made where the plan wants one: by those who only try.
     """
     if walls.groups:
         yield "control groups", lambda: _join_groups(walls.groups)
-    if walls.namespaces:
+    if prepared:
+        yield "namespaces", lambda: _enter_prepared(prepared, walls)
+    elif walls.namespaces:
         yield "namespaces", lambda: kernel.unshare(walls.namespaces)
     if walls.own_network:
         yield "network", lambda: network.enter(network.make([])[0] if network_fd < 0 else network_fd)
-    if walls.namespaces & kernel.CLONE_NEWUTS:
+    if walls.namespaces & kernel.CLONE_NEWUTS and not prepared:
         yield "host name", lambda: kernel.sethostname(_HOST_NAME)
     if walls.root:
-        yield "root file system", lambda: _enter_root(walls)
+        yield "root file system", lambda: _finish_root(walls) if prepared else _enter_root(walls)
     if walls.limits:
         yield "resource limits", lambda: _limit(walls.limits)
     if walls.own_user_namespace:
@@ -83,6 +88,22 @@ def steps(walls: Walls, network_fd: int = -1) -> Iterator[tuple[str, Callable[[]
         yield "landlock", lambda: _restrict_writing(walls)
     if walls.seccomp:
         yield "seccomp", lambda: _filter_calls(walls, template=walls.restores)
+
+
+def furnish_ahead(walls: Walls) -> None:
+    """In the first process of a pid namespace, before anybody needs it: the namespaces AHEAD, with what is the same in
+    all environments. The view of control groups is made by who has joined some.
+    """
+    kernel.unshare(walls.namespaces & ~kernel.CLONE_NEWCGROUP)
+    kernel.sethostname(_HOST_NAME)
+    _begin_root(walls)
+
+
+def _enter_prepared(prepared: Sequence[int], walls: Walls) -> None:
+    for descriptor in prepared:
+        kernel.setns(descriptor, 0)
+        os.close(descriptor)
+    kernel.unshare(walls.namespaces & kernel.CLONE_NEWCGROUP)
 
 
 def prepare_namespaces(walls: Walls) -> None:
@@ -137,6 +158,12 @@ def _join_groups(groups: list[str]) -> None:
 
 def _enter_root(walls: Walls) -> None:
     """A small file system in memory with what the plan mounts into it takes the place of the machine's."""
+    _begin_root(walls)
+    _finish_root(walls)
+
+
+def _begin_root(walls: Walls) -> None:
+    """What is the same in all environments."""
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     root = walls.root
     kernel.mount("fastlam", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, _ROOT_OPTIONS)
@@ -145,14 +172,20 @@ def _enter_root(walls: Walls) -> None:
     for target, source in walls.links:
         _make_directory(root, os.path.dirname(target))
         os.symlink(source, root + target)
+    for mount in walls.mounts:
+        _mount(root, mount)
+    _make_devices(root)
+
+
+def _finish_root(walls: Walls) -> None:
+    root = walls.root
     for target, content in walls.files:
         _make_directory(root, os.path.dirname(target))
         fd = os.open(root + target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         os.write(fd, content)
         os.close(fd)
-    for mount in walls.mounts:
+    for mount in walls.own_mounts:
         _mount(root, mount)
-    _make_devices(root)
     os.chdir(root)
     kernel.pivot_root_here()
     kernel.restrict_mount("/", kernel.MOUNT_ATTR_RDONLY, recursive=False)

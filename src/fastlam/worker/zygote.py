@@ -48,7 +48,7 @@ class Zygote:
     def __init__(
         self,
         owner: socket.socket,
-        start_worker: Callable[[list[int]], int],
+        start_worker: Callable[..., int],
         start_keeper: Callable[[int, bool], None] | None = None,
     ) -> None:
         self.owner = owner
@@ -60,6 +60,9 @@ class Zygote:
         self.environments: dict[int, int] = {}  # environment id -> pid
         self.reports: dict[int, int] = {}  # pid -> descriptor, of first processes that tell how their worker has ended
         self.thaw_paths: dict[int, str] = {}  # pid -> what thaws a worker that may be frozen
+        self._firsts: dict[int, int] = {}  # pid -> the first process of the namespaces that it has entered
+        self._inhabitants: dict[int, int] = {}  # and the other way round
+        self.prepared: list[int] = []  # in a child: namespaces that it is to enter
         self.leaving = False
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -116,7 +119,7 @@ class Zygote:
 
     def fork(self, order: control.Fork | control.Keep, descriptors: list[int]) -> None:
         try:
-            pid = self.fork_in_own_pids() if order.own_pids else os.fork()
+            pid = self.fork_child(order, descriptors)
         except OSError as error:
             self.send(control.ForkFailed(order.environment_id, f"fork: {error.strerror}"), [])
             for descriptor in descriptors:
@@ -124,11 +127,15 @@ class Zygote:
             return
         if pid == 0:
             if isinstance(order, control.Fork):
-                self.become(lambda: self.start_worker(descriptors))
+                self.become(lambda: self.start_worker(descriptors, prepared=self.prepared))
             self.become(lambda: self.keep(descriptors[0], order.own_pids))
         for descriptor in descriptors:
             os.close(descriptor)
         self.forked(order.environment_id, pid, order.thaw_path if isinstance(order, control.Fork) else "")
+
+    def fork_child(self, order: control.Fork | control.Keep, descriptors: list[int]) -> int:
+        """As fork(2); raises OSError."""
+        return self.fork_in_own_pids() if order.own_pids else os.fork()
 
     def keep(self, owner_fd: int, own_pids: bool) -> int:
         assert self.start_keeper is not None, "this zygote has no templates"
@@ -242,10 +249,25 @@ class Zygote:
                 os.close(report_fd)
                 if len(report) == _REPORT.size:
                     wait_status, memory_peak_kib = _REPORT.unpack(report)
+            self.leave_namespaces(pid)
             self.gone(pid)
             if environment_id is not None:
                 del self.environments[environment_id]
                 self.send(control.Exited(environment_id, wait_status, memory_peak_kib), [])
+
+    def enters(self, pid: int, first: int) -> None:
+        """A child has entered namespaces that another one holds."""
+        self._firsts[pid] = first
+        self._inhabitants[first] = pid
+
+    def leave_namespaces(self, pid: int) -> None:
+        """With the child that has entered them, their first process ends, and with that all that is left in them."""
+        if pid in self._firsts:
+            first = self._firsts.pop(pid)
+            del self._inhabitants[first]
+            os.kill(first, signal.SIGKILL)  # which has not been reaped: its number is still its own
+        elif pid in self._inhabitants:
+            del self._firsts[self._inhabitants.pop(pid)]
 
     @property
     def patience_ms(self) -> int | None:
@@ -315,7 +337,7 @@ def main(owner_fd: int, kind: str, user_namespace_fd: int = -1) -> None:
         start.rehearse_tasks()
         imports.hide_program()
     else:
-        from fastlam.worker import keeper, template, walls
+        from fastlam.worker import keeper, template, walled, walls
 
         walls.prepare()
         start.raise_walls, start.enter_namespaces = walls.raise_walls, walls.enter_namespaces
@@ -329,7 +351,8 @@ def main(owner_fd: int, kind: str, user_namespace_fd: int = -1) -> None:
     gc.collect()
     gc.freeze()
     kept = packing.fill_gaps()
-    zygote = Zygote(owner, start.start_worker, start_keeper)
+    kind_of_zygote = Zygote if kind == "embedded" else walled.WalledZygote
+    zygote = kind_of_zygote(owner, start.start_worker, start_keeper)
     zygote.send(control.Up(os.getpid(), time.monotonic_ns() - started_ns, resident_bytes()), [])
     zygote.run()
     del kept
