@@ -10,6 +10,7 @@ import compileall
 import contextlib
 import http.client
 import importlib.metadata
+import importlib.util
 import itertools
 import json
 import shutil
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,9 +35,11 @@ OWN: Final = "boto3 in the package"
 SHARED: Final = "boto3 of the runtime"
 INTERPRETER: Final = "python -I -c, one run of hello"
 IMPORT: Final = "import boto3 in a running interpreter"
-CLIENT: Final = "a client of boto3 made at import"
+CLIENT: Final = "a client of boto3, and numpy"
 CLIENT_INTERPRETER: Final = "python -I -c, one run of it"
 SNAP_START_MIN: Final = (3, 12)  # of Lambda's runtimes; an older interpreter runs their functions all the same
+NUMPY: Final = "numpy"
+INSTALL: Final = 'pip install "fastlam[bench]"'
 PACKAGES: Final = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "urllib3", "six")
 METRIC: Final = "cold start p50"
 SETTLE_SECONDS: Final = 0.05  # for the environment before to be gone
@@ -50,16 +53,16 @@ TIMED_IMPORT: Final = (
 )
 
 
-def package_with_boto3(target: Path) -> Path:
-    """A function's directory that holds boto3 as `pip install --target` would leave it there, with compiled bytecode.
+def package_with(packages: Iterable[str], function: Path, target: Path) -> Path:
+    """A function's directory that holds packages as `pip install --target` would leave them there, with compiled bytecode.
 
     The files are those of the installed distributions, so that nothing has to be fetched.
     """
-    shutil.copytree(FUNCTIONS / "boto3_own", target)
-    for package in PACKAGES:
+    shutil.copytree(function, target)
+    for package in packages:
         distribution = importlib.metadata.distribution(package)
         for file in distribution.files or ():
-            if ".." in file.parts or file.suffix == ".pyc":
+            if ".." in file.parts or "tests" in file.parts or file.suffix == ".pyc":
                 continue
             copy = target / file
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -84,8 +87,8 @@ def cold_ms(runtime: Runtime, name: str, directory: Path, check: Callable[[Any],
 
 
 @contextlib.contextmanager
-def restoring_daemon() -> Iterator[tuple[Server, str]]:
-    """A daemon with the function CLIENT, where every call has a cold start; and the qualified name of its version, which
+def restoring_daemon(directory: Path) -> Iterator[tuple[Server, str]]:
+    """A daemon with the function CLIENT from that directory, where every call has a cold start; and the qualified name of its version, which
     has a snapshot.
     """
     with fastlam_daemon("--keepalive", "0") as daemon:
@@ -93,6 +96,7 @@ def restoring_daemon() -> Iterator[tuple[Server, str]]:
         client = deploy(
             daemon.url,
             "boto3_client",
+            directory,
             Runtime=f"python{runtime[0]}.{runtime[1]}",
             SnapStart={"ApplyOn": "PublishedVersions"},
         )
@@ -153,16 +157,20 @@ def imported_ms(directory: Path, count: int) -> float:
 def run(topic: Topic) -> None:
     from fastlam import Runtime
 
+    if importlib.util.find_spec(NUMPY) is None:
+        raise RuntimeError(f"a function here imports numpy: {INSTALL}")
     many, few = topic.scale(20, 4), topic.scale(5, 2)
     with (
         tempfile.TemporaryDirectory(prefix="cold-") as scratch,
         Runtime() as runtime,
-        restoring_daemon() as (daemon, version),
+        contextlib.ExitStack() as stack,
     ):
-        for name in ("hello", "boto3_runtime", "boto3_client"):
+        for name in ("hello", "boto3_runtime"):
             shutil.copytree(FUNCTIONS / name, Path(scratch, name))
             compileall.compile_dir(Path(scratch, name), quiet=1)
-        own = package_with_boto3(Path(scratch, "own"))
+        own = package_with(PACKAGES, FUNCTIONS / "boto3_own", Path(scratch, "own"))
+        client = package_with([NUMPY], FUNCTIONS / "boto3_client", Path(scratch, "boto3_client"))
+        daemon, version = stack.enter_context(restoring_daemon(client))
         hello, shared = Path(scratch, "hello"), Path(scratch, "boto3_runtime")
         numbers = itertools.count()
 
@@ -191,7 +199,7 @@ def run(topic: Topic) -> None:
             IMPORT: lambda: {METRIC: imported_ms(own, few)},
             f"fastlam, SnapStart: {CLIENT}": lambda: {METRIC: called_ms(daemon, version, initialized("snap-start"), many)},
             f"fastlam: {CLIENT}": lambda: {METRIC: called_ms(daemon, "boto3_client", initialized("on-demand"), few)},
-            CLIENT_INTERPRETER: lambda: {METRIC: spawned_ms(RUN_ONCE, Path(scratch, "boto3_client"), few)},
+            CLIENT_INTERPRETER: lambda: {METRIC: spawned_ms(RUN_ONCE, client, few)},
         }
         for side in sides.values():
             side()  # zygotes up, caches warm
@@ -209,8 +217,8 @@ def run(topic: Topic) -> None:
     topic.ratio("SnapStart: restore / new interpreter", restored, (CLIENT_INTERPRETER, METRIC), at_most=1 / 40)
     topic.ratio("SnapStart: restore / cold start without it", restored, (f"fastlam: {CLIENT}", METRIC), at_most=1.0)
     topic.note(
-        f"{CLIENT}: a daemon with its walls, over HTTP; the client is made within INIT, which is the snapshot's or, without"
-        " one, the call's (boto3 itself is preloaded then)."
+        f"{CLIENT}: a daemon with its walls, over HTTP; all of that is within INIT, which is the snapshot's or, without one,"
+        " the call's (boto3 itself is preloaded then)."
     )
     topic.note(
         f"{many} starts a round (hello, {SHARED}), {few} of the others; zygotes up, page cache warm, .pyc present."

@@ -51,8 +51,9 @@ def lambda_client(url: str, **more: Any) -> Any:
 def zipped(directory: Path) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(directory.rglob("*.py")):
-            archive.write(path, path.relative_to(directory))
+        for path in sorted(directory.rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                archive.write(path, path.relative_to(directory))
     return buffer.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -231,13 +232,17 @@ def eat(mb: int) -> int:
 
 
 def eat_in_children(children: int, mb: int) -> str:
-    program = f"import time; held = bytearray(b'x') * ({mb} << 20); print(1, flush=True); time.sleep(60)"
-    started = [
-        subprocess.Popen([sys.executable, "-I", "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(children)
-    ]
+    program = f"held = bytearray(b'x') * ({mb} << 20); print(1, flush=True); input(); print(2, flush=True); input()"
+    command = [sys.executable, "-I", "-c", program]
+    pipe = subprocess.PIPE
+    started = [subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0) for _ in range(children)]
     try:
-        said = [child.stdout.readline() if child.stdout else "" for child in started]
-        return "killed" if "" in said else "all live"
+        said = [child.stdout.readline() for child in started if child.stdout]
+        for child in started:  # one that has had its memory may have been killed for the next one's
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.write(b"\n") if child.stdin else None
+        said += [child.stdout.readline() for child in started if child.stdout]
+        return "killed" if b"" in said else "all live"
     finally:
         for child in started:
             child.kill()

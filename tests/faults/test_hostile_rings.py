@@ -32,6 +32,7 @@ pytestmark = [
 
 RING: Final = limits.EXPRESS_RING_BYTES
 RESULT: Final = Result(0, 5, 5, 5, 0)
+NOISY_ROUNDS_MAX: Final = 20
 
 
 def held(daemon: RunningDaemon) -> tuple[int, int]:
@@ -137,10 +138,14 @@ def pid_now_at_last(daemon: RunningDaemon, name: str) -> int:
 def test_rings_that_are_written_over_all_the_time(daemon: RunningDaemon, own: str, part: str) -> None:
     frames = bad_frames(daemon)
     deeds = ["scrawl", "hold", "hold"] * 3
-    calls = [act(daemon, deed, part=part, value="noise", on=True, function=own) for deed in deeds]
-    hits = sum([call.error is not None for call in calls])  # a request that it has spoilt, it fails to read
-    if part == "control":  # of the rings the greatest part is empty; between two calls it hits nobody's
-        assert hits > 0 or bad_frames(daemon) > frames, "the noise has hit nothing"
+    for _ in range(NOISY_ROUNDS_MAX):  # where CPUs are short, the noise comes when nothing is under way
+        calls = [act(daemon, deed, part=part, value="noise", on=True, function=own) for deed in deeds]
+        hits = sum([call.error is not None for call in calls])  # a request that it has spoilt, it fails to read
+        if part != "control":  # of the rings the greatest part is empty; between two calls it hits nobody's
+            return
+        if hits > 0 or bad_frames(daemon) > frames:
+            return
+    pytest.fail("the noise has hit nothing")
 
 
 @pytest.mark.parametrize("part", ["control", "replies", "all"])

@@ -125,6 +125,8 @@ def all_stopped(daemon: RunningDaemon) -> bool:
     """What the kernel says of the groups of environments; the last task stops a moment after the order."""
     for base in map(Path, control_groups_of(daemon.process.pid)):
         for group in base.iterdir():
+            if group.is_dir() and not (group / "cgroup.procs").read_text():  # of an environment that is yet to be made
+                continue
             if (group / "freezer.state").exists() and (group / "freezer.state").read_text() != "FROZEN\n":
                 return False
             asked = (group / "cgroup.freeze").exists() and (group / "cgroup.freeze").read_text() == "1\n"

@@ -18,7 +18,10 @@ import pytest
 
 from daemon_running import SNAPPED_RUNTIME, RunningDaemon, control_groups_of, descendants, running_daemon
 from fastlam.runtimes.python import INTERPRETER
+from fastlam.worker.walled import TITLE
+from fault_makers import processes
 from ordinary_user import as_ordinary_user
+from waiting import await_that
 
 CODE: Final = (Path(__file__).parents[1] / "escaping_function.py").read_text()
 SECRET: Final = "the-secret-of-the-daemon"
@@ -28,11 +31,17 @@ ISOLATION: Final = re.compile(r"isolation: (.*)\n")
 class Walled:
     """A daemon with walls, and a function that is told what to try."""
 
-    def __init__(self, daemon: RunningDaemon, missing: str, *, restored: bool = False) -> None:
+    def __init__(self, daemon: RunningDaemon, missing: str, *, restored: bool, ahead: bool) -> None:
         self.daemon = daemon
         self.missing = missing  # as the console has it
         self.restored = restored  # environments come from a snapshot
         self.function = self.deploy("escape", Timeout=20, MemorySize=256)
+        if ahead:  # the environment is one that was made, as far as it could be, before it was needed
+            daemon.invoke(daemon.deploy("before", CODE), {"do": "list_directory", "with": {"path": "/"}})
+            await_that(lambda: processes(daemon.process.pid, TITLE))
+            (waiting,) = processes(daemon.process.pid, TITLE)
+            self.tries("list_directory", path="/")
+            assert waiting in {row["pid"] for row in daemon.environments("escape")}
 
     def deploy(self, name: str, **more: Any) -> str:
         """The same code as another function; what to invoke."""
@@ -53,9 +62,10 @@ class Walled:
                 pytest.skip(f"this machine does not permit the wall: {self.missing}")
 
 
-@pytest.fixture(scope="module", params=["root", "user", "root, restored", "user, restored"])
+@pytest.fixture(scope="module", params=["root", "user", "root, ahead", "user, ahead", "root, restored", "user, restored"])
 def walled(request: pytest.FixtureRequest) -> Iterator[Walled]:
-    who, _, restored = request.param.partition(", ")
+    who, _, how = request.param.partition(", ")
+    restored = how == "restored"
     if who == "root" and os.geteuid() != 0:
         pytest.skip("root can run the tests of both")
     user = as_ordinary_user() if who == "user" and os.geteuid() == 0 else nullcontext([])
@@ -65,7 +75,7 @@ def walled(request: pytest.FixtureRequest) -> Iterator[Walled]:
             isolation="auto",
             prefix=prefix,
             environment={"SECRET": SECRET},
-            complains=bool(restored) and SNAPPED_RUNTIME != INTERPRETER,
+            complains=restored and SNAPPED_RUNTIME != INTERPRETER,
         ) as daemon,
     ):
         assert daemon.process.stdout is not None
@@ -74,7 +84,7 @@ def walled(request: pytest.FixtureRequest) -> Iterator[Walled]:
         assert found is not None, line
         if "namespaces (" in found[1]:
             pytest.skip(f"this machine permits no namespaces: {found[1]}")
-        yield Walled(daemon, found[1], restored=bool(restored))
+        yield Walled(daemon, found[1], restored=restored, ahead=how == "ahead")
 
 
 def max_memory_used_mb(report: str) -> int:
@@ -344,6 +354,7 @@ def test_cpu_time_follows_memory_where_it_is_asked_for(mode: str, share: float |
         daemon.deploy("f", CODE, MemorySize=512)
         assert daemon.invoke("f", {"do": "pid"}).result == 2
         base = [path for path in control_groups_of(daemon.process.pid) if "/cpu" in path]
-        (group,) = [path for path in Path(base[0]).iterdir() if path.is_dir()]
+        groups = [path for path in Path(base[0]).iterdir() if path.is_dir()]
+        (group,) = [path for path in groups if (path / "cgroup.procs").read_text()]  # the next one's is empty
         quota_us, period_us = (int((group / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
         assert quota_us == (-1 if share is None else round(period_us * share))

@@ -1,14 +1,17 @@
 """The control groups of environments that live: made with them, and removed when the last of their processes is gone.
 
-All of it runs in the driver, but for the removal, which takes the kernel milliseconds: a thread of its own does that.
+All of it runs in the driver, but for what takes the kernel long and nobody waits for: a thread of its own removes
+groups, and makes those of the next environment.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import threading
+from collections import deque
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS: Final = 0.01  # between two tries to remove groups whose processes are just ending
 _TRIES: Final = 500
+_AHEAD_SECONDS: Final = 0.01  # from an environment to the groups of the next one: it has its first call now
 
 
 class EnvironmentGroups:
@@ -32,17 +36,21 @@ class EnvironmentGroups:
         self._cpu_follows_memory = cpu_follows_memory
         self._freezes = self._groups is not None and FREEZER in self._groups.controllers
         self._live: dict[int, ControlGroup] = {}
-        self._leaving: SimpleQueue[ControlGroup | None] = SimpleQueue()
-        self._remover: threading.Thread | None = None
+        self._names = itertools.count()
+        self._ahead: deque[ControlGroup] = deque()  # one, or none: of the next environment
+        self._work: SimpleQueue[ControlGroup | bool] = SimpleQueue()  # to be removed; True: make one ahead; False: end
+        self._worker: threading.Thread | None = None
         self.left = 0  # that could not be removed
 
     def make(self, environment: Environment) -> ControlGroup | None:
         """Raises OSError."""
         if self._groups is None:
             return None
-        group = self._groups.make(str(environment.id))
+        group = self._ahead.popleft() if self._ahead else None
+        if group is None or not group.exists:  # somebody may have removed it
+            group = self._make(self._groups)
         self._live[environment.id] = group
-        group.limit_pids(limits.PROCESSES_MAX)
+        self._hand_over(True)
         if self._cpu_follows_memory:  # INIT is not held back
             environment.on_ready = self._hold_back
         return group
@@ -107,28 +115,49 @@ class EnvironmentGroups:
         group = self._live.pop(environment.id, None)
         if group is None:
             return
-        if self._remover is None:
-            self._remover = threading.Thread(target=self._remove_all, name="fastlam-groups", daemon=True)
-            self._remover.start()
-        self._leaving.put(group)
+        self._hand_over(group)
 
-    def _remove_all(self) -> None:
+    def _hand_over(self, work: ControlGroup | bool) -> None:
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._run, name="fastlam-groups", daemon=True)
+            self._worker.start()
+        self._work.put(work)
+
+    def _run(self) -> None:
         pause = threading.Event()  # never set
-        while (group := self._leaving.get()) is not None:
+        while (work := self._work.get()) is not False:
+            if work is True:
+                pause.wait(_AHEAD_SECONDS)
+                if not self._ahead and self._groups is not None:
+                    with contextlib.suppress(OSError):  # the next environment's own try says why
+                        self._ahead.append(self._make(self._groups))
+                continue
             for _ in range(_TRIES):
-                group.kill()
-                if group.remove():
+                work.kill()
+                if work.remove():
                     break
                 pause.wait(_AGAIN_SECONDS)
             else:
                 self.left += 1
 
+    def _make(self, groups: ControlGroups) -> ControlGroup:
+        """Raises OSError."""
+        group = groups.make(str(next(self._names)))
+        try:
+            group.limit_pids(limits.PROCESSES_MAX)
+        except OSError:
+            group.remove()
+            raise
+        return group
+
     def close(self) -> None:
         """All environments are gone."""
-        if self._remover is not None:
-            self._leaving.put(None)
-            self._remover.join()
-            self._remover = None
+        if self._worker is not None:
+            self._work.put(False)
+            self._worker.join()
+            self._worker = None
+        while self._ahead:
+            self._ahead.popleft().remove()
         if self._groups is not None:
             self._groups.close()
             self._groups = None

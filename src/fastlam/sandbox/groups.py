@@ -108,6 +108,10 @@ class ControlGroup:
     _freezer_fd: int = -1  # of the file that freezes, once it has been written to
 
     @property
+    def exists(self) -> bool:
+        return all(path.is_dir() for path in self.paths)
+
+    @property
     def procs_files(self) -> list[str]:
         """What a process of one thread writes a 0 into to join. In version 1 that is the file for threads: for a thread
         that moves itself nobody waits; for a whole process the kernel first stops all forks of the machine, which takes

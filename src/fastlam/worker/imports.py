@@ -8,6 +8,7 @@ order in a zygote is: `hide_runtime_modules()`, `preload_boto3()` for functions 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -159,6 +160,7 @@ def _is_stdlib_path(path: str) -> bool:
     return real.startswith(f"{_STDLIB_DIRECTORY}/") and _FOREIGN_PARTS.isdisjoint(real.split("/"))
 
 
+@functools.cache  # the zygote's entries are its workers' too
 def _is_stdlib_entry(entry: str) -> bool:
     return (
         os.path.realpath(entry) == _STDLIB_DIRECTORY

@@ -13,7 +13,7 @@ import runpy
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import setproctitle
@@ -27,7 +27,7 @@ from fastlam.worker.context import ContextFactory
 from fastlam.worker.marshaller import Marshaller
 
 # Set in zygotes whose workers have walls: a worker cannot import what is hidden from it by then.
-raise_walls: Callable[[control.Walls, int, Sequence[int]], None] | None = None
+raise_walls: Callable[[control.Walls, int, bool], None] | None = None
 # Likewise, where workers may be templates: worker.template.Template, and worker.walls.enter_namespaces.
 make_template: Callable[..., functions.FunctionWorker] | None = None
 enter_namespaces: Callable[[Iterable[int], control.Walls], None] | None = None
@@ -77,31 +77,29 @@ def rehearse_tasks() -> None:
         os.close(program)
 
 
-def start_worker(
-    descriptors: list[int], keeper: socket.socket | None = None, prepared: Sequence[int] = ()
-) -> int:
+def start_worker(descriptors: list[int], keeper: socket.socket | None = None, *, ahead: bool = False) -> int:
     """Runs a worker to its end; returns its exit status. `descriptors` are those of wire.control.Fork. A template has a
-    `keeper`. `prepared` are namespaces that the worker is to enter instead of making its own (worker.walls.AHEAD).
+    `keeper`. `ahead`: it has entered namespaces that were made for it before its order (worker.walls.enter_ahead).
     """
     spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd, *express = descriptors
     started_ns = time.monotonic_ns()
     spec = _read_spec(spec_fd)
     os.dup2(stdout_fd, 1)
     os.dup2(stderr_fd, 2)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
     line_buffer_c_stdio()
     is_function = spec.kind == "function"
     if spec.walls is not None:
         assert raise_walls is not None, "workers of this zygote have no walls"
-        raise_walls(spec.walls, express.pop() if spec.walls.own_network else -1, prepared)
+        raise_walls(spec.walls, express.pop() if spec.walls.own_network else -1, ahead)
         if spec.walls.root:
             sys.executable = INTERPRETER
     elif is_function:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft > limits.OPEN_FILES_MAX:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limits.OPEN_FILES_MAX, hard))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     # The meter of printed bytes: the memfd's size. The executor's tasks print where the caller does.
     log_fd = stdout_fd if is_function else -1
     os.close(stderr_fd)

@@ -1,44 +1,79 @@
-"""A zygote whose workers have walls: it makes the namespaces of the next one while nobody waits.
+"""A zygote whose workers have walls: while nobody waits it makes the next one, as far as it is the same for all.
 
-    no order for a while ──► pids, mounts, host name and System V objects of an environment, a process that holds them
-    an order             ──► the worker is forked into them, and mounts what is its own
+    no order for a while ──► pids, mounts, host name and System V objects of an environment, a process that holds them,
+                             and a worker that has entered them and waits
+    an order             ──► the worker is handed its descriptors, joins its groups, and mounts what is its own
 
-They take half of a cold start's time otherwise. An order that finds none ready has its worker make its own.
+That is more than half of a cold start's time otherwise. An order that finds none ready has its worker make its own.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from typing import Final
+import socket
+from typing import Final, NamedTuple
 
 import msgspec
+import setproctitle
 
 from fastlam.wire import control
 from fastlam.worker import kernel, walls
-from fastlam.worker.held import Namespaces, make_held
+from fastlam.worker.held import OK, make_held
 from fastlam.worker.zygote import Zygote
 
+TITLE: Final = "fastlam: next environment"
 _IDLE_MS: Final = 10  # after the last order: environments that have just been made have their first call now
 _KINDS: Final = ("pid", *walls.AHEAD)
+
+
+class Waiting(NamedTuple):
+    """A worker that waits for what makes it somebody's."""
+
+    pid: int
+    first: int  # of its namespaces
+    door: socket.socket
 
 
 class WalledZygote(Zygote):
     """See the module's docstring."""
 
     _plan: control.Walls | None = None  # of the order before: what is made ahead is the same in all of them
-    _spare: Namespaces | None = None
-    _may_spare = True  # until making some has failed
+    _waiting: Waiting | None = None
+    _may_wait = True  # until making one has failed, or one has ended before its order
 
     def fork_child(self, order: control.Fork | control.Keep, descriptors: list[int]) -> int:
         if not order.own_pids or isinstance(order, control.Keep):
             return super().fork_child(order, descriptors)
         if self._plan is None:
             self._plan = control.decode_spec(os.pread(descriptors[0], os.fstat(descriptors[0]).st_size, 0)).walls
-        spare, self._spare = self._spare, None
-        if spare is None:
+        self._may_wait = True
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
             return super().fork_child(order, descriptors)
-        pids, *self.prepared = spare.descriptors
+        with waiting.door:
+            try:
+                socket.send_fds(waiting.door, [OK], descriptors)
+            except OSError:  # it has ended: that is yet to be seen here
+                return super().fork_child(order, descriptors)
+        return waiting.pid
+
+    @property
+    def patience_ms(self) -> int | None:
+        return _IDLE_MS if self._waiting is None and self._plan is not None and self._may_wait else None
+
+    def idle(self) -> None:
+        assert self._plan is not None
+        try:
+            self._waiting = self._make_waiting(self._plan)
+        except (OSError, EOFError, msgspec.MsgspecError):
+            self._may_wait = False  # the next worker makes its own, and says what fails
+
+    def _make_waiting(self, plan: control.Walls) -> Waiting:
+        """Raises OSError or EOFError; then nothing is left of the attempt."""
+        namespaces = make_held(_KINDS, lambda: kernel.unshare(kernel.CLONE_NEWPID), lambda: walls.furnish_ahead(plan))
+        pids, *others = namespaces.descriptors
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = -1
         try:
             kernel.setns(pids, kernel.CLONE_NEWPID)
@@ -46,31 +81,28 @@ class WalledZygote(Zygote):
         finally:
             if pid != 0:
                 kernel.setns(self.own_pids, kernel.CLONE_NEWPID)
-                self.prepared = []
-                spare.close()
+                namespaces.close()
+                theirs.close()
                 if pid < 0:
-                    os.kill(spare.first, signal.SIGKILL)
+                    ours.close()
+                    os.kill(namespaces.first, signal.SIGKILL)
         if pid == 0:
+            ours.close()
             os.close(pids)
-        else:
-            self.enters(pid, spare.first)
-        return pid
+            self.become(lambda: self._wait(theirs, others, plan))
+        self.enters(pid, namespaces.first)
+        return Waiting(pid, namespaces.first, ours)
 
-    @property
-    def patience_ms(self) -> int | None:
-        return _IDLE_MS if self._spare is None and self._plan is not None and self._may_spare else None
-
-    def idle(self) -> None:
-        assert self._plan is not None
-        plan = self._plan
-        try:
-            self._spare = make_held(
-                _KINDS, lambda: kernel.unshare(kernel.CLONE_NEWPID), lambda: walls.furnish_ahead(plan)
-            )
-        except (OSError, EOFError, msgspec.MsgspecError):
-            self._may_spare = False  # workers make their own, and say what fails
+    def _wait(self, door: socket.socket, namespaces: list[int], plan: control.Walls) -> int:
+        """In the worker, whose environment is not known yet."""
+        setproctitle.setproctitle(TITLE)
+        walls.enter_ahead(namespaces, plan)
+        said, descriptors, _, _ = socket.recv_fds(door, len(OK), control.DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC)
+        door.close()
+        return self.start_worker(descriptors, ahead=True) if said == OK else 0
 
     def gone(self, pid: int) -> None:
-        if self._spare is not None and pid == self._spare.first:
-            self._spare.close()
-            self._spare = None
+        if self._waiting is not None and pid in (self._waiting.pid, self._waiting.first):
+            self._waiting.door.close()
+            self._waiting = None
+            self._may_wait = False

@@ -12,7 +12,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from fastlam.wire.control import Mount, Walls
@@ -49,37 +49,35 @@ def _program(*, tcp_only: bool, template: bool) -> bytes:
     return filter_program(tcp_only=tcp_only, allowed=_OF_TEMPLATES if template else ())
 
 
-def raise_walls(walls: Walls, network_fd: int = -1, prepared: Sequence[int] = ()) -> None:
-    """Raises all walls of the plan, or OSError with the name of what was not permitted. Takes over the descriptors: of
-    the network namespace, and of those that `furnish_ahead` has prepared (AHEAD).
+def raise_walls(walls: Walls, network_fd: int = -1, ahead: bool = False) -> None:
+    """Raises all walls of the plan, or OSError with the name of what was not permitted. Takes over the descriptor of
+    the network namespace. `ahead`: after `enter_ahead`.
     """
-    for _, step in steps(walls, network_fd, prepared):
+    for _, step in steps(walls, network_fd, ahead=ahead):
         step()
 
 
-def steps(
-    walls: Walls, network_fd: int = -1, prepared: Sequence[int] = ()
-) -> Iterator[tuple[str, Callable[[], None]]]:
+def steps(walls: Walls, network_fd: int = -1, *, ahead: bool = False) -> Iterator[tuple[str, Callable[[], None]]]:
     """The walls by their names, in their order; each must be raised before the next is asked for. Without a network
     namespace one is made where the plan wants one: by those who only try.
     """
     if walls.groups:
         yield "control groups", lambda: _join_groups(walls.groups)
-    if prepared:
-        yield "namespaces", lambda: _enter_prepared(prepared, walls)
+    if ahead:  # the view of control groups is made by who has joined some
+        yield "namespaces", lambda: kernel.unshare(walls.namespaces & kernel.CLONE_NEWCGROUP)
     elif walls.namespaces:
         yield "namespaces", lambda: kernel.unshare(walls.namespaces)
     if walls.own_network:
         yield "network", lambda: network.enter(network.make([])[0] if network_fd < 0 else network_fd)
-    if walls.namespaces & kernel.CLONE_NEWUTS and not prepared:
+    if walls.namespaces & kernel.CLONE_NEWUTS and not ahead:
         yield "host name", lambda: kernel.sethostname(_HOST_NAME)
     if walls.root:
-        yield "root file system", lambda: _finish_root(walls) if prepared else _enter_root(walls)
+        yield "root file system", lambda: _finish_root(walls) if ahead else _enter_root(walls)
     if walls.limits:
         yield "resource limits", lambda: _limit(walls.limits)
     if walls.own_user_namespace:
         yield "user namespace", user_namespace.enter_own
-    if walls.namespaces & kernel.CLONE_NEWNS:
+    if walls.namespaces & kernel.CLONE_NEWNS and not (ahead and _drops_ahead(walls)):
         yield "capabilities", kernel.drop_bounding_set
     if walls.uid >= 0:
         yield "user", lambda: _become(walls.uid)
@@ -92,18 +90,27 @@ def steps(
 
 def furnish_ahead(walls: Walls) -> None:
     """In the first process of a pid namespace, before anybody needs it: the namespaces AHEAD, with what is the same in
-    all environments. The view of control groups is made by who has joined some.
+    all environments.
     """
     kernel.unshare(walls.namespaces & ~kernel.CLONE_NEWCGROUP)
     kernel.sethostname(_HOST_NAME)
     _begin_root(walls)
 
 
-def _enter_prepared(prepared: Sequence[int], walls: Walls) -> None:
-    for descriptor in prepared:
+def enter_ahead(namespaces: Iterable[int], walls: Walls) -> None:
+    """In a worker that waits: what `furnish_ahead` has prepared, and walls that need not be known for whom they are.
+    Takes over the descriptors.
+    """
+    for descriptor in namespaces:
         kernel.setns(descriptor, 0)
         os.close(descriptor)
-    kernel.unshare(walls.namespaces & kernel.CLONE_NEWCGROUP)
+    if _drops_ahead(walls):
+        kernel.drop_bounding_set()
+
+
+def _drops_ahead(walls: Walls) -> bool:
+    """A user namespace of its own, which is made later, would begin with all capabilities again."""
+    return not walls.own_user_namespace
 
 
 def prepare_namespaces(walls: Walls) -> None:

@@ -62,7 +62,6 @@ class Zygote:
         self.thaw_paths: dict[int, str] = {}  # pid -> what thaws a worker that may be frozen
         self._firsts: dict[int, int] = {}  # pid -> the first process of the namespaces that it has entered
         self._inhabitants: dict[int, int] = {}  # and the other way round
-        self.prepared: list[int] = []  # in a child: namespaces that it is to enter
         self.leaving = False
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -127,14 +126,14 @@ class Zygote:
             return
         if pid == 0:
             if isinstance(order, control.Fork):
-                self.become(lambda: self.start_worker(descriptors, prepared=self.prepared))
+                self.become(lambda: self.start_worker(descriptors))
             self.become(lambda: self.keep(descriptors[0], order.own_pids))
         for descriptor in descriptors:
             os.close(descriptor)
         self.forked(order.environment_id, pid, order.thaw_path if isinstance(order, control.Fork) else "")
 
     def fork_child(self, order: control.Fork | control.Keep, descriptors: list[int]) -> int:
-        """As fork(2); raises OSError."""
+        """As fork(2), or a child that has been made before; raises OSError."""
         return self.fork_in_own_pids() if order.own_pids else os.fork()
 
     def keep(self, owner_fd: int, own_pids: bool) -> int:
@@ -285,6 +284,8 @@ class Zygote:
         signal.set_wakeup_fd(-1)
         for pid in list(self.pids):
             self.kill_group(pid)
+        if os.getpid() == 1:  # its namespace ends with it; and /proc, the machine's, has other numbers
+            return
         children_file = Path("/proc/thread-self/children")
         for _ in range(1000):
             try:
@@ -296,8 +297,10 @@ class Zygote:
             for pid in children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
+            # In the order of their ends: the first process of a namespace waits until the others have been reaped.
+            with contextlib.suppress(ChildProcessError):
+                for _ in children:
+                    os.wait()
 
 
 def resident_bytes() -> int:

@@ -1,0 +1,63 @@
+"""The environment that is made before it is needed: killed, it is missed by nobody; and it goes with its daemon."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon_running import RunningDaemon, await_end, descendants, running_daemon
+from fastlam.worker.walled import TITLE
+from fault_makers import processes, send, title_of
+from waiting import await_that
+
+CODE = "import os\ndef handler(event, context):\n    return os.getpid()\n"
+
+
+@pytest.fixture
+def walled() -> Iterator[RunningDaemon]:
+    """Each call has a cold start."""
+    with running_daemon("--keepalive", "0", isolation="auto") as daemon:
+        if "namespaces" in daemon.health()["isolation"]["missing"]:
+            pytest.skip("this machine permits no namespaces")
+        daemon.deploy("hello", CODE)
+        assert not processes(daemon.process.pid, TITLE)  # what is the same in all of them is not known yet
+        daemon.invoke("hello", {})
+        yield daemon
+
+
+def next_environment(daemon: RunningDaemon) -> tuple[int, int]:
+    """The one that waits, and the process that holds its namespaces."""
+    await_that(lambda: processes(daemon.process.pid, TITLE))
+    (pid,) = processes(daemon.process.pid, TITLE)
+    namespace = Path(f"/proc/{pid}/ns/pid").readlink()
+    (first,) = [
+        one
+        for one, _ in descendants(daemon.process.pid)
+        if one != pid and Path(f"/proc/{one}/ns/pid").readlink() == namespace
+    ]
+    return pid, first
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_that_is_killed_is_not_missed(walled: RunningDaemon, which: int) -> None:
+    for _ in range(3):
+        before = next_environment(walled)
+        victim = before[which]
+        assert send(victim, title_of(victim), signal.SIGKILL)
+        await_end({one for one in descendants(walled.process.pid) if one[0] in before})
+        assert walled.invoke("hello", {}).result > 0
+    assert walled.stderr() == ""
+
+
+def test_it_becomes_the_environment_of_the_next_call_and_another_takes_its_place(walled: RunningDaemon) -> None:
+    seen = set()
+    for _ in range(5):
+        waiting, first = next_environment(walled)
+        seen.add(waiting)
+        family = {one for one in descendants(walled.process.pid) if one[0] in (waiting, first)}
+        assert walled.invoke("hello", {}).result == 2  # the second process of its namespace
+        await_end(family)
+    assert len(seen) == 5
