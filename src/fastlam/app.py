@@ -24,6 +24,7 @@ from typing import Any, Final
 import uvloop
 
 from fastlam import limits
+from fastlam.abc import Accepted
 from fastlam.api import operations
 from fastlam.api.addresses import Addresses
 from fastlam.api.admin import AdminRoute
@@ -32,18 +33,20 @@ from fastlam.api.caller import Defaults
 from fastlam.api.code import CodeLinks
 from fastlam.api.cors import Cors
 from fastlam.api.forward import Forwarder
-from fastlam.api.invoke import InvokeRoute
+from fastlam.api.invoke import InvokeRoute, trace_id
 from fastlam.api.invoke_async import InvokeAsyncRoute
 from fastlam.api.invoke_stream import InvokeStreamRoute
 from fastlam.api.rates import RequestRates
 from fastlam.api.router import Api
-from fastlam.arn import PARTITION
+from fastlam.arn import PARTITION, FunctionAddress, parse_locator
 from fastlam.billing.duration import billed_ms
-from fastlam.clock import SystemClock
+from fastlam.clock import SystemClock, VirtualClock
 from fastlam.config import DaemonConfig
 from fastlam.control.authorize import Caller, authorize
 from fastlam.control.plane import ControlPlane
-from fastlam.core.dispatcher import Dispatcher
+from fastlam.core.dispatcher import Dispatcher, request_id
+from fastlam.destinations.clients import Clients
+from fastlam.destinations.sending import Destinations
 from fastlam.dispatch.autoscaling import AutoScaler
 from fastlam.dispatch.bound import BoundNotice
 from fastlam.dispatch.faults import Faults
@@ -52,20 +55,25 @@ from fastlam.dispatch.networks import Networks
 from fastlam.dispatch.provisioned import Provisioner
 from fastlam.dispatch.snapshots import Snapshots
 from fastlam.dispatch.targets import Targets
-from fastlam.errors import FastlamError
+from fastlam.errors import FastlamError, function_not_found, too_large
 from fastlam.http.server import HttpServer
+from fastlam.invoke.deliveries import Deliveries
 from fastlam.invoke.event import Events
+from fastlam.invoke.settings import StoredSettings
 from fastlam.model.key import RecordKey
 from fastlam.runtimes.python import INITIALIZATION_TYPE
 from fastlam.sandbox.launcher import Launcher
 from fastlam.sandbox.networks import Door
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.sandbox.spinning import spin_ns
+from fastlam.store import queue_sqlite
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.directory import DataDirectory
 from fastlam.store.file_systems import FileSystems
 from fastlam.store.memory import MemoryStore
 from fastlam.store.objects import ObjectReader
+from fastlam.store.queue import EventQueue, MemoryQueue
+from fastlam.store.queue_sqlite import SqliteQueue
 from fastlam.store.records import FUNCTION, RecordStore
 from fastlam.store.sqlite import SqliteStore
 from fastlam.store.vault import Vault
@@ -76,6 +84,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS: Final = 30.0
 _HOUSEKEEPING_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.005  # between two looks at what is still under way
 
 
 class Daemon:
@@ -105,7 +114,7 @@ class Daemon:
         self.artifacts = ArtifactStore(self._data_dir)
         blocking = Workers(self._loop)
         self._closers.append(blocking.close)
-        clock = SystemClock()
+        self.clock = clock = VirtualClock(time.time_ns() // 1_000_000) if config.clock == "virtual" else SystemClock()
         vault = Vault(None if config.ephemeral else self._data_dir)
         objects = ObjectReader(config.aws_endpoint, account=config.account)
         self._closers.append(objects.close)  # before the threads that read are waited for
@@ -166,7 +175,7 @@ class Daemon:
             freezes=config.freeze,
             keepalive_seconds=config.keepalive_seconds,
             recycle_after_seconds=config.recycle_after_seconds,
-            on_change=lambda: self._addresses.forget(),
+            on_change=self._forget_addresses,
             on_restoring=lambda key: self.snapshots.want(key),
         )
         self.snapshots = Snapshots(
@@ -179,7 +188,7 @@ class Daemon:
         )
         self.provisioner = Provisioner(self.dispatcher, self.store, self.targets, self._later)
         self.auto_scaler = AutoScaler(self.store, clock, self.provisioner.utilization_most, self._provision)
-        self.events = Events(self.dispatcher, self._loop.call_later, clock)
+        self._open_events()
         self._addresses = Addresses(
             self.targets, defaults=defaults, authorize=authorize, check_policy=self.plane.permissions.check
         )
@@ -200,7 +209,7 @@ class Daemon:
                 "InvokeAsync": InvokeAsyncRoute(self._addresses, self.events),
                 "InvokeWithResponseStream": InvokeStreamRoute(self.dispatcher, self._addresses),
             },
-            rates=RequestRates(clock) if config.rates == "lambda" else None,
+            rates=RequestRates(SystemClock()) if config.rates == "lambda" else None,
         )
         guarded = Cors(api, origins=config.cors_origins, host=config.host)
         body_bytes_max = limits.FORWARD_BODY_BYTES_MAX + limits.SYNC_PAYLOAD_BYTES_MAX
@@ -220,6 +229,7 @@ class Daemon:
         links.authority = authority
         self.provisioner.begin()
         self.snapshots.begin()
+        self.events.begin()
         self._bound_notice = BoundNotice(self.dispatcher, log.warning, time.monotonic)
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
 
@@ -246,14 +256,89 @@ class Daemon:
         self._closers.append(store.close)
         return store
 
+    def _open_events(self) -> None:
+        """Asynchronous invocations: their queue, their attempts, and the delivery of what came of them."""
+        call_soon, config = self._loop.call_soon, self.config
+        queue: EventQueue
+        if config.ephemeral:
+            queue = MemoryQueue(call_soon)
+        else:
+            queue = SqliteQueue(
+                self._data_dir / queue_sqlite.FILE_NAME,
+                soon=call_soon,
+                from_writer=self._in_loop,
+                later=self._loop.call_later,
+            )
+        self._closers.append(queue.close)
+        destinations = Destinations(
+            Clients(config.aws_endpoint, account=config.account), self._invoke_event, self._in_loop
+        )
+        self._closers.append(destinations.close)
+        deliveries = Deliveries(queue, destinations, schedule=self._schedule, clock=self.clock)
+        self.events = Events(
+            self.dispatcher,
+            queue,
+            deliveries,
+            resolve=self.targets.resolve_accepted,
+            settings=StoredSettings(self.store),
+            schedule=self._schedule,
+            clock=self.clock,
+            later=self._loop.call_later,
+            retry_seconds=config.retry_seconds,
+        )
+        self._closers.append(self.events.close)
+
+    def _invoke_event(self, arn: str, payload: bytes, trace: str, accepted: Accepted) -> None:
+        """An asynchronous invocation by something of ours, such as a destination."""
+        locator = parse_locator(arn)
+        if locator is None:
+            raise function_not_found(arn)
+        address = FunctionAddress(
+            locator.account or self.config.account,
+            locator.region or self.config.region,
+            locator.name,
+            locator.qualifier,
+        )
+        if len(payload) > limits.ASYNC_PAYLOAD_BYTES_MAX:
+            raise too_large(f"{len(payload)} byte payload is too large (limit {limits.ASYNC_PAYLOAD_BYTES_MAX} bytes)")
+        identifier = request_id()
+        trace = trace or trace_id(identifier, None)
+        self.events.accept(self.targets.resolve(address).pick(), payload, identifier, trace, None, accepted)
+
+    def _forget_addresses(self) -> None:
+        """Something changed: what addresses stand for is found out anew."""
+        self._addresses.forget()
+        self.events.forget()
+
+    def _in_loop(self, callback: Callable[[], None]) -> None:
+        """Runs it in the loop's thread, whichever thread asks."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon has gone
+            self._loop.call_soon_threadsafe(self.http.in_batch, callback)
+
+    def _schedule(self, seconds: float, callback: Callable[[], None]) -> None:
+        """By the daemon's clock."""
+        if isinstance(self.clock, VirtualClock):
+            self.clock.schedule(seconds, callback)
+        else:
+            self._loop.call_later(seconds, callback)
+
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
-        """For what the control plane has to do in a moment: what a stopped daemon leaves is done by the next one."""
+        """For what the control plane has to do in a moment: what a stopped daemon leaves is done by the next one.
+
+        States that change by themselves do so in real time with a virtual clock too, or sooner if that is advanced:
+        those who wait for them, as SDKs do, know nothing of it.
+        """
+        timers: list[Any] = []
 
         def run() -> None:
+            for timer in timers:
+                timer.cancel()
             if not self._stopping:
                 callback()
 
-        self._loop.call_later(seconds, run)
+        timers.append(self._loop.call_later(seconds, run))
+        if isinstance(self.clock, VirtualClock):
+            timers.append(self.clock.schedule(seconds, run))
 
     def _keep_house(self) -> None:
         """Tells of the machine's bound, and scales provisioned concurrency."""
@@ -276,7 +361,9 @@ class Daemon:
         http = getattr(self, "http", None)
         if http is not None:
             self._admin.answer_waiting()
+            begun = time.monotonic()
             await http.drain(drain_seconds)
+            await self._drain_events(drain_seconds - (time.monotonic() - begun))
         self._stopping = True
         while self._closers:
             closer = self._closers.pop()
@@ -284,6 +371,13 @@ class Daemon:
                 closer()
             except Exception:
                 log.exception("stopping: %r failed", closer)
+
+    async def _drain_events(self, seconds: float) -> None:
+        """Attempts and deliveries that are under way may end; the next daemon goes on with the others."""
+        self.events.stop()
+        deadline = time.monotonic() + seconds
+        while not self.events.quiet and time.monotonic() < deadline:  # noqa: ASYNC110 - their ends are told to nobody
+            await asyncio.sleep(_LOOK_SECONDS)
 
     # -- what the admin routes see ----------------------------------------------------------------
 
@@ -303,19 +397,14 @@ class Daemon:
             "environments": counts,
             "limits": {"concurrency": self.config.concurrency, "environments": self.config.environments_max},
             "freeze": self.config.freeze,
+            "clock": self.config.clock,
             "isolation": self.isolation.state() if self.isolation is not None else None,
             "fronts": self.http.fronts(),
             "provisioned": self.provisioner.rows(),
             "statistics": {
                 "dispatcher": self.dispatcher.statistics(),
                 "http": asdict(self.http.statistics()),
-                "events": {
-                    "accepted": self.events.accepted,
-                    "completed": self.events.completed,
-                    "failed": self.events.failed,
-                    "expired": self.events.expired,
-                    "pending": self.events.pending,
-                },
+                "events": self.events.statistics(),
                 "forwarded": {"requests": self.forwarder.forwarded, "failed": self.forwarder.failed},
             },
         }

@@ -151,15 +151,25 @@ class InvokeRoute:
     def _accept(
         self, request: Request, resolved: Resolved, body: bytes, tenant: bytes | None, trace: bytes | None
     ) -> None:
-        """Event: answered before it runs."""
+        """Event: answered before it runs, and after it is safe."""
         identifier = request_id()
-        accept_event(self._events, self._addresses, resolved, body, identifier, tenant, trace)
-        request.respond(
-            202,
-            b"x-amzn-RequestId: %s\r\nx-amzn-Remapped-Content-Length: 0\r\nX-Amzn-Trace-Id: %s\r\n"
-            % (identifier.encode(), trace_id(identifier, trace).encode().lower()),
-            b"",
-        )
+        joined = trace_id(identifier, trace)
+
+        def answer(error: ApiError | None) -> None:
+            if request.closed:
+                return
+            if error is not None:
+                respond_error(request, error)
+                return
+            request.respond(
+                202,
+                b"x-amzn-RequestId: %s\r\nx-amzn-Remapped-Content-Length: 0\r\nX-Amzn-Trace-Id: %s\r\n"
+                % (identifier.encode(), stepped.encode().lower()),
+                b"",
+            )
+
+        tenant_id = None if tenant is None else tenant.decode()
+        stepped = self._events.accept(resolved, body, identifier, joined, tenant_id, answer)
 
     def failed(self, request: Request, failure: Exception) -> None:
         """A fault of ours, before or while the answer was given."""
@@ -233,30 +243,6 @@ def event_of(body: bytes, kind: str, bytes_max: int) -> bytes:
     if fault is not None:
         raise ApiError("InvalidRequestContentException", fault)
     return body
-
-
-def accept_event(
-    events: Events,
-    addresses: Addresses,
-    resolved: Resolved,
-    body: bytes,
-    identifier: str,
-    tenant: bytes | None,
-    trace: bytes | None,
-) -> None:
-    """Hands an event over to run in the background."""
-    tenant_id = None if tenant is None else tenant.decode()
-
-    def make() -> Invocation:
-        # A later attempt runs what the function is by then.
-        now = addresses.again(resolved, tenant_id)
-        invocation = Invocation(now.target, body, identifier)
-        invocation.invoked_function_arn = resolved.invoked_arn
-        invocation.trace_id = trace_id(identifier, trace)
-        invocation.tenant_id = tenant_id
-        return invocation
-
-    events.accept(make)
 
 
 def check_request_id(value: bytes) -> None:

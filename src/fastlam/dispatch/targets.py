@@ -133,6 +133,18 @@ class Targets:
             resolved = resolved._replace(other=self._resolved(record, address, tenant_id), other_weight=weight)
         return resolved
 
+    def resolve_accepted(self, address: FunctionAddress, version: str, tenant_id: str | None) -> Resolved:
+        """The handle for an event that was accepted when its address led to that version: it runs this one, if an
+        alias still leads anywhere, and $LATEST as it is by now. Raises ApiError.
+        """
+        found = find(self._store, address)
+        if found is None:
+            raise function_not_found(address.arn_with_version)
+        record = found.record
+        if found.alias is not None:
+            record = find_version(self._store, record.key, version) or record
+        return self._resolved(record, address, tenant_id)
+
     def check(self, address: FunctionAddress, tenant_id: str | None = None) -> None:
         """As `resolve`, without asking whether this machine can run it: what a dry run is told."""
         found = find(self._store, address)
