@@ -24,7 +24,6 @@ from typing import Any, Final
 import uvloop
 
 from fastlam import limits
-from fastlam.abc import Accepted
 from fastlam.api import operations
 from fastlam.api.addresses import Addresses
 from fastlam.api.admin import AdminRoute
@@ -33,20 +32,19 @@ from fastlam.api.caller import Defaults
 from fastlam.api.code import CodeLinks
 from fastlam.api.cors import Cors
 from fastlam.api.forward import Forwarder
-from fastlam.api.invoke import InvokeRoute, trace_id
+from fastlam.api.invoke import InvokeRoute
 from fastlam.api.invoke_async import InvokeAsyncRoute
 from fastlam.api.invoke_stream import InvokeStreamRoute
 from fastlam.api.rates import RequestRates
 from fastlam.api.router import Api
-from fastlam.arn import PARTITION, FunctionAddress, parse_locator
+from fastlam.arn import PARTITION
 from fastlam.billing.duration import billed_ms
 from fastlam.clock import SystemClock, VirtualClock
 from fastlam.config import DaemonConfig
 from fastlam.control.authorize import Caller, authorize
 from fastlam.control.plane import ControlPlane
-from fastlam.core.dispatcher import Dispatcher, request_id
+from fastlam.core.dispatcher import Dispatcher
 from fastlam.destinations.clients import Clients
-from fastlam.destinations.sending import Destinations
 from fastlam.dispatch.autoscaling import AutoScaler
 from fastlam.dispatch.bound import BoundNotice
 from fastlam.dispatch.faults import Faults
@@ -55,11 +53,9 @@ from fastlam.dispatch.networks import Networks
 from fastlam.dispatch.provisioned import Provisioner
 from fastlam.dispatch.snapshots import Snapshots
 from fastlam.dispatch.targets import Targets
-from fastlam.errors import FastlamError, function_not_found, too_large
+from fastlam.errors import FastlamError
 from fastlam.http.server import HttpServer
-from fastlam.invoke.deliveries import Deliveries
-from fastlam.invoke.event import Events
-from fastlam.invoke.settings import StoredSettings
+from fastlam.invoke.opening import open_events
 from fastlam.model.key import RecordKey
 from fastlam.runtimes.python import INITIALIZATION_TYPE
 from fastlam.sandbox.launcher import Launcher
@@ -72,8 +68,6 @@ from fastlam.store.directory import DataDirectory
 from fastlam.store.file_systems import FileSystems
 from fastlam.store.memory import MemoryStore
 from fastlam.store.objects import ObjectReader
-from fastlam.store.queue import EventQueue, MemoryQueue
-from fastlam.store.queue_sqlite import SqliteQueue
 from fastlam.store.records import FUNCTION, RecordStore
 from fastlam.store.sqlite import SqliteStore
 from fastlam.store.vault import Vault
@@ -84,6 +78,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS: Final = 30.0
 _HOUSEKEEPING_SECONDS: Final = 1.0
+_SWITCH_SECONDS: Final = 0.0005  # threads that come back from a disk get the interpreter sooner than by default
 _LOOK_SECONDS: Final = 0.005  # between two looks at what is still under way
 
 
@@ -258,52 +253,21 @@ class Daemon:
 
     def _open_events(self) -> None:
         """Asynchronous invocations: their queue, their attempts, and the delivery of what came of them."""
-        call_soon, config = self._loop.call_soon, self.config
-        queue: EventQueue
-        if config.ephemeral:
-            queue = MemoryQueue(call_soon)
-        else:
-            queue = SqliteQueue(
-                self._data_dir / queue_sqlite.FILE_NAME,
-                soon=call_soon,
-                from_writer=self._in_loop,
-                later=self._loop.call_later,
-            )
-        self._closers.append(queue.close)
-        destinations = Destinations(
-            Clients(config.aws_endpoint, account=config.account), self._invoke_event, self._in_loop
-        )
-        self._closers.append(destinations.close)
-        deliveries = Deliveries(queue, destinations, schedule=self._schedule, clock=self.clock)
-        self.events = Events(
+        loop, config = self._loop, self.config
+        self.events = open_events(
             self.dispatcher,
-            queue,
-            deliveries,
-            resolve=self.targets.resolve_accepted,
-            settings=StoredSettings(self.store),
-            schedule=self._schedule,
+            self.targets,
+            self.store,
+            path=None if config.ephemeral else self._data_dir / queue_sqlite.FILE_NAME,
+            clients=Clients(config.aws_endpoint, account=config.account),
             clock=self.clock,
-            later=self._loop.call_later,
+            schedule=self._schedule,
+            later=loop.call_later,
+            soon=loop.call_soon,
+            in_owner=self._in_loop,
             retry_seconds=config.retry_seconds,
+            closers=self._closers,
         )
-        self._closers.append(self.events.close)
-
-    def _invoke_event(self, arn: str, payload: bytes, trace: str, accepted: Accepted) -> None:
-        """An asynchronous invocation by something of ours, such as a destination."""
-        locator = parse_locator(arn)
-        if locator is None:
-            raise function_not_found(arn)
-        address = FunctionAddress(
-            locator.account or self.config.account,
-            locator.region or self.config.region,
-            locator.name,
-            locator.qualifier,
-        )
-        if len(payload) > limits.ASYNC_PAYLOAD_BYTES_MAX:
-            raise too_large(f"{len(payload)} byte payload is too large (limit {limits.ASYNC_PAYLOAD_BYTES_MAX} bytes)")
-        identifier = request_id()
-        trace = trace or trace_id(identifier, None)
-        self.events.accept(self.targets.resolve(address).pick(), payload, identifier, trace, None, accepted)
 
     def _forget_addresses(self) -> None:
         """Something changed: what addresses stand for is found out anew."""
@@ -408,6 +372,41 @@ class Daemon:
                 "forwarded": {"requests": self.forwarder.forwarded, "failed": self.forwarder.failed},
             },
         }
+
+    def queue(self) -> dict[str, Any]:
+        """Asynchronous events, by function, and the records of them, by destination."""
+        return {**self.events.rows(), "statistics": self.events.statistics()}
+
+    def clock_state(self) -> dict[str, Any]:
+        clock = self.clock
+        state: dict[str, Any] = {"clock": self.config.clock, "wall_ms": clock.wall_ms()}
+        if isinstance(clock, VirtualClock):
+            state |= {
+                "elapsed_ms": clock.elapsed_ms(),
+                "scheduled": clock.pending,
+                "next_due_seconds": clock.next_due_seconds,
+                "works": clock.works,
+            }
+        return state
+
+    def advance(self, seconds: float, done: Callable[[], None]) -> str | None:
+        clock = self.clock
+        if not isinstance(clock, VirtualClock):
+            return "This daemon goes by the machine's clock: only that of one started with --clock virtual is advanced."
+        if self.plane.auto_scaling.list():
+            self._scale_until(clock, clock.elapsed_ms() + seconds * 1000)
+        clock.advance_then(seconds, done)
+        return None
+
+    def _scale_until(self, clock: VirtualClock, until_ms: float) -> None:
+        """Scaling by the calendar looks at each second that passes, as it does without a virtual clock."""
+
+        def tick() -> None:
+            self.auto_scaler.tick()
+            if clock.elapsed_ms() + _HOUSEKEEPING_SECONDS * 1000 <= until_ms:
+                clock.schedule(_HOUSEKEEPING_SECONDS, tick)
+
+        clock.schedule(_HOUSEKEEPING_SECONDS, tick)
 
     def environments(self) -> list[dict[str, Any]]:
         owners = self.targets.owners()
@@ -537,6 +536,7 @@ def run_daemon(config: DaemonConfig, on_ready: Callable[[Daemon], None] | None =
     """Runs a daemon in this process until it is told to stop. Raises FastlamError when it cannot start."""
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = within_open_files(config, raise_open_files_limit())
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         from setproctitle import setproctitle
 

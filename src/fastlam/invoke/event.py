@@ -19,11 +19,11 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from fastlam import limits
-from fastlam.arn import FunctionAddress
+from fastlam.arn import FunctionAddress, parse_locator
 from fastlam.clock import Clock, Schedule
-from fastlam.core.dispatcher import Dispatcher
+from fastlam.core.dispatcher import Dispatcher, request_id
 from fastlam.dispatch.targets import Resolved
-from fastlam.errors import ApiError, service_fault, throttled
+from fastlam.errors import ApiError, function_not_found, service_fault, throttled, too_large
 from fastlam.invoke import lineage
 from fastlam.invoke.deliveries import Deliveries
 from fastlam.invoke.function_events import EventHeader, FunctionEvents
@@ -34,8 +34,9 @@ from fastlam.store.queue import EVENTS, EventQueue, QueueKey
 Answer = Callable[[ApiError | None], None]
 """`answer(None)`: the event is safe. `answer(error)`: it has not been taken."""
 
-Resolve = Callable[[FunctionAddress, str, str | None], Resolved]
-"""`resolve(address, version, tenant_id)`, as Targets.resolve_accepted."""
+Resolve = Callable[[FunctionAddress], Resolved]
+ResolveAccepted = Callable[[FunctionAddress, str, str | None], Resolved]
+"""As the methods of Targets."""
 
 
 class Plan(NamedTuple):
@@ -57,6 +58,7 @@ class Events:
         deliveries: Deliveries,
         *,
         resolve: Resolve,
+        resolve_accepted: ResolveAccepted,
         settings: SettingsSource,
         schedule: Schedule,
         clock: Clock,
@@ -75,6 +77,7 @@ class Events:
         self.stopping = False
         self.closed = False
         self._resolve = resolve
+        self._resolve_accepted = resolve_accepted
         self._settings = settings
         self._on_over = on_over
         self._functions: dict[QueueKey, FunctionEvents] = {}
@@ -130,6 +133,18 @@ class Events:
         self._function(key).accept(header, payload, stored)
         return step.trace
 
+    def invoke(self, arn: str, payload: bytes, trace: str, accepted: Answer) -> None:
+        """As `abc.EventInvoker`: for a function by its ARN, by what is no caller of the API."""
+        locator = parse_locator(arn)
+        if locator is None or locator.account is None or locator.region is None:
+            raise function_not_found(arn)
+        if len(payload) > limits.ASYNC_PAYLOAD_BYTES_MAX:
+            raise too_large(f"{len(payload)} byte payload is too large (limit {limits.ASYNC_PAYLOAD_BYTES_MAX} bytes)")
+        address = FunctionAddress(locator.account, locator.region, locator.name, locator.qualifier)
+        identifier = request_id()
+        joined = trace or lineage.trace_begun(identifier)
+        self.accept(self._resolve(address).pick(), payload, identifier, joined, None, accepted)
+
     def plan(self, address: FunctionAddress, version: str, tenant_id: str | None) -> Plan:
         key = (address, version, tenant_id)
         plan = self._plans.get(key)
@@ -137,7 +152,7 @@ class Events:
             resolved: Resolved | ApiError
             executed = version
             try:
-                resolved = self._resolve(address, version, tenant_id)
+                resolved = self._resolve_accepted(address, version, tenant_id)
                 executed = resolved.executed_version
             except ApiError as error:
                 resolved = error
