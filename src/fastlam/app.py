@@ -369,6 +369,7 @@ class Daemon:
                 "dispatcher": self.dispatcher.statistics(),
                 "http": asdict(self.http.statistics()),
                 "events": self.events.statistics(),
+                "loops_ended": self.targets.loops_ended,  # synchronous calls refused; events are counted with theirs
                 "forwarded": {"requests": self.forwarder.forwarded, "failed": self.forwarder.failed},
             },
         }

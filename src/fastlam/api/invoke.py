@@ -27,6 +27,8 @@ from fastlam.core.dispatcher import (
     request_id,
 )
 from fastlam.core.scan import scan_json
+from fastlam.dispatch.lineage import Step
+from fastlam.dispatch.lineage import step as lineage_step
 from fastlam.dispatch.targets import Resolved
 from fastlam.errors import ApiError, service_fault, throttled, too_large
 from fastlam.http.server import Request
@@ -131,7 +133,9 @@ class InvokeRoute:
         invocation = Invocation(resolved.target, body)
         invocation.invoked_function_arn = resolved.invoked_arn
         invocation.client_context = client_context
-        invocation.trace_id = trace_id(invocation.request_id, trace)
+        step = step_of(invocation.request_id, trace, resolved.mark)
+        self._addresses.check_loop(resolved, step)
+        invocation.trace_id = step.trace
         if tenant is not None:
             invocation.tenant_id = tenant.decode()
         invocation.tag = (request, resolved, log_type == b"Tail")
@@ -153,7 +157,7 @@ class InvokeRoute:
     ) -> None:
         """Event: answered before it runs, and after it is safe."""
         identifier = request_id()
-        joined = trace_id(identifier, trace)
+        step = step_of(identifier, trace, resolved.mark)
 
         def answer(error: ApiError | None) -> None:
             if request.closed:
@@ -164,12 +168,12 @@ class InvokeRoute:
             request.respond(
                 202,
                 b"x-amzn-RequestId: %s\r\nx-amzn-Remapped-Content-Length: 0\r\nX-Amzn-Trace-Id: %s\r\n"
-                % (identifier.encode(), stepped.encode().lower()),
+                % (identifier.encode(), step.trace.encode().lower()),
                 b"",
             )
 
         tenant_id = None if tenant is None else tenant.decode()
-        stepped = self._events.accept(resolved, body, identifier, joined, tenant_id, answer)
+        self._events.accept(resolved, body, identifier, step, tenant_id, answer)
 
     def failed(self, request: Request, failure: Exception) -> None:
         """A fault of ours, before or while the answer was given."""
@@ -271,10 +275,12 @@ def client_context_of(value: bytes) -> str:
     return text
 
 
-def trace_id(identifier: str, given: bytes | None) -> str:
-    """The X-Ray header of an invocation: the caller's trace is joined, or a new one is begun (not sampled)."""
+def step_of(identifier: str, given: bytes | None, mark: str) -> Step:
+    """The X-Ray header of an invocation, and its place in a chain of them: the caller's trace is joined, or a new one
+    is begun (not sampled).
+    """
     if given is not None and given.startswith(b"Root=") and len(given) <= 512 and given.isascii():
         text = given.decode("ascii")
         if text.isprintable():
-            return text
-    return trace_begun(identifier)
+            return lineage_step(text, mark)
+    return Step(trace_begun(identifier, mark))

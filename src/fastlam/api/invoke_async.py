@@ -7,7 +7,7 @@ from typing import Final
 from fastlam import limits
 from fastlam.api.addresses import Addresses, key_of
 from fastlam.api.errors import respond_error, respond_fault
-from fastlam.api.invoke import event_of, trace_id
+from fastlam.api.invoke import event_of, step_of
 from fastlam.core.dispatcher import request_id
 from fastlam.errors import ApiError
 from fastlam.http.server import Request
@@ -50,4 +50,5 @@ class InvokeAsyncRoute:
                 request.respond(202, b"x-amzn-RequestId: %s\r\n" % identifier.encode(), b"")
 
         # The caller's trace is not joined here, other than by an Event.
-        self._events.accept(resolved.pick(), body, identifier, trace_id(identifier, None), None, answer)
+        resolved = resolved.pick()
+        self._events.accept(resolved, body, identifier, step_of(identifier, None, resolved.mark), None, answer)

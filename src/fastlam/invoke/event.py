@@ -22,9 +22,10 @@ from fastlam import limits
 from fastlam.arn import FunctionAddress, parse_locator
 from fastlam.clock import Clock, Schedule
 from fastlam.core.dispatcher import Dispatcher, request_id
+from fastlam.dispatch import lineage
+from fastlam.dispatch.lineage import Step
 from fastlam.dispatch.targets import Resolved
 from fastlam.errors import ApiError, function_not_found, service_fault, throttled, too_large
-from fastlam.invoke import lineage
 from fastlam.invoke.deliveries import Deliveries
 from fastlam.invoke.function_events import EventHeader, FunctionEvents
 from fastlam.invoke.records import Over, parcels
@@ -82,7 +83,6 @@ class Events:
         self._on_over = on_over
         self._functions: dict[QueueKey, FunctionEvents] = {}
         self._plans: dict[tuple[FunctionAddress, str, str | None], Plan] = {}
-        self._marks: dict[QueueKey, str] = {}
 
     def begin(self) -> None:
         """Goes on with what an earlier daemon has left."""
@@ -98,19 +98,15 @@ class Events:
         resolved: Resolved,
         payload: bytes,
         request_id: str,
-        trace: str,
+        step: Step,
         tenant_id: str | None,
         answer: Answer,
-    ) -> str:
-        """Takes one event; its trace header. Raises ApiError when more come than are accepted in a second."""
+    ) -> None:
+        """Takes one event. Raises ApiError when more come than are accepted in a second."""
         if not resolved.target.pool.account.accepts_event():
             raise throttled("FunctionInvocationRateLimitExceeded")
         address = resolved.address
         key = QueueKey(EVENTS, address.account, address.region, address.name)
-        mark = self._marks.get(key)
-        if mark is None:
-            mark = self._marks[key] = lineage.mark_of(*key[1:])
-        step = lineage.step(trace, mark)
         plan = self.plan(address, resolved.executed_version, tenant_id)
         header = EventHeader(
             request_id,
@@ -131,7 +127,6 @@ class Events:
                 answer(service_fault(f"The event could not be kept ({error}): see that the disk has room."))
 
         self._function(key).accept(header, payload, stored)
-        return step.trace
 
     def invoke(self, arn: str, payload: bytes, trace: str, accepted: Answer) -> None:
         """As `abc.EventInvoker`: for a function by its ARN, by what is no caller of the API."""
@@ -142,8 +137,9 @@ class Events:
             raise too_large(f"{len(payload)} byte payload is too large (limit {limits.ASYNC_PAYLOAD_BYTES_MAX} bytes)")
         address = FunctionAddress(locator.account, locator.region, locator.name, locator.qualifier)
         identifier = request_id()
-        joined = trace or lineage.trace_begun(identifier)
-        self.accept(self._resolve(address).pick(), payload, identifier, joined, None, accepted)
+        resolved = self._resolve(address).pick()
+        step = lineage.step(trace, resolved.mark) if trace else lineage.begun(identifier, resolved.mark)
+        self.accept(resolved, payload, identifier, step, None, accepted)
 
     def plan(self, address: FunctionAddress, version: str, tenant_id: str | None) -> Plan:
         key = (address, version, tenant_id)
