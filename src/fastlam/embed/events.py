@@ -117,20 +117,14 @@ class RuntimeEvents:
 
     # From other threads ------------------------------------------------------------------------------
 
-    def declare(
-        self,
-        function: Function,
-        *,
-        retries: int,
-        age_seconds: int,
-        on_success: Any,
-        on_failure: Any,
-    ) -> None:
+    def declare(self, function: Function) -> None:
+        """Events for its name are its from now on."""
+        options = function.event_options
         settings = EventSettings(
-            retries=retries,
-            age_seconds=age_seconds,
-            on_success_arn=self._arn_of(on_success),
-            on_failure_arn=self._arn_of(on_failure),
+            retries=options.retries,
+            age_seconds=options.age_seconds,
+            on_success_arn=self._arn_of(options.on_success),
+            on_failure_arn=self._arn_of(options.on_failure),
         )
 
         def declared() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union
 
 import msgspec
 
@@ -179,6 +179,18 @@ class ResponseStream(Iterator[bytes]):
         self.close()
 
 
+Destination = Union["Function", Callable[[dict[str, Any]], object], str, None]
+
+
+class EventOptions(NamedTuple):
+    """What becomes of a function's events, as Runtime.function has been told."""
+
+    retries: int
+    age_seconds: int
+    on_success: Destination
+    on_failure: Destination
+
+
 class Function:
     """Made by Runtime.function. Usable from any number of threads and event loops."""
 
@@ -197,6 +209,7 @@ class Function:
         self._dispatcher = dispatcher
         self._check = check
         self._events = events  # what queues its events, made when there are some
+        self.event_options: EventOptions
 
     def invoke(self, event: Any = None, *, timeout: float | None = None) -> InvokeResult:
         """Runs the function once and waits. A function that fails is a result, not an exception (see

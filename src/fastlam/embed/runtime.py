@@ -21,7 +21,7 @@ from fastlam.billing.duration import billed_ms
 from fastlam.clock import SystemClock, VirtualClock, seconds_of
 from fastlam.core.dispatcher import AccountPool, FunctionPool, Target
 from fastlam.embed import engine
-from fastlam.embed.function import Function, Throttled
+from fastlam.embed.function import Destination, EventOptions, Function, Throttled
 from fastlam.embed.inline import InlineFunction
 from fastlam.embed.pickling import CallablePickler, preparation
 from fastlam.errors import FastlamError
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Runtime", "Throttled"]
 
 Handler = Callable[[Any, Any], Any]
-Destination = Function | Callable[[dict[str, Any]], object] | str | None
 
 
 class _Holdings:
@@ -133,6 +132,7 @@ class Runtime:
         self.inline = os.environ.get("FASTLAM_INLINE", "") not in ("", "0") if inline is None else inline
         self.clock: VirtualClock | SystemClock = SystemClock() if clock is None else clock
         self._retry_seconds = seconds_of(retry_delay)
+        self._events_mutex = threading.Lock()
         self._endpoint_url = endpoint_url
         self._pool = AccountPool(account, region, concurrency)
         self._functions: dict[str, Function | InlineFunction] = {}
@@ -201,14 +201,10 @@ class Runtime:
         if isinstance(previous, Function):
             dispatcher.run_as_driver(lambda: dispatcher.retire(previous.target))
         function = Function(name, arn, dispatcher, target, self._check, self._events)
+        function.event_options = EventOptions(retries, int(seconds_of(event_age)), on_success, on_failure)
         self._functions[name] = function
-        self._events().declare(
-            function,
-            retries=retries,
-            age_seconds=int(seconds_of(event_age)),
-            on_success=on_success,
-            on_failure=on_failure,
-        )
+        if self._holdings.events is not None:
+            self._holdings.events.declare(function)
         self._holdings.targets.append(target)
         return function
 
@@ -250,12 +246,18 @@ class Runtime:
         return self._holdings.engine
 
     def _events(self) -> RuntimeEvents:
+        """What runs events: imported and made for the first one."""
         holdings = self._holdings
-        if holdings.events is None:
-            from fastlam.embed.events import RuntimeEvents
+        with self._events_mutex:
+            if holdings.events is None:
+                from fastlam.embed.events import RuntimeEvents
 
-            holdings.events = RuntimeEvents(self._engine.dispatcher, self.account, self.clock, self._retry_seconds)
-        return holdings.events
+                events = RuntimeEvents(self._engine.dispatcher, self.account, self.clock, self._retry_seconds)
+                for function in list(self._functions.values()):
+                    if isinstance(function, Function):
+                        events.declare(function)
+                holdings.events = events
+            return holdings.events
 
     @property
     def _scratch(self) -> RuntimeDirectory:
