@@ -103,7 +103,7 @@ class FunctionEvents:
         self._running: dict[int, Invocation] = {}  # by number of the event, in the order of their start
         self._committing = 0  # accepted, not on disk yet, and kept in memory
         self._leaving = 0  # accepted, not on disk yet, and only there afterwards
-        self._ending = 0  # over, and their records not on disk yet
+        self._ending = 0  # attempts whose outcome is not on disk yet
         self._behind = 0  # on disk only, and not read
         self._cursor = number << NUMBER_BITS  # up to which all has been read, or never left
         self._waiting: list[_Later] = []  # heap
@@ -317,7 +317,8 @@ class FunctionEvents:
             return
         self.retried += 1
         clock, number = self._owner.clock, event.number
-        self._owner.queue.amend(number, clock.wall_ms() + int(wait_seconds * 1000), encode_header(header))
+        self._ending += 1
+        self._owner.queue.amend(number, clock.wall_ms() + int(wait_seconds * 1000), encode_header(header), self._ended)
         due_ms = clock.elapsed_ms() + wait_seconds * 1000
         self._wait(_Later(due_ms, number, 0, event.since_ms, len(event.payload)))
 
@@ -353,12 +354,12 @@ class FunctionEvents:
             header.trace,
         )
         self._ending += 1
+        self._owner.end(event.number, over, settings, self._ended)
 
-        def ended() -> None:
-            self._ending -= 1
-            self._note_work()
-
-        self._owner.end(event.number, over, settings, ended)
+    def _ended(self) -> None:
+        """What has come of an attempt is on disk."""
+        self._ending -= 1
+        self._note_work()
 
     # Waiting -----------------------------------------------------------------------------------------
 

@@ -73,8 +73,8 @@ class EventQueue(Protocol):
     def append(self, queue: int, header: bytes, payload: bytes, stored: Stored) -> int:
         """Takes an item; returns its number. `stored(None)` comes when it survives whatever happens."""
 
-    def amend(self, number: int, due_ms: int, header: bytes) -> None:
-        """Other words about an item, and when it is due."""
+    def amend(self, number: int, due_ms: int, header: bytes, stored: Callable[[], None]) -> None:
+        """Other words about an item, and when it is due. It is tried until it succeeds."""
 
     def remove(self, number: int) -> None:
         """It is finished. A crash may undo that as long as the next group has not been written."""
@@ -158,10 +158,11 @@ class MemoryQueue:
         self._soon(lambda: stored(None))
         return number
 
-    def amend(self, number: int, due_ms: int, header: bytes) -> None:
+    def amend(self, number: int, due_ms: int, header: bytes, stored: Callable[[], None]) -> None:
         items = self._items[queue_of(number)]
         if number in items:
             items[number] = items[number]._replace(due_ms=due_ms, header=header)
+        self._soon(stored)
 
     def remove(self, number: int) -> None:
         self._items[queue_of(number)].pop(number, None)

@@ -54,7 +54,7 @@ class _Group:
         self.queues: list[tuple[int, QueueKey]] = []
         self.appended: list[tuple[int, bytes, bytes]] = []
         self.callbacks: list[Stored] = []  # of what is appended
-        self.amendments: dict[int, tuple[int, bytes]] = {}
+        self.amendments: dict[int, tuple[int, bytes, Callable[[], None]]] = {}
         self.removed: list[int] = []
         self.turns: list[tuple[int, list[tuple[int, bytes, bytes]], Callable[[list[int]], None]]] = []
         self.reads: list[tuple[Callable[[sqlite3.Connection], list[Item]], Callable[[list[Item]], None]]] = []
@@ -62,6 +62,11 @@ class _Group:
     @property
     def writes(self) -> bool:
         return bool(self.appended or self.removed or self.amendments or self.turns or self.queues)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it says anything that is to outlive the power."""
+        return bool(self.appended or self.amendments or self.turns)
 
     def take_back(self, failed: _Group) -> None:
         """What another group has to be tried again with; what this one says is newer."""
@@ -99,6 +104,7 @@ class SqliteQueue:
         self._writing = False  # the writer has one
         self._resting = False  # after a failure, until something is to be tried again
         self._closing = False
+        self._synchronous = True  # commits wait for the disk
         self._appended = self._groups = self._refused = 0
         self._failure = ""  # why the last write failed; "" after one that did not
         self._inbox: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
@@ -183,8 +189,8 @@ class SqliteQueue:
         self._hand_over_soon()
         return number
 
-    def amend(self, number: int, due_ms: int, header: bytes) -> None:
-        self._group.amendments[number] = (due_ms, header)
+    def amend(self, number: int, due_ms: int, header: bytes, stored: Callable[[], None]) -> None:
+        self._group.amendments[number] = (due_ms, header, stored)
         self._hand_over_soon()
 
     def remove(self, number: int) -> None:
@@ -284,6 +290,8 @@ class SqliteQueue:
         for stored, error in zip(group.callbacks, refusals, strict=True):
             _tell(stored, error)
         if failure is None:
+            for _, _, amended in group.amendments.values():
+                _tell(amended)
             for _, rows, turned in group.turns:
                 _tell(turned, [row[0] for row in rows])
         for (_, done), items in zip(group.reads, found, strict=True):
@@ -312,13 +320,15 @@ class SqliteQueue:
         """One transaction; None when it is on disk."""
         run = self._connection.execute
         try:
+            # A removal that is lost with the power has an item run again: only a killed process must not lose it.
+            self._synchronize(bool(appended) or group is None or group.speaks)
             run("BEGIN IMMEDIATE")
             removed: list[int] = []
             if group is not None:
                 for queue_number, key in group.queues:
                     run(_QUEUE, (queue_number, *key))
                 if group.amendments:
-                    amendments = ((due_ms, header, number) for number, (due_ms, header) in group.amendments.items())
+                    amendments = ((due_ms, header, number) for number, (due_ms, header, _) in group.amendments.items())
                     self._connection.executemany(_AMEND, amendments)
                 removed += group.removed
                 for number, rows, _ in group.turns:
@@ -336,6 +346,12 @@ class SqliteQueue:
                 return second
             return error
         return None
+
+    def _synchronize(self, full: bool) -> None:
+        """Whether the next commit waits for the disk."""
+        if full != self._synchronous:
+            self._connection.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+            self._synchronous = full
 
     def _insert(self, rows: Sequence[tuple[int, bytes, bytes]]) -> None:
         run, begin, left = self._connection.execute, 0, len(rows)
