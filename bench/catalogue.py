@@ -27,6 +27,7 @@ TOPICS: Final = {
     "burners": Entry("bench.burners", "Executor round trips while two processes burn CPU", True, 1800),
     "asyncio": Entry("bench.event_loops", "Awaiting tasks and functions in asyncio", True, 900),
     "http": Entry("bench.http_load", "Hello over HTTP, wrk with 32 connections", True, 1800),
+    "events": Entry("bench.events", "Asynchronous events accepted, and so on disk", True, 1800),
     "fronts": Entry("bench.fronts", "Hello over HTTP with front processes", True, 900),
     "boto3": Entry("bench.http_load", "Hello through boto3", True, 900, "run_boto3"),
     "coldstart": Entry("bench.coldstart", "Cold start, from no environment to the result", True, 1800),
@@ -40,5 +41,6 @@ TOPICS: Final = {
     "micro": Entry("bench.micro_suite", "Parts of the hot path alone (pytest-benchmark)", True, 900),
     "soak": Entry("bench.soak", "A million invocations in a row over HTTP", False, 6 * 3600),
     "soak_embedded": Entry("bench.soak_embedded", "Ten million embedded calls in a row", False, 6 * 3600),
+    "event_kills": Entry("bench.event_kills", "Events while their daemon is killed twenty times", False, 3600),
     "kills": Entry("bench.kills", "A thousand workers killed at random under load", False, 3 * 3600),
 }

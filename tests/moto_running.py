@@ -24,22 +24,47 @@ class AwsServer:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def client(self, service: str) -> Any:
-        """Straight to the server, past the daemon."""
+    def client(self, service: str, **credentials: str) -> Any:
+        """Straight to the server, past the daemon; in moto's own account unless credentials say another one."""
         return boto3.client(
             service,
             endpoint_url=self.url,
             region_name="us-east-1",
-            aws_access_key_id="000000000000",
-            aws_secret_access_key="test",
+            **(credentials or {"aws_access_key_id": "000000000000", "aws_secret_access_key": "test"}),
         )
 
 
+class Queue:
+    """A queue there, which a test reads."""
+
+    def __init__(self, aws: AwsServer, name: str, client: Any = None) -> None:
+        self.client = client or aws.client("sqs")
+        self.url = self.client.create_queue(QueueName=name)["QueueUrl"]
+        self.arn = self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])["Attributes"][
+            "QueueArn"
+        ]
+
+    def take(self) -> list[dict[str, Any]]:
+        """All messages that are there."""
+        found: list[dict[str, Any]] = []
+        while messages := self.client.receive_message(
+            QueueUrl=self.url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], AttributeNames=["All"]
+        ).get("Messages"):
+            found += messages
+            for message in messages:
+                self.client.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    def one(self) -> dict[str, Any]:
+        (message,) = self.take()
+        return message
+
+
 @contextmanager
-def running_aws() -> Iterator[AwsServer]:
-    """Starts the server on a free port and stops it."""
+def running_aws(port: int = 0) -> Iterator[AwsServer]:
+    """Starts the server on a free port, or a certain one, and stops it."""
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
+        [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

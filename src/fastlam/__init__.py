@@ -26,11 +26,12 @@ if not sys.platform.startswith("linux"):
     )
 
 if TYPE_CHECKING:
+    from fastlam.clock import VirtualClock
     from fastlam.embed.executor import Executor, WorkerDied
     from fastlam.embed.function import Function, InvokeResult, Throttled
     from fastlam.embed.runtime import Runtime
 
-__all__ = ["Executor", "Function", "InvokeResult", "Runtime", "Throttled", "WorkerDied", "__version__"]
+__all__ = ["Executor", "Function", "InvokeResult", "Runtime", "Throttled", "VirtualClock", "WorkerDied", "__version__"]
 
 # Handed out when asked for: a worker imports this package too, and needs none of them.
 _PLACES = {
@@ -40,6 +41,7 @@ _PLACES = {
     "InvokeResult": "fastlam.embed.function",
     "Runtime": "fastlam.embed.runtime",
     "Throttled": "fastlam.embed.function",
+    "VirtualClock": "fastlam.clock",
 }
 
 

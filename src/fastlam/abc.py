@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastlam import limits
+from fastlam.errors import ApiError
 from fastlam.wire.control import WorkerSpec
 
 
@@ -30,3 +32,11 @@ class LaunchSpec:
     confinement: Confinement | None = None  # without one it has no walls
     snapshot: str = ""  # the template (SnapStart) that they are restored from, or that they are: by a name of its own
     frame_bytes_max: int = limits.FRAME_BYTES_MAX  # -1: unbounded, for callers that trust their own tasks
+
+
+Accepted = Callable[[ApiError | None], None]
+"""`accepted(None)`: the event is safe and will run; otherwise why it has not been taken."""
+
+EventInvoker = Callable[[str, bytes, str, Accepted], None]
+"""`invoke_event(arn, payload, trace, accepted)`: an asynchronous invocation by what is no caller of the API. Raises
+ApiError where the function cannot be invoked."""

@@ -39,11 +39,12 @@ from fastlam.api.rates import RequestRates
 from fastlam.api.router import Api
 from fastlam.arn import PARTITION
 from fastlam.billing.duration import billed_ms
-from fastlam.clock import SystemClock
+from fastlam.clock import SystemClock, VirtualClock
 from fastlam.config import DaemonConfig
 from fastlam.control.authorize import Caller, authorize
 from fastlam.control.plane import ControlPlane
 from fastlam.core.dispatcher import Dispatcher
+from fastlam.destinations.clients import Clients
 from fastlam.dispatch.autoscaling import AutoScaler
 from fastlam.dispatch.bound import BoundNotice
 from fastlam.dispatch.faults import Faults
@@ -54,13 +55,14 @@ from fastlam.dispatch.snapshots import Snapshots
 from fastlam.dispatch.targets import Targets
 from fastlam.errors import FastlamError
 from fastlam.http.server import HttpServer
-from fastlam.invoke.event import Events
+from fastlam.invoke.opening import open_events
 from fastlam.model.key import RecordKey
 from fastlam.runtimes.python import INITIALIZATION_TYPE
 from fastlam.sandbox.launcher import Launcher
 from fastlam.sandbox.networks import Door
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.sandbox.spinning import spin_ns
+from fastlam.store import queue_sqlite
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.directory import DataDirectory
 from fastlam.store.file_systems import FileSystems
@@ -76,6 +78,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS: Final = 30.0
 _HOUSEKEEPING_SECONDS: Final = 1.0
+_SWITCH_SECONDS: Final = 0.0005  # threads that come back from a disk get the interpreter sooner than by default
+_LOOK_SECONDS: Final = 0.005  # between two looks at what is still under way
 
 
 class Daemon:
@@ -105,7 +109,7 @@ class Daemon:
         self.artifacts = ArtifactStore(self._data_dir)
         blocking = Workers(self._loop)
         self._closers.append(blocking.close)
-        clock = SystemClock()
+        self.clock = clock = VirtualClock(time.time_ns() // 1_000_000) if config.clock == "virtual" else SystemClock()
         vault = Vault(None if config.ephemeral else self._data_dir)
         objects = ObjectReader(config.aws_endpoint, account=config.account)
         self._closers.append(objects.close)  # before the threads that read are waited for
@@ -166,7 +170,7 @@ class Daemon:
             freezes=config.freeze,
             keepalive_seconds=config.keepalive_seconds,
             recycle_after_seconds=config.recycle_after_seconds,
-            on_change=lambda: self._addresses.forget(),
+            on_change=self._forget_addresses,
             on_restoring=lambda key: self.snapshots.want(key),
         )
         self.snapshots = Snapshots(
@@ -179,7 +183,7 @@ class Daemon:
         )
         self.provisioner = Provisioner(self.dispatcher, self.store, self.targets, self._later)
         self.auto_scaler = AutoScaler(self.store, clock, self.provisioner.utilization_most, self._provision)
-        self.events = Events(self.dispatcher, self._loop.call_later, clock)
+        self._open_events()
         self._addresses = Addresses(
             self.targets, defaults=defaults, authorize=authorize, check_policy=self.plane.permissions.check
         )
@@ -200,7 +204,7 @@ class Daemon:
                 "InvokeAsync": InvokeAsyncRoute(self._addresses, self.events),
                 "InvokeWithResponseStream": InvokeStreamRoute(self.dispatcher, self._addresses),
             },
-            rates=RequestRates(clock) if config.rates == "lambda" else None,
+            rates=RequestRates(SystemClock()) if config.rates == "lambda" else None,
         )
         guarded = Cors(api, origins=config.cors_origins, host=config.host)
         body_bytes_max = limits.FORWARD_BODY_BYTES_MAX + limits.SYNC_PAYLOAD_BYTES_MAX
@@ -220,6 +224,7 @@ class Daemon:
         links.authority = authority
         self.provisioner.begin()
         self.snapshots.begin()
+        self.events.begin()
         self._bound_notice = BoundNotice(self.dispatcher, log.warning, time.monotonic)
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
 
@@ -246,14 +251,58 @@ class Daemon:
         self._closers.append(store.close)
         return store
 
+    def _open_events(self) -> None:
+        """Asynchronous invocations: their queue, their attempts, and the delivery of what came of them."""
+        loop, config = self._loop, self.config
+        self.events = open_events(
+            self.dispatcher,
+            self.targets,
+            self.store,
+            path=None if config.ephemeral else self._data_dir / queue_sqlite.FILE_NAME,
+            clients=Clients(config.aws_endpoint, account=config.account),
+            clock=self.clock,
+            schedule=self._schedule,
+            later=loop.call_later,
+            soon=loop.call_soon,
+            in_owner=self._in_loop,
+            retry_seconds=config.retry_seconds,
+            closers=self._closers,
+        )
+
+    def _forget_addresses(self) -> None:
+        """Something changed: what addresses stand for is found out anew."""
+        self._addresses.forget()
+        self.events.forget()
+
+    def _in_loop(self, callback: Callable[[], None]) -> None:
+        """Runs it in the loop's thread, whichever thread asks."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon has gone
+            self._loop.call_soon_threadsafe(self.http.in_batch, callback)
+
+    def _schedule(self, seconds: float, callback: Callable[[], None]) -> None:
+        """By the daemon's clock."""
+        if isinstance(self.clock, VirtualClock):
+            self.clock.schedule(seconds, callback)
+        else:
+            self._loop.call_later(seconds, callback)
+
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
-        """For what the control plane has to do in a moment: what a stopped daemon leaves is done by the next one."""
+        """For what the control plane has to do in a moment: what a stopped daemon leaves is done by the next one.
+
+        States that change by themselves do so in real time with a virtual clock too, or sooner if that is advanced:
+        those who wait for them, as SDKs do, know nothing of it.
+        """
+        timers: list[Any] = []
 
         def run() -> None:
+            for timer in timers:
+                timer.cancel()
             if not self._stopping:
                 callback()
 
-        self._loop.call_later(seconds, run)
+        timers.append(self._loop.call_later(seconds, run))
+        if isinstance(self.clock, VirtualClock):
+            timers.append(self.clock.schedule(seconds, run))
 
     def _keep_house(self) -> None:
         """Tells of the machine's bound, and scales provisioned concurrency."""
@@ -276,7 +325,9 @@ class Daemon:
         http = getattr(self, "http", None)
         if http is not None:
             self._admin.answer_waiting()
+            begun = time.monotonic()
             await http.drain(drain_seconds)
+            await self._drain_events(drain_seconds - (time.monotonic() - begun))
         self._stopping = True
         while self._closers:
             closer = self._closers.pop()
@@ -284,6 +335,13 @@ class Daemon:
                 closer()
             except Exception:
                 log.exception("stopping: %r failed", closer)
+
+    async def _drain_events(self, seconds: float) -> None:
+        """Attempts and deliveries that are under way may end; the next daemon goes on with the others."""
+        self.events.stop()
+        deadline = time.monotonic() + seconds
+        while not self.events.quiet and time.monotonic() < deadline:  # noqa: ASYNC110 - their ends are told to nobody
+            await asyncio.sleep(_LOOK_SECONDS)
 
     # -- what the admin routes see ----------------------------------------------------------------
 
@@ -303,22 +361,53 @@ class Daemon:
             "environments": counts,
             "limits": {"concurrency": self.config.concurrency, "environments": self.config.environments_max},
             "freeze": self.config.freeze,
+            "clock": self.config.clock,
             "isolation": self.isolation.state() if self.isolation is not None else None,
             "fronts": self.http.fronts(),
             "provisioned": self.provisioner.rows(),
             "statistics": {
                 "dispatcher": self.dispatcher.statistics(),
                 "http": asdict(self.http.statistics()),
-                "events": {
-                    "accepted": self.events.accepted,
-                    "completed": self.events.completed,
-                    "failed": self.events.failed,
-                    "expired": self.events.expired,
-                    "pending": self.events.pending,
-                },
+                "events": self.events.statistics(),
+                "loops_ended": self.targets.loops_ended,  # synchronous calls refused; events are counted with theirs
                 "forwarded": {"requests": self.forwarder.forwarded, "failed": self.forwarder.failed},
             },
         }
+
+    def queue(self) -> dict[str, Any]:
+        """Asynchronous events, by function, and the records of them, by destination."""
+        return {**self.events.rows(), "statistics": self.events.statistics()}
+
+    def clock_state(self) -> dict[str, Any]:
+        clock = self.clock
+        state: dict[str, Any] = {"clock": self.config.clock, "wall_ms": clock.wall_ms()}
+        if isinstance(clock, VirtualClock):
+            state |= {
+                "elapsed_ms": clock.elapsed_ms(),
+                "scheduled": clock.pending,
+                "next_due_seconds": clock.next_due_seconds,
+                "works": clock.works,
+            }
+        return state
+
+    def advance(self, seconds: float, done: Callable[[], None]) -> str | None:
+        clock = self.clock
+        if not isinstance(clock, VirtualClock):
+            return "This daemon goes by the machine's clock: only that of one started with --clock virtual is advanced."
+        if self.plane.auto_scaling.list():
+            self._scale_until(clock, clock.elapsed_ms() + seconds * 1000)
+        clock.advance_then(seconds, done)
+        return None
+
+    def _scale_until(self, clock: VirtualClock, until_ms: float) -> None:
+        """Scaling by the calendar looks at each second that passes, as it does without a virtual clock."""
+
+        def tick() -> None:
+            self.auto_scaler.tick()
+            if clock.elapsed_ms() + _HOUSEKEEPING_SECONDS * 1000 <= until_ms:
+                clock.schedule(_HOUSEKEEPING_SECONDS, tick)
+
+        clock.schedule(_HOUSEKEEPING_SECONDS, tick)
 
     def environments(self) -> list[dict[str, Any]]:
         owners = self.targets.owners()
@@ -448,6 +537,7 @@ def run_daemon(config: DaemonConfig, on_ready: Callable[[Daemon], None] | None =
     """Runs a daemon in this process until it is told to stop. Raises FastlamError when it cannot start."""
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = within_open_files(config, raise_open_files_limit())
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         from setproctitle import setproctitle
 

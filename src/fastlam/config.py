@@ -13,6 +13,8 @@ from fastlam.errors import FastlamError
 from fastlam.limits import (
     ACCOUNT_CONCURRENCY,
     ENVIRONMENTS_MAX,
+    EVENT_AGE_SECONDS_MAX,
+    EVENT_RETRY_SECONDS,
     FRONTS_MAX,
     KEEPALIVE_SECONDS,
     RECYCLE_AFTER_SECONDS,
@@ -27,6 +29,7 @@ LANE_KINDS: Final = ("ring", "zmq", "libzmq")  # sandbox.lanes tells them apart
 ISOLATION_LEVELS: Final = ("auto", "full", "process")  # and sandbox.isolation these
 NETWORKS: Final = ("host", "loopback", "none")  # and these
 CPU_MODES: Final = ("free", "lambda")
+CLOCKS: Final = ("system", "virtual")  # of retries, event age and schedules: this machine's, or one that users advance
 RATES: Final = ("free", "lambda")  # what comes too fast: runs all the same, or is throttled as Lambda does
 
 # As browsers state it: nothing behind the port. Extensions and applications have schemes of their own.
@@ -70,6 +73,8 @@ class DaemonConfig:
     rates: str = RATES[0]  # whether the rates of requests and of new environments are limited
     keepalive_seconds: float = KEEPALIVE_SECONDS  # after which an unused environment is stopped; 0: after each call
     recycle_after_seconds: float = RECYCLE_AFTER_SECONDS  # the age at which an environment is stopped; 0: none
+    clock: str = CLOCKS[0]
+    retry_seconds: float = EVENT_RETRY_SECONDS  # before an event's second attempt; twice as long before the third
     fronts: int = 0  # processes that accept and read requests for the daemon's; 0: it does so itself
     cors_origins: tuple[str, ...] = ()  # of pages that may call, beside this machine's own; "*" allows all
 
@@ -106,6 +111,12 @@ class DaemonConfig:
             )
         if self.cpu not in CPU_MODES:
             raise FastlamError(f"--cpu {self.cpu!r} is no mode: give {' or '.join(CPU_MODES)}.")
+        if self.clock not in CLOCKS:
+            raise FastlamError(f"--clock {self.clock!r} is none: give {' or '.join(CLOCKS)}.")
+        if not 0 <= self.retry_seconds <= EVENT_AGE_SECONDS_MAX:
+            raise FastlamError(
+                f"--retry-delay {self.retry_seconds:g} is no delay: give seconds, 0 to {EVENT_AGE_SECONDS_MAX}."
+            )
         if not 0 <= self.fronts <= FRONTS_MAX:
             raise FastlamError(f"--fronts {self.fronts} is no number of front processes: give 0 to {FRONTS_MAX}.")
         if self.rates not in RATES:

@@ -73,7 +73,9 @@ def test_all_answers_are_alike(caller: Caller) -> None:
         assert re.fullmatch(ID, identifier) and headers["x-amzn-requestid"] == identifier
         assert headers["x-amzn-trace-id"] == trace
         digits = identifier.replace("-", "")
-        assert trace == f"Root=1-{digits[:8]}-{digits[8:]};Parent={digits[-12:]}{digits[:4]};Sampled=0"
+        begun, lineage = trace.split(";Lineage=")
+        assert begun == f"Root=1-{digits[:8]}-{digits[8:]};Parent={digits[-12:]}{digits[:4]};Sampled=0"
+        assert re.fullmatch(r"1:[0-9a-f]{8}:0", lineage)
         assert re.sub(r"\d", "9", "\n".join(shape(said))) == re.sub(r"\d", "9", "\n".join(shape(answers[0])))
         ids.append(identifier)
     assert len(set(ids)) == TIMES

@@ -275,7 +275,8 @@ def test_what_the_handler_sees_of_its_call(daemon: RunningDaemon) -> None:
     )
     seen = json.loads(messages(answer.body)[0][1])
     assert seen["arn"] == f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:seen:$LATEST"
-    assert (seen["trace"], seen["custom"], seen["id"]) == (trace, {"k": "v"}, answer.headers["x-amzn-requestid"])
+    assert seen["trace"].startswith(f"{trace};Lineage=1:")
+    assert (seen["custom"], seen["id"]) == ({"k": "v"}, answer.headers["x-amzn-requestid"])
     assert 0 < seen["left"] <= 30_000
     by_query = Stream(daemon, "seen", Qualifier="$LATEST")
     assert json.loads(by_query.read()[0])["arn"] == seen["arn"]

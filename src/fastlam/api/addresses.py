@@ -40,6 +40,7 @@ class Addresses:
         check_policy: CheckPolicy | None = None,
     ) -> None:
         self._targets = targets
+        self.check_loop = targets.check_loop
         self._defaults = defaults
         self._authorize = authorize
         self._check_policy = check_policy
@@ -98,12 +99,6 @@ class Addresses:
         if self._check_policy is not None:
             self._check_policy(caller, action, address)
         return address, parameters.get("TenantId")
-
-    def again(self, resolved: Resolved, tenant_id: str | None) -> Resolved:
-        """What the address of an invocation that was accepted earlier stands for by now. Raises ApiError."""
-        if not resolved.target.retired:
-            return resolved
-        return self._targets.resolve(resolved.address, tenant_id).pick()
 
 
 def scope_of(authorization: bytes) -> bytes:

@@ -1,5 +1,5 @@
-"""What is asked of the daemon itself: /_fastlam/health, environments, logs, reset, autoscaling. The command line and
-the tests use it.
+"""What is asked of the daemon itself: /_fastlam/health, environments, logs, queue, clock, reset, autoscaling. The
+command line and the tests use it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import msgspec
 from fastlam.api.caller import Defaults, caller_of
 from fastlam.api.decoding import query_of
 from fastlam.api.errors import respond_error, respond_fault
+from fastlam.clock import seconds_of
 from fastlam.control.autoscaling import AutoScaling
 from fastlam.errors import ApiError
 from fastlam.http.server import Request
@@ -31,6 +32,13 @@ class House(Protocol):
     def health(self) -> dict[str, Any]: ...
 
     def environments(self) -> list[dict[str, Any]]: ...
+
+    def queue(self) -> dict[str, Any]: ...
+
+    def clock_state(self) -> dict[str, Any]: ...
+
+    def advance(self, seconds: float, done: Callable[[], None]) -> str | None:
+        """Lets time pass, and calls back when what was due is over; or the reason when it will not."""
 
     def log_of(self, key: RecordKey) -> LogGroup | None: ...
 
@@ -54,6 +62,9 @@ class AdminRoute:
             (b"HEAD", b"health"): self._health,
             (b"GET", b"environments"): self._environments,
             (b"GET", b"logs"): self._logs,
+            (b"GET", b"queue"): self._queue,
+            (b"GET", b"clock"): self._clock,
+            (b"POST", b"clock"): self._advance,
             (b"POST", b"reset"): self._reset,
             (b"GET", b"autoscaling"): self._list_scaled,
             (b"PUT", b"autoscaling"): self._scale,
@@ -78,6 +89,32 @@ class AdminRoute:
     def _environments(self, request: Request) -> None:
         _respond(request, 200, {"environments": self._house.environments()})
 
+    def _queue(self, request: Request) -> None:
+        _respond(request, 200, self._house.queue())
+
+    def _clock(self, request: Request) -> None:
+        _respond(request, 200, self._house.clock_state())
+
+    def _advance(self, request: Request) -> None:
+        setting = _object(request)
+        try:
+            seconds = seconds_of(setting["advance"]) if setting is not None else 0.0
+        except (KeyError, TypeError, ValueError) as error:
+            setting, reason = None, str(error) if isinstance(error, ValueError) else ""
+        else:
+            reason = ""
+        if setting is None:
+            _respond(request, 400, {"message": reason or 'The body must be a JSON object such as {"advance": "2m"}.'})
+            return
+
+        def passed() -> None:
+            if not request.closed:
+                _respond(request, 200, self._house.clock_state())
+
+        refusal = self._house.advance(seconds, passed)
+        if refusal is not None:
+            _respond(request, 409, {"message": refusal})
+
     def _reset(self, request: Request) -> None:
         refusal = self._house.reset()
         if refusal is None:
@@ -89,11 +126,8 @@ class AdminRoute:
         _respond(request, 200, {"settings": [msgspec.structs.asdict(record) for record in self._auto_scaling.list()]})
 
     def _scale(self, request: Request) -> None:
-        try:
-            setting = msgspec.json.decode(request.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            setting = None
-        if not isinstance(setting, dict):
+        setting = _object(request)
+        if setting is None:
             _respond(request, 400, {"message": "The body must be a JSON object."})
             return
         record = self._auto_scaling.put(self._qualified(request), setting)
@@ -146,6 +180,15 @@ class AdminRoute:
         """The daemon is about to stop: nobody waits any longer."""
         for answer in tuple(self._waiting):
             answer()
+
+
+def _object(request: Request) -> dict[str, Any] | None:
+    """The JSON object in the body, if it is one."""
+    try:
+        found = msgspec.json.decode(request.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _answer_logs(request: Request, function_log: LogGroup, after: int) -> None:

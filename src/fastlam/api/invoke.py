@@ -27,6 +27,8 @@ from fastlam.core.dispatcher import (
     request_id,
 )
 from fastlam.core.scan import scan_json
+from fastlam.dispatch.lineage import Step
+from fastlam.dispatch.lineage import step as lineage_step
 from fastlam.dispatch.targets import Resolved
 from fastlam.errors import ApiError, service_fault, throttled, too_large
 from fastlam.http.server import Request
@@ -131,7 +133,9 @@ class InvokeRoute:
         invocation = Invocation(resolved.target, body)
         invocation.invoked_function_arn = resolved.invoked_arn
         invocation.client_context = client_context
-        invocation.trace_id = trace_id(invocation.request_id, trace)
+        step = step_of(invocation.request_id, trace, resolved.mark)
+        self._addresses.check_loop(resolved, step)
+        invocation.trace_id = step.trace
         if tenant is not None:
             invocation.tenant_id = tenant.decode()
         invocation.tag = (request, resolved, log_type == b"Tail")
@@ -151,15 +155,25 @@ class InvokeRoute:
     def _accept(
         self, request: Request, resolved: Resolved, body: bytes, tenant: bytes | None, trace: bytes | None
     ) -> None:
-        """Event: answered before it runs."""
+        """Event: answered before it runs, and after it is safe."""
         identifier = request_id()
-        accept_event(self._events, self._addresses, resolved, body, identifier, tenant, trace)
-        request.respond(
-            202,
-            b"x-amzn-RequestId: %s\r\nx-amzn-Remapped-Content-Length: 0\r\nX-Amzn-Trace-Id: %s\r\n"
-            % (identifier.encode(), trace_id(identifier, trace).encode().lower()),
-            b"",
-        )
+        step = step_of(identifier, trace, resolved.mark)
+
+        def answer(error: ApiError | None) -> None:
+            if request.closed:
+                return
+            if error is not None:
+                respond_error(request, error)
+                return
+            request.respond(
+                202,
+                b"x-amzn-RequestId: %s\r\nx-amzn-Remapped-Content-Length: 0\r\nX-Amzn-Trace-Id: %s\r\n"
+                % (identifier.encode(), step.trace.encode().lower()),
+                b"",
+            )
+
+        tenant_id = None if tenant is None else tenant.decode()
+        self._events.accept(resolved, body, identifier, step, tenant_id, answer)
 
     def failed(self, request: Request, failure: Exception) -> None:
         """A fault of ours, before or while the answer was given."""
@@ -235,30 +249,6 @@ def event_of(body: bytes, kind: str, bytes_max: int) -> bytes:
     return body
 
 
-def accept_event(
-    events: Events,
-    addresses: Addresses,
-    resolved: Resolved,
-    body: bytes,
-    identifier: str,
-    tenant: bytes | None,
-    trace: bytes | None,
-) -> None:
-    """Hands an event over to run in the background."""
-    tenant_id = None if tenant is None else tenant.decode()
-
-    def make() -> Invocation:
-        # A later attempt runs what the function is by then.
-        now = addresses.again(resolved, tenant_id)
-        invocation = Invocation(now.target, body, identifier)
-        invocation.invoked_function_arn = resolved.invoked_arn
-        invocation.trace_id = trace_id(identifier, trace)
-        invocation.tenant_id = tenant_id
-        return invocation
-
-    events.accept(make)
-
-
 def check_request_id(value: bytes) -> None:
     if len(value) != 36 or not _UUID_CHARACTERS.issuperset(value):
         raise ApiError("InvalidRequestContentException", "x-amzn-RequestId must be a UUID")
@@ -285,10 +275,12 @@ def client_context_of(value: bytes) -> str:
     return text
 
 
-def trace_id(identifier: str, given: bytes | None) -> str:
-    """The X-Ray header of an invocation: the caller's trace is joined, or a new one is begun (not sampled)."""
+def step_of(identifier: str, given: bytes | None, mark: str) -> Step:
+    """The X-Ray header of an invocation, and its place in a chain of them: the caller's trace is joined, or a new one
+    is begun (not sampled).
+    """
     if given is not None and given.startswith(b"Root=") and len(given) <= 512 and given.isascii():
         text = given.decode("ascii")
         if text.isprintable():
-            return text
-    return trace_begun(identifier)
+            return lineage_step(text, mark)
+    return Step(trace_begun(identifier, mark))

@@ -7,7 +7,7 @@ from typing import Final
 from fastlam import limits
 from fastlam.api.addresses import Addresses, key_of
 from fastlam.api.errors import respond_error, respond_fault
-from fastlam.api.invoke import accept_event, event_of
+from fastlam.api.invoke import event_of, step_of
 from fastlam.core.dispatcher import request_id
 from fastlam.errors import ApiError
 from fastlam.http.server import Request
@@ -40,6 +40,15 @@ class InvokeAsyncRoute:
             resolved = self._addresses.resolve(request, key, "InvokeAsync", name)
         body = event_of(request.body, "Event", limits.LEGACY_ASYNC_PAYLOAD_BYTES_MAX)
         identifier = request_id()
+
+        def answer(error: ApiError | None) -> None:
+            if request.closed:
+                return
+            if error is not None:
+                respond_error(request, error)
+            else:
+                request.respond(202, b"x-amzn-RequestId: %s\r\n" % identifier.encode(), b"")
+
         # The caller's trace is not joined here, other than by an Event.
-        accept_event(self._events, self._addresses, resolved.pick(), body, identifier, None, None)
-        request.respond(202, b"x-amzn-RequestId: %s\r\n" % identifier.encode(), b"")
+        resolved = resolved.pick()
+        self._events.accept(resolved, body, identifier, step_of(identifier, None, resolved.mark), None, answer)

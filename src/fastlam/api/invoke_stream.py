@@ -22,7 +22,7 @@ from fastlam.api.invoke import (
     content_type_of,
     event_of,
     refusal,
-    trace_id,
+    step_of,
 )
 from fastlam.core.dispatcher import OUTCOME_FUNCTION_ERROR, PLATFORM_ERRORS, Dispatcher, Invocation
 from fastlam.dispatch.targets import Resolved
@@ -72,7 +72,9 @@ class InvokeStreamRoute:
         invocation.invoked_function_arn = resolved.invoked_arn
         invocation.client_context = None if context is None else client_context_of(context)
         invocation.tenant_id = None if tenant is None else tenant.decode()
-        invocation.trace_id = trace_id(invocation.request_id, request.header(b"x-amzn-trace-id"))
+        step = step_of(invocation.request_id, request.header(b"x-amzn-trace-id"), resolved.mark)
+        self._addresses.check_loop(resolved, step)
+        invocation.trace_id = step.trace
         answer = _Answer(self._dispatcher, request, resolved, log_type == b"Tail")
         invocation.streams = True
         invocation.on_chunk = answer.on_chunk

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastlam.api.support import Call, Entries, Reply, Stored
+from fastlam.api.support import Call, Entries, Reply, Supported
 from fastlam.control.recursion import Recursion
 
-_MISSING: Final = "a function that invokes itself over and over is not noticed, and goes on with either setting"
+_NOTE: Final = (
+    "a loop is noticed where what calls passes on the trace header (AWS's SDKs do) or the loop goes through a"
+    " destination function"
+)
 
 
 def entries(recursion: Recursion) -> Entries:
@@ -18,6 +21,6 @@ def entries(recursion: Recursion) -> Entries:
         return Reply({"RecursiveLoop": recursion.get(call.caller, call.parameters)})
 
     return {
-        "PutFunctionRecursionConfig": Stored(put, _MISSING),
-        "GetFunctionRecursionConfig": Stored(get, _MISSING),
+        "PutFunctionRecursionConfig": Supported(put, _NOTE),
+        "GetFunctionRecursionConfig": Supported(get, _NOTE),
     }

@@ -6,7 +6,7 @@ from fastlam.core.dispatcher import Dispatcher, Invocation
 from fastlam.dispatch.targets import Resolved
 from fastlam.http.server import Request
 
-def trace_begun(request_id: str) -> str: ...
+def trace_begun(request_id: str, mark: str) -> str: ...
 
 class RepeatedInvoke:
     def __init__(

@@ -14,7 +14,8 @@ from fastlam.core.scan import scan_json
 
 cdef enum:
     ID_BYTES = 36
-    TRACE_BYTES = 74
+    MARK_BYTES = 8
+    TRACE_BYTES = 95
 
 cdef Py_ssize_t payload_bytes_max = limits.SYNC_PAYLOAD_BYTES_MAX
 cdef object outcome_ok = OUTCOME_OK
@@ -29,9 +30,9 @@ cdef const char *ascii_of(str text, Py_ssize_t bytes_expected) except NULL:
     return data
 
 
-def trace_begun(str request_id not None):
-    """The X-Ray header of an invocation that begins its own trace, not sampled. The request id is random: its digits make the
-    trace's, so that no more randomness is needed."""
+def trace_begun(str request_id not None, str mark not None):
+    """The X-Ray header of an invocation that begins its own trace, not sampled, and its chain (dispatch/lineage.py): `mark` is the
+    function's there. The request id is random: its digits make the trace's, so that no more randomness is needed."""
     cdef const char *given = ascii_of(request_id, ID_BYTES)
     cdef char[32] digits
     cdef char[TRACE_BYTES] out
@@ -47,7 +48,9 @@ def trace_begun(str request_id not None):
     memcpy(out + 40, b";Parent=", 8)
     memcpy(out + 48, digits + 20, 12)
     memcpy(out + 60, digits, 4)
-    memcpy(out + 64, b";Sampled=0", 10)
+    memcpy(out + 64, b";Sampled=0;Lineage=1:", 21)
+    memcpy(out + 85, ascii_of(mark, MARK_BYTES), MARK_BYTES)
+    memcpy(out + 93, b":0", 2)
     return PyUnicode_DecodeASCII(out, TRACE_BYTES, NULL)
 
 
@@ -56,7 +59,7 @@ cdef class RepeatedInvoke:
     that it may be another by now."""
 
     cdef object route, addresses, epoch, submit, resolved, target, on_done
-    cdef str invoked_arn
+    cdef str invoked_arn, mark
     cdef bytes before_id, before_trace
 
     def __init__(self, route not None, addresses not None, dispatcher not None, resolved not None):
@@ -67,6 +70,7 @@ cdef class RepeatedInvoke:
         self.resolved = resolved
         self.target = resolved.target
         self.invoked_arn = resolved.invoked_arn
+        self.mark = resolved.mark
         self.on_done = self.done
         self.before_id = b"Content-Type: application/json\r\nx-amzn-RequestId: "
         self.before_trace = (b"\r\nX-Amz-Executed-Version: %b\r\nx-amzn-Remapped-Content-Length: 0\r\nX-Amzn-Trace-Id: "
@@ -87,7 +91,7 @@ cdef class RepeatedInvoke:
             return
         invocation = Invocation(self.target, body)
         invocation.invoked_function_arn = self.invoked_arn
-        invocation.trace_id = trace_begun(invocation.request_id)
+        invocation.trace_id = trace_begun(invocation.request_id, self.mark)
         invocation.tag = request
         invocation.on_done = self.on_done
         try:

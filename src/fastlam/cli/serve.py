@@ -14,8 +14,10 @@ from typing import IO, Any, Final
 
 import click
 
+from fastlam.cli.duration import DURATION
 from fastlam.cli.session import CommandError, NoDaemon
 from fastlam.config import (
+    CLOCKS,
     CPU_MODES,
     DEFAULT_ACCOUNT,
     DEFAULT_HOST,
@@ -29,7 +31,13 @@ from fastlam.config import (
     default_data_dir,
 )
 from fastlam.errors import FastlamError, native_module_missing
-from fastlam.limits import ACCOUNT_CONCURRENCY, ENVIRONMENTS_MAX, KEEPALIVE_SECONDS, RECYCLE_AFTER_SECONDS
+from fastlam.limits import (
+    ACCOUNT_CONCURRENCY,
+    ENVIRONMENTS_MAX,
+    EVENT_RETRY_SECONDS,
+    KEEPALIVE_SECONDS,
+    RECYCLE_AFTER_SECONDS,
+)
 
 START_SECONDS: Final = 60  # a detached daemon that has not answered by then is stopped again
 POLL_SECONDS: Final = 0.02
@@ -128,6 +136,21 @@ def _choice(name: str, values: Sequence[str], **more: Any) -> Callable[[Any], An
     is_flag=True,
     envvar="FASTLAM_FREEZE",
     help="Environments stand still between invocations, with all their threads and children, as in Lambda.",
+)
+@_choice(
+    "--clock",
+    CLOCKS,
+    help="Which clock retries, the age of events and schedules go by: this machine's, or one that stands still until"
+    " 'fastlam clock advance' (virtual), for tests.",
+)
+@click.option(
+    "--retry-delay",
+    "retry_seconds",
+    metavar="DURATION",
+    type=DURATION,
+    default=f"{EVENT_RETRY_SECONDS:g}s",
+    show_default=True,
+    help="Before the second attempt of an asynchronous event that failed; before the third it is twice as long.",
 )
 @click.option(
     "--fronts",
@@ -232,6 +255,7 @@ def _arguments(config: DaemonConfig, port: int) -> list[str]:
     arguments += ["--rates", config.rates, "--lane", config.lane]
     arguments += ["--fronts", str(config.fronts), "--isolation", config.isolation, "--cpu", config.cpu]
     arguments += ["--network", config.network]
+    arguments += ["--clock", config.clock, "--retry-delay", f"{config.retry_seconds}s"]
     if config.freeze:
         arguments.append("--freeze")
     if config.ephemeral:

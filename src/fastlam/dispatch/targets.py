@@ -13,14 +13,17 @@ from fastlam.abc import LaunchSpec
 from fastlam.arn import FunctionAddress, runtime_version_arn
 from fastlam.core.dispatcher import AccountPool, Dispatcher, FunctionPool, ProvisionedTarget, Target
 from fastlam.dispatch.launching import SNAP_START, Launches, ahead_of_calls, restored_from, takes_snapshots, template_of
+from fastlam.dispatch.lineage import Step, mark_of, recursive
 from fastlam.errors import ApiError, conflict, function_not_found, invalid_parameter, throttled
 from fastlam.model.capacity_provider import ACTIVE_NON_INVOCABLE, DEACTIVATED, DEACTIVATING, LATEST_PUBLISHED
 from fastlam.model.function import FAILED, PENDING, FunctionRecord
 from fastlam.model.key import RecordKey
-from fastlam.store.finding import find, find_version
+from fastlam.model.recursion import ALLOW
+from fastlam.store.finding import find, find_version, key_of
 from fastlam.store.records import (
     FUNCTION,
     PROVISIONED_CONCURRENCY,
+    RECURSION,
     RESERVED_CONCURRENCY,
     VERSION,
     Change,
@@ -55,6 +58,7 @@ class Resolved(NamedTuple):
     invoked_arn: str  # as the caller addressed it
     executed_version: str
     address: FunctionAddress
+    mark: str  # of the function in trace headers
     other: Resolved | None = None  # an alias's second version
     other_weight: float = 0.0  # the part of the invocations that it takes
 
@@ -104,6 +108,7 @@ class Targets:
         self._recycle_after_seconds = recycle_after_seconds
         self._on_change = on_change
         self._on_restoring = on_restoring  # calls are about to ask for restored environments of this version
+        self.loops_ended = 0
         self._accounts: dict[tuple[str, str], AccountPool] = {}
         self._functions: dict[RecordKey, FunctionPool] = {}
         self._targets: dict[_TargetKey, Target] = {}
@@ -133,6 +138,18 @@ class Targets:
             resolved = resolved._replace(other=self._resolved(record, address, tenant_id), other_weight=weight)
         return resolved
 
+    def resolve_accepted(self, address: FunctionAddress, version: str, tenant_id: str | None) -> Resolved:
+        """The handle for an event that was accepted when its address led to that version: it runs this one, if an
+        alias still leads anywhere, and $LATEST as it is by now. Raises ApiError.
+        """
+        found = find(self._store, address)
+        if found is None:
+            raise function_not_found(address.arn_with_version)
+        record = found.record
+        if found.alias is not None:
+            record = find_version(self._store, record.key, version) or record
+        return self._resolved(record, address, tenant_id)
+
     def check(self, address: FunctionAddress, tenant_id: str | None = None) -> None:
         """As `resolve`, without asking whether this machine can run it: what a dry run is told."""
         found = find(self._store, address)
@@ -145,7 +162,8 @@ class Targets:
         target = self._targets.get(_TargetKey(record.key, tenant_id or ""))
         if target is None:
             target = self._make(record, tenant_id or "")
-        return Resolved(target, address.arn, record.version, address)
+        mark = mark_of(record.account, record.region, record.name)
+        return Resolved(target, address.arn, record.version, address, mark)
 
     def _invocable(self, record: FunctionRecord, address: FunctionAddress, tenant_id: str | None) -> FunctionRecord:
         """The version that an invocation of this one runs, if its state and its tenants permit one."""
@@ -179,6 +197,14 @@ class Targets:
                 " and try again."
             )
         return record
+
+    def check_loop(self, resolved: Resolved, step: Step) -> None:
+        """Raises ApiError where the chain that an invocation comes from has been here too often, and is to end."""
+        if step.too_often:
+            setting = self._store.get(RECURSION, key_of(resolved.address))
+            if setting is None or setting.recursive_loop != ALLOW:
+                self.loops_ended += 1
+                raise recursive()
 
     # Logs ------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union
 
 import msgspec
 
@@ -17,12 +17,14 @@ from fastlam.core.dispatcher import (
     OUTCOME_THROTTLED,
     Invocation,
     Target,
+    request_id,
 )
 from fastlam.embed.loops import door_of
 from fastlam.errors import FastlamError
 
 if TYPE_CHECKING:
     from fastlam.core.dispatcher import Dispatcher
+    from fastlam.embed.events import RuntimeEvents, SentEvent
 
 _MAP_WINDOW_DEFAULT: Final = 8
 _encode: Final = msgspec.json.Encoder().encode
@@ -177,15 +179,37 @@ class ResponseStream(Iterator[bytes]):
         self.close()
 
 
+Destination = Union["Function", Callable[[dict[str, Any]], object], str, None]
+
+
+class EventOptions(NamedTuple):
+    """What becomes of a function's events, as Runtime.function has been told."""
+
+    retries: int
+    age_seconds: int
+    on_success: Destination
+    on_failure: Destination
+
+
 class Function:
     """Made by Runtime.function. Usable from any number of threads and event loops."""
 
-    def __init__(self, name: str, arn: str, dispatcher: Dispatcher, target: Target, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        arn: str,
+        dispatcher: Dispatcher,
+        target: Target,
+        check: Callable[[], None],
+        events: Callable[[], RuntimeEvents],
+    ) -> None:
         self.name = name
         self.arn = arn
         self.target = target
         self._dispatcher = dispatcher
         self._check = check
+        self._events = events  # what queues its events, made when there are some
+        self.event_options: EventOptions
 
     def invoke(self, event: Any = None, *, timeout: float | None = None) -> InvokeResult:
         """Runs the function once and waits. A function that fails is a result, not an exception (see
@@ -216,6 +240,14 @@ class Function:
         door_of(loop, self._dispatcher).invoke(invocation, future)
         await future
         return _result(invocation)
+
+    def send(self, event: Any = None) -> SentEvent:
+        """Invokes it asynchronously: queued, run in the background, and tried again when it fails, as
+        Runtime.function has been told. Waiting goes by the Runtime's clock.
+        """
+        self._check()
+        payload = event if type(event) is bytes else _json(event)
+        return self._events().send(self, payload, request_id())
 
     def map(self, events: Iterable[Any], *, concurrency: int = _MAP_WINDOW_DEFAULT) -> Iterator[InvokeResult]:
         """Results in the order of the events, with at most `concurrency` invocations at a time."""

@@ -18,6 +18,7 @@ from typing import Any
 from fastlam.billing.duration import billed_ms
 from fastlam.core.dispatcher import request_id
 from fastlam.embed.function import _json
+from fastlam.errors import FastlamError
 from fastlam.model.function import FunctionRecord
 from fastlam.runtimes import python
 from fastlam.wire.frames import Invoke
@@ -158,6 +159,10 @@ class InlineFunction:
             sys.path.insert(0, entry)
         handler: Callable[[Any, Any], Any] = self._bootstrap.resolve_handler(self._handler)
         return handler
+
+    def send(self, event: Any = None) -> Any:
+        """There is no background to run in."""
+        raise FastlamError(f"{self.name} runs inline, in the calling thread: events need inline=False.")
 
     async def ainvoke(self, event: Any = None) -> InlineResult:
         """As `invoke`; it blocks the loop, since the handler runs in the calling thread."""

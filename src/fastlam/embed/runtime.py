@@ -18,9 +18,10 @@ from fastlam import limits
 from fastlam.abc import LaunchSpec
 from fastlam.arn import function_arn
 from fastlam.billing.duration import billed_ms
+from fastlam.clock import SystemClock, VirtualClock, seconds_of
 from fastlam.core.dispatcher import AccountPool, FunctionPool, Target
 from fastlam.embed import engine
-from fastlam.embed.function import Function, Throttled
+from fastlam.embed.function import Destination, EventOptions, Function, Throttled
 from fastlam.embed.inline import InlineFunction
 from fastlam.embed.pickling import CallablePickler, preparation
 from fastlam.errors import FastlamError
@@ -32,6 +33,7 @@ from fastlam.telemetry.logs import FunctionLog
 
 if TYPE_CHECKING:
     from fastlam.core.dispatcher import Dispatcher
+    from fastlam.embed.events import RuntimeEvents
 
 __all__ = ["Runtime", "Throttled"]
 
@@ -46,6 +48,7 @@ class _Holdings:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.targets: list[Target] = []
+        self.events: RuntimeEvents | None = None
         self._lock = threading.Lock()
         self._engine: engine.Engine | None = None
         self._scratch: RuntimeDirectory | None = None
@@ -89,6 +92,8 @@ class _Holdings:
                 # Collected as garbage in the middle of a completion callback, which must not wait.
                 threading.Thread(target=self.close, name="fastlam-close").start()
                 return
+            if self.events is not None:
+                self.events.close()
             for target in self.targets:
                 _dismiss(dispatcher, target)
             self._engine.release()
@@ -102,6 +107,9 @@ class Runtime:
 
     ``FASTLAM_INLINE=1`` in the environment, or ``inline=True``, runs handlers in the calling process instead, so that
     breakpoints work; no other process is started then.
+
+    Events (`Function.send`) wait by `clock`: the machine's, or a VirtualClock, which `runtime.clock.advance("2m")` lets
+    pass. `retry_delay` is the time before a second attempt, and twice that before the third.
     """
 
     def __init__(
@@ -113,6 +121,8 @@ class Runtime:
         keepalive: float = limits.KEEPALIVE_SECONDS,
         endpoint_url: str | None = None,
         inline: bool | None = None,
+        clock: VirtualClock | None = None,
+        retry_delay: float | str = limits.EVENT_RETRY_SECONDS,
     ) -> None:
         if not keepalive >= 0:
             raise ValueError(f"keepalive is {keepalive} s; it must be 0 or more")
@@ -120,6 +130,9 @@ class Runtime:
         self.region = region
         self.keepalive_seconds = keepalive
         self.inline = os.environ.get("FASTLAM_INLINE", "") not in ("", "0") if inline is None else inline
+        self.clock: VirtualClock | SystemClock = SystemClock() if clock is None else clock
+        self._retry_seconds = seconds_of(retry_delay)
+        self._events_mutex = threading.Lock()
         self._endpoint_url = endpoint_url
         self._pool = AccountPool(account, region, concurrency)
         self._functions: dict[str, Function | InlineFunction] = {}
@@ -138,12 +151,19 @@ class Runtime:
         timeout: int = 3,
         environment: Mapping[str, str] | None = None,
         reserved: int | None = None,
+        retries: int = limits.EVENT_RETRIES_MAX,
+        event_age: float | str = limits.EVENT_AGE_SECONDS_MAX,
+        on_success: Destination = None,
+        on_failure: Destination = None,
     ) -> Function:
         """Declares a function. `handler` is a callable, or "module.attribute" with `code`: a directory, a zip file or a
         zip's bytes.
 
         `memory` is in MB, `timeout` in seconds, `reserved` its reserved concurrency. Declaring a name again replaces
         the function.
+
+        For its events: how often they are tried again, for how long, and who gets the record of those that succeed or
+        fail for good: a function of this Runtime, a callable, or a destination of AWS by its ARN.
         """
         self._check()
         if not limits.MEMORY_MB_MIN <= memory <= limits.MEMORY_MB_MAX:
@@ -180,8 +200,11 @@ class Runtime:
         previous = self._functions.get(name)
         if isinstance(previous, Function):
             dispatcher.run_as_driver(lambda: dispatcher.retire(previous.target))
-        function = Function(name, arn, dispatcher, target, self._check)
+        function = Function(name, arn, dispatcher, target, self._check, self._events)
+        function.event_options = EventOptions(retries, int(seconds_of(event_age)), on_success, on_failure)
         self._functions[name] = function
+        if self._holdings.events is not None:
+            self._holdings.events.declare(function)
         self._holdings.targets.append(target)
         return function
 
@@ -221,6 +244,20 @@ class Runtime:
     @property
     def _engine(self) -> engine.Engine:
         return self._holdings.engine
+
+    def _events(self) -> RuntimeEvents:
+        """What runs events: imported and made for the first one."""
+        holdings = self._holdings
+        with self._events_mutex:
+            if holdings.events is None:
+                from fastlam.embed.events import RuntimeEvents
+
+                events = RuntimeEvents(self._engine.dispatcher, self.account, self.clock, self._retry_seconds)
+                for function in list(self._functions.values()):
+                    if isinstance(function, Function):
+                        events.declare(function)
+                holdings.events = events
+            return holdings.events
 
     @property
     def _scratch(self) -> RuntimeDirectory:
