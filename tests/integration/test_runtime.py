@@ -586,3 +586,14 @@ def test_too_few_open_files(tmp_path: Path) -> None:
         ran = [answer for answer in answers if isinstance(answer, int)]
         assert len(ran) > 3
         assert all(answer == number or "open files" in str(answer) for number, answer in enumerate(answers)), answers
+
+
+def test_a_program_may_be_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it runs is no package of its functions: nothing there is looked through."""
+    monkeypatch.chdir("/")
+    with Runtime() as runtime:
+        assert runtime.function("anywhere", where).invoke({}).payload == "/"
+
+
+def where(event: object, context: object) -> str:
+    return os.getcwd()

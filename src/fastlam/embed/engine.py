@@ -1,4 +1,4 @@
-"""The dispatcher and launcher that all executors and runtimes of one process share."""
+"""The dispatcher and launcher that all executors of one process share, and all runtimes with the same walls."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from fastlam.config import lane_kind
 from fastlam.core.dispatcher import Dispatcher, forget_randomness
 from fastlam.dispatch.faults import Faults
 from fastlam.embed import loops
+from fastlam.sandbox.isolation import Isolation
 from fastlam.sandbox.launcher import Launcher
 from fastlam.sandbox.spinning import spin_ns
 
 _lock = threading.Lock()
-_current: Engine | None = None
+_current: dict[bool, Engine] = {}  # by whether its environments have walls
 
 
 class Engine:
     """Made by the first `acquire`, closed by the last `release`."""
 
-    def __init__(self) -> None:
+    def __init__(self, isolation: str) -> None:
+        self._walled = bool(isolation)
         self.pid = os.getpid()
         self.foreign = False  # True in a fork of the process that made it: nothing of it may be used there
         self.users = 0
-        self.launcher = Launcher(lane_kind())
+        self.launcher = Launcher(lane_kind(), isolation)
         self.dispatcher = Dispatcher(
             self.launcher,
             Faults(),
@@ -33,7 +35,8 @@ class Engine:
         )
         self.launcher.dispatcher = self.dispatcher
         try:
-            self.dispatcher.run_as_driver(lambda: self.launcher.zygote("embedded"))
+            # With walls there are no callables of the program's.
+            self.dispatcher.run_as_driver(lambda: self.launcher.zygote("plain" if isolation else "embedded"))
             self.dispatcher.ensure_background()
         except BaseException:
             self._close()
@@ -41,14 +44,18 @@ class Engine:
 
     def release(self) -> None:
         """One user less."""
-        global _current
         with _lock:
             self.users -= 1
             if self.users > 0 or self.foreign:
                 return
-            if _current is self:
-                _current = None
+            if _current.get(self._walled) is self:
+                del _current[self._walled]
         self._close()
+
+    @property
+    def isolation(self) -> Isolation | None:
+        """The walls of its environments; None without any."""
+        return self.launcher.isolation
 
     def _close(self) -> None:
         self.dispatcher.close()
@@ -56,25 +63,29 @@ class Engine:
         self.launcher.close()
 
 
-def acquire() -> Engine:
-    """The engine of this process, with one user more."""
-    global _current
+def acquire(isolation: str = "") -> Engine:
+    """The engine of this process with walls of that level (sandbox.isolation), with one user more. Raises FastlamError
+    where they cannot be had.
+    """
     with _lock:
-        if _current is None or _current.foreign:
-            _current = Engine()
-        _current.users += 1
-        return _current
+        found = _current.get(bool(isolation))
+        if found is None or found.foreign:
+            found = _current[bool(isolation)] = Engine(isolation)
+        elif isolation == "full" and found.isolation is not None:
+            found.isolation.check_full()
+        found.users += 1
+        return found
 
 
 def _after_fork_in_child() -> None:
-    global _current, _lock
+    global _lock
     _lock = threading.Lock()
     forget_randomness()
-    if _current is not None:
-        _current.foreign = True
-        _current.dispatcher.disown()
-        _current.launcher.disown()
-        _current = None
+    for each in _current.values():
+        each.foreign = True
+        each.dispatcher.disown()
+        each.launcher.disown()
+    _current.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

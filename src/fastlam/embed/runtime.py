@@ -45,8 +45,9 @@ class _Holdings:
     it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, isolation: str) -> None:
         self.pid = os.getpid()
+        self._isolation = isolation
         self.targets: list[Target] = []
         self.events: RuntimeEvents | None = None
         self._lock = threading.Lock()
@@ -64,7 +65,7 @@ class _Holdings:
         """What runs environments; inline functions do without."""
         with self._lock:
             if self._engine is None:
-                self._engine = engine.acquire()
+                self._engine = engine.acquire(self._isolation)
             return self._engine
 
     @property
@@ -108,6 +109,10 @@ class Runtime:
     ``FASTLAM_INLINE=1`` in the environment, or ``inline=True``, runs handlers in the calling process instead, so that
     breakpoints work; no other process is started then.
 
+    `isolation` is "full" or "auto": walls around functions that are given by their code, as those of the daemon's
+    (docs/howto/isolation.md). "full" raises FastlamError where this machine does not permit one, "auto" does without. A
+    callable cannot have any, since it is a part of the program; nor can inline functions.
+
     Events (`Function.send`) wait by `clock`: the machine's, or a VirtualClock, which `runtime.clock.advance("2m")` lets
     pass. `retry_delay` is the time before a second attempt, and twice that before the third.
     """
@@ -121,13 +126,17 @@ class Runtime:
         keepalive: float = limits.KEEPALIVE_SECONDS,
         endpoint_url: str | None = None,
         inline: bool | None = None,
+        isolation: str | None = None,
         clock: VirtualClock | None = None,
         retry_delay: float | str = limits.EVENT_RETRY_SECONDS,
     ) -> None:
         if not keepalive >= 0:
             raise ValueError(f"keepalive is {keepalive} s; it must be 0 or more")
+        if isolation not in (None, "auto", "full"):
+            raise ValueError(f"isolation is {isolation!r}; it must be 'auto' or 'full', or None for no walls")
         self.account = account
         self.region = region
+        self.isolation = isolation
         self.keepalive_seconds = keepalive
         self.inline = os.environ.get("FASTLAM_INLINE", "") not in ("", "0") if inline is None else inline
         self.clock: VirtualClock | SystemClock = SystemClock() if clock is None else clock
@@ -136,7 +145,7 @@ class Runtime:
         self._endpoint_url = endpoint_url
         self._pool = AccountPool(account, region, concurrency)
         self._functions: dict[str, Function | InlineFunction] = {}
-        self._holdings = _Holdings()
+        self._holdings = _Holdings(isolation or "")
         self._finalizer = weakref.finalize(self, self._holdings.close)
         if not self.inline:
             _ = self._engine  # processes that take a while to come up are better begun at once
@@ -178,7 +187,17 @@ class Runtime:
             inline = InlineFunction(record, arn, handler, directory, self._endpoint_url)
             self._functions[name] = inline
             return inline  # type: ignore[return-value]  # the same calls, in this process
-        spec, warning = python.launch_spec(record, directory, self._endpoint_url)
+        walls = self._engine.isolation
+        own_root = walls is not None and walls.own_root
+        packaged = isinstance(handler, str)
+        if walls is not None and not packaged:
+            raise ValueError(
+                f"function {name!r} is a callable, which needs the modules of this program, and walls hide them: give"
+                " its code=, or declare it with a Runtime without isolation"
+            )
+        spec, warning = python.launch_spec(
+            record, directory, self._endpoint_url, packaged=packaged, own_root=own_root
+        )
         if not isinstance(handler, str):
             spec = _with_callable(spec, handler, directory)
         log = FunctionLog(record.version, memory, billed_ms, False)

@@ -35,6 +35,7 @@ def launch_spec(
     variables: Mapping[str, str] | None = None,
     opt: Path | None = None,
     *,
+    packaged: bool = True,
     own_root: bool = False,
     mounts: tuple[tuple[str, str], ...] = (),
     network: str = "",
@@ -42,8 +43,9 @@ def launch_spec(
     """How environments of a function version are made, and a warning for its log, or None.
 
     `variables` are the record's own in the clear, where it keeps them sealed; `opt` holds its layers, if it has any.
-    `own_root`: the environments have a file system of their own, with code and layers where Lambda has them; `mounts`
-    are directories that it has besides, each with its path there; `network` is abc.Confinement's.
+    Not `packaged`: the directory is only where the handler runs, and may hold anything. `own_root`: the environments
+    have a file system of their own, with code and layers where Lambda has them; `mounts` are directories that it has
+    besides, each with its path there; `network` is abc.Confinement's.
 
     Raises RuntimeUnavailable for a package, or a layer, with extension modules of another Python.
     """
@@ -80,7 +82,7 @@ def launch_spec(
         task_root=str(code_there),
         layer_root="" if opt_there is None else str(opt_there),
     )
-    wanted = uses_boto3(directory) or (opt is not None and uses_boto3(opt / "python"))
+    wanted = packaged and (uses_boto3(directory) or (opt is not None and uses_boto3(opt / "python")))
     preload = wanted and not any(map(package_carries_boto3, (directory, *layers)))
     confinement = Confinement(
         code=str(directory),

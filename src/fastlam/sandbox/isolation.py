@@ -109,6 +109,14 @@ class Isolation:
             "network": self.network,
         }
 
+    def check_full(self) -> None:
+        """Raises FastlamError if something is missing."""
+        if self.missing:
+            raise FastlamError(
+                "--isolation full is not possible here: " + "; ".join(self.shortcomings()) + ". Start fastlam as root"
+                " on a machine that permits it (fastlam doctor), or use --isolation auto."
+            )
+
     def shortcomings(self) -> list[str]:
         """What is missing, what that means, and why."""
         return [f"{name} ({_WITHOUT.get(name, 'a wall')}): {reason}" for name, reason in sorted(self.missing.items())]
@@ -142,11 +150,8 @@ def find(level: str, stage: str, network: str = HOST, freezing: bool = False) ->
     isolation.groups = ControlGroups(freezing=freezing)
     try:
         _probe(isolation)
-        if level == "full" and isolation.missing:
-            raise FastlamError(
-                "--isolation full is not possible here: " + "; ".join(isolation.shortcomings()) + ". Start fastlam as"
-                " root on a machine that permits it (fastlam doctor), or use --isolation auto."
-            )
+        if level == "full":
+            isolation.check_full()
         if network != HOST:
             _check_network(isolation)
         if freezing:
