@@ -395,6 +395,8 @@ class FunctionEvents:
 
     def _note_work(self) -> None:
         """Tells a virtual clock whether there is something that is not over at this moment."""
+        if not self._owner.clock_waits:
+            return
         works = bool(
             self._ready
             or self._running
