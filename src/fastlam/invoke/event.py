@@ -179,6 +179,14 @@ class Events:
             function = self._functions[key] = FunctionEvents(self, key, self.queue.queue(key))
         return function
 
+    def clear(self) -> None:
+        """Forgets every event and every record that waits, where they are kept in memory."""
+        for function in self._functions.values():
+            function.drop()
+        self._functions.clear()
+        self.deliveries.clear()
+        self.queue.clear()
+
     # Stopping ----------------------------------------------------------------------------------------
 
     def stop(self) -> None:
