@@ -440,6 +440,7 @@ class Daemon:
     def reset(self) -> str | None:
         if not self.config.ephemeral:
             return "This daemon keeps its functions: only one started with --ephemeral can be reset."
+        self.events.clear()
         self.store.clear()
         self.plane.collector.collect()
         return None

@@ -93,8 +93,8 @@ def shell(text: str, port: int) -> str:
     """The block as it is run here: on the given port, without the lines of DONE, stopping at the first failure."""
     lines = [line for line in text.splitlines() if not DONE.match(line)]
     script = re.sub(
-        r"fastlam serve( --ephemeral)?( --port \d+)? --detach",
-        rf"fastlam serve\1 --port {port} --detach",
+        r"fastlam serve( --ephemeral)?( --port \d+)?( --clock virtual)? --detach",
+        rf"fastlam serve\1 --port {port}\3 --detach",
         "\n".join(lines),
     )
     return f"set -eu\ntrap 'fastlam stop >/dev/null 2>&1 || true' EXIT\n{script}\n"
@@ -105,6 +105,7 @@ SCRIPTS = {
     "daemon": ("README.md", 1, "Hello, world!"),
     "ci": ("docs/howto/ci.md", 0, "Hello, Ada!"),
     "load test": ("docs/howto/load-test.md", 0, ""),
+    "virtual clock": ("docs/howto/virtual-clock.md", 0, "\n3\n"),
 }
 
 
@@ -122,6 +123,17 @@ def test_scripts(name: str, place: Path, port: int) -> None:
 def test_the_conftest_of_the_ci_page(place: Path) -> None:
     (text,) = blocks("docs/howto/ci.md", "python")
     (place / "test_page.py").write_text(text)
+    output = run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"], place, environment(place)
+    )
+    assert "1 passed" in output
+
+
+def test_the_programs_of_the_virtual_clock_page(place: Path) -> None:
+    program, tests = blocks("docs/howto/virtual-clock.md", "python")
+    (place / "program.py").write_text(program)
+    assert run([sys.executable, "program.py"], place, environment(place)) == "three attempts, three minutes\n"
+    (place / "test_page.py").write_text(tests)
     output = run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"], place, environment(place)
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemon_running import ACCOUNT, REGION, Gate, RunningDaemon, running_daemon
-from event_running import ATTEMPTS, TOLD, Sent, advance, attempts_with, lines, records, row
+from event_running import ATTEMPTS, TOLD, Sent, advance, attempts_with, counters, lines, records, row, settle
 from waiting import await_that
 
 FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function"
@@ -372,3 +372,46 @@ def test_the_clock_of_a_daemon(module_daemon: RunningDaemon, daemon: RunningDaem
     assert daemon.send("GET", "/_fastlam/clock").json["clock"] == "system"
     refused = daemon.send("POST", "/_fastlam/clock", b'{"advance": 1}')
     assert refused.status == 409 and "--clock virtual" in refused.json["message"]
+
+
+def test_a_reset_forgets_what_waits(tmp_path: Path) -> None:
+    with running_daemon("--clock", "virtual") as daemon:
+        stage = Stage(daemon, "gone", tmp_path)
+        sent = stage.send(fail="no")
+        stage.advance(0)
+        assert row(daemon, "gone")["waiting_retry"] == 1
+        assert daemon.send("POST", "/_fastlam/reset").status == 200
+        assert daemon.send("GET", "/_fastlam/queue").json["functions"] == []
+        stage = Stage(daemon, "gone", tmp_path)
+        stage.advance("1h")
+        assert sent.words == ["first"]
+        again = stage.send()
+        stage.advance(0)
+        assert again.words == ["first"] and counters(daemon)["accepted"] == 1 + 1  # and the record's
+
+
+def test_a_daemon_that_stops_lets_attempts_end(tmp_path: Path, gate: Gate) -> None:
+    options = ("--data-dir", str(tmp_path / "data"))
+    with running_daemon(*options, ephemeral=False) as daemon:
+        name = daemon.deploy("held", ATTEMPTS, Timeout=60)
+        daemon.lambda_.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
+        first = Sent(daemon, name, tmp_path / "attempts", gate=gate.port)
+        gate.arrive()
+        second = Sent(daemon, name, tmp_path / "attempts")
+        stopping = threading.Thread(target=daemon.stop)
+        stopping.start()
+        await_that(lambda: _refuses(daemon))
+        gate.open()
+        stopping.join()
+        assert (first.words, second.words) == (["first"], [])
+    with running_daemon(*options, ephemeral=False) as daemon:
+        settle(daemon)
+        assert (first.words, second.words) == (["first"], ["first"])
+
+
+def _refuses(daemon: RunningDaemon) -> bool:
+    try:
+        daemon.health()
+    except OSError:
+        return True
+    return False

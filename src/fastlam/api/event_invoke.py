@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastlam.api.support import Call, Entries, Reply, Stored
+from fastlam.api.support import Call, Entries, Reply, Supported
 from fastlam.control.event_invoke import EventInvokeConfigs
 from fastlam.model.event_invoke import EventInvokeRecord
 
-_MISSING = (
-    "what is set has no effect yet: a throttled event is tried again for six hours, a function error is final, and"
-    " nothing is sent to destinations"
+_NOTE = (
+    "destinations are reached at --aws-endpoint, $AWS_ENDPOINT_URL or AWS; whether the role may send there is found out"
+    " when something is sent"
 )
 
 
@@ -38,11 +38,11 @@ def entries(configs: EventInvokeConfigs) -> Entries:
         )
 
     return {
-        "PutFunctionEventInvokeConfig": Stored(put, _MISSING),
-        "UpdateFunctionEventInvokeConfig": Stored(update, _MISSING),
-        "GetFunctionEventInvokeConfig": Stored(get, _MISSING),
-        "DeleteFunctionEventInvokeConfig": Stored(delete, _MISSING),
-        "ListFunctionEventInvokeConfigs": Stored(list_configs, _MISSING),
+        "PutFunctionEventInvokeConfig": Supported(put, _NOTE),
+        "UpdateFunctionEventInvokeConfig": Supported(update, _NOTE),
+        "GetFunctionEventInvokeConfig": Supported(get, _NOTE),
+        "DeleteFunctionEventInvokeConfig": Supported(delete, _NOTE),
+        "ListFunctionEventInvokeConfigs": Supported(list_configs, _NOTE),
     }
 
 

@@ -86,10 +86,11 @@ class InvokeRoute:
                 start = value.find(b"Credential=")  # as addresses.scope_of does
                 scope = value[start : value.find(b",", start)] if start >= 0 else b""
                 continue
-            plain = False
             if name == _TYPE:
                 kind = value
-            elif name == _LOG_TYPE:
+                continue
+            plain = False
+            if name == _LOG_TYPE:
                 log_type = value
             elif name == _CLIENT_CONTEXT:
                 context = value
@@ -119,7 +120,10 @@ class InvokeRoute:
         if resolved.weighted:
             resolved = resolved.pick()
         elif plain and request.repeated:
-            request.remember(RepeatedInvoke(self, self._addresses, self._dispatcher, resolved))
+            if not kind:
+                request.remember(RepeatedInvoke(self, self._addresses, self._dispatcher, resolved))
+            elif kind == b"Event":
+                request.remember(_RepeatedEvent(self, self._addresses, resolved))
         if kind == b"Event":
             body = event_of(request.body, "Event", limits.ASYNC_PAYLOAD_BYTES_MAX)
         else:
@@ -128,7 +132,7 @@ class InvokeRoute:
             check_request_id(given_id)
         client_context = client_context_of(context) if context is not None else None
         if kind == b"Event":
-            self._accept(request, resolved, body, tenant, trace)
+            self.accept(request, resolved, body, tenant, trace)
             return
         invocation = Invocation(resolved.target, body)
         invocation.invoked_function_arn = resolved.invoked_arn
@@ -152,7 +156,7 @@ class InvokeRoute:
             client_context_of(context)
         request.respond(204, b"x-amzn-RequestId: %s\r\n" % request_id().encode(), b"")
 
-    def _accept(
+    def accept(
         self, request: Request, resolved: Resolved, body: bytes, tenant: bytes | None, trace: bytes | None
     ) -> None:
         """Event: answered before it runs, and after it is safe."""
@@ -211,6 +215,33 @@ class InvokeRoute:
             )
         except Exception as failure:  # noqa: BLE001 - a completion callback must not raise
             self.failed(request, failure)
+
+
+class _RepeatedEvent:
+    """As RepeatedInvoke, for events."""
+
+    __slots__ = ("_addresses", "_epoch", "_resolved", "_route")
+
+    def __init__(self, route: InvokeRoute, addresses: Addresses, resolved: Resolved) -> None:
+        self._route = route
+        self._addresses = addresses
+        self._epoch = addresses.epoch
+        self._resolved = resolved
+
+    def __call__(self, request: Request) -> None:
+        if self._addresses.epoch is not self._epoch:
+            request.reconsider()
+            return
+        body = request.body
+        if not body or len(body) > limits.ASYNC_PAYLOAD_BYTES_MAX or scan_json(body) is not None:
+            self._route(request)
+            return
+        try:
+            self._route.accept(request, self._resolved, body, None, None)
+        except ApiError as error:
+            respond_error(request, error)
+        except Exception as error:  # noqa: BLE001 - logged and answered
+            respond_fault(request, error)
 
 
 def refusal(invocation: Invocation) -> ApiError:

@@ -31,7 +31,8 @@ from fastlam.control.plane import ControlPlane
 # Invocations are supported too; each has a route of its own, which reads its requests itself (api/invoke*.py). What a
 # reader should know of it, "" mostly:
 INVOCATIONS: Final[dict[str, str]] = {
-    "Invoke": "events (InvocationType Event) are kept in memory: a daemon that stops loses those that have not run",
+    "Invoke": "an event (InvocationType Event) is on disk before it is acknowledged, and runs at least once; with"
+    " --ephemeral it is kept in memory",
     "InvokeAsync": "as Invoke with an event",
     "InvokeWithResponseStream": "",
 }

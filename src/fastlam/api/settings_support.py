@@ -57,7 +57,10 @@ SETTINGS: Final[dict[str, Setting]] = {
     "LoggingConfig.SystemLogLevel": Stored("the platform's lines are all kept"),
     "LoggingConfig.LogGroup": Stored("logs are kept function by function; the name is only told to the function"),
     "TracingConfig": Stored("no segments are sent, and no sampling is decided"),
-    "DeadLetterConfig": Stored("events that failed for good are dropped"),
+    "DeadLetterConfig": Supported(
+        "reached at --aws-endpoint, $AWS_ENDPOINT_URL or AWS; whether the role may send there is found out when"
+        " something is sent"
+    ),
     "VpcConfig": Supported(
         "where namespaces are permitted (`fastlam doctor`): functions with the same subnets and security groups share a"
         " network of their own, which leads to them and to the daemon only"

@@ -53,6 +53,7 @@ class _Line:
         self.sending = 0
         self._failures = 0  # in a row
         self._paused = False
+        self._dropped = False  # nobody knows it any more
         self._worked = False  # whether the clock waits for us
         self.delivered = 0
         self.failed = 0
@@ -68,6 +69,13 @@ class _Line:
         else:
             self._cursor = number
             self._ready.append(_Record(number, parcel, made_ms))
+        self.pump()
+
+    def drop(self) -> None:
+        """Forgets its records; those that are being sent end without being heard of."""
+        self._dropped = True
+        self._ready.clear()
+        self._behind = 0
         self.pump()
 
     def pump(self) -> None:
@@ -87,6 +95,8 @@ class _Line:
 
     def _read(self, items: list[Item]) -> None:
         self._reading = False
+        if self._dropped:
+            items = []
         for item in items:
             header = _decode(item.header)
             self._ready.append(_Record(item.number, replace(header.parcel, body=item.payload), header.made_ms))
@@ -99,7 +109,8 @@ class _Line:
 
         def sent(error: DeliveryError | None) -> None:
             self.sending -= 1
-            self._sent(record, error)
+            if not self._dropped:
+                self._sent(record, error)
             self.pump()
 
         self._owner.sender.send(record.parcel, sent)
@@ -183,6 +194,11 @@ class Deliveries:
             stored()
 
         self.queue.turn(number, entries, turned)
+
+    def clear(self) -> None:
+        for line in self._lines.values():
+            line.drop()
+        self._lines.clear()
 
     def _line(self, parcel: Parcel) -> _Line:
         key = QueueKey(DELIVERIES, parcel.account, parcel.region, parcel.target_arn)

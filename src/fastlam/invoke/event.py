@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from fastlam import limits
 from fastlam.arn import FunctionAddress, parse_locator
-from fastlam.clock import Clock, Schedule
+from fastlam.clock import Clock, Schedule, VirtualClock
 from fastlam.core.dispatcher import Dispatcher, request_id
 from fastlam.dispatch import lineage
 from fastlam.dispatch.lineage import Step
@@ -72,6 +72,7 @@ class Events:
         self.deliveries = deliveries
         self.schedule = schedule
         self.clock = clock
+        self.clock_waits = isinstance(clock, VirtualClock)  # for what is under way
         self.later = later  # in real time, whatever the clock
         self.retry_seconds = retry_seconds
         self.now_ns = time.monotonic_ns
@@ -177,6 +178,14 @@ class Events:
         if function is None:
             function = self._functions[key] = FunctionEvents(self, key, self.queue.queue(key))
         return function
+
+    def clear(self) -> None:
+        """Forgets every event and every record that waits, where they are kept in memory."""
+        for function in self._functions.values():
+            function.drop()
+        self._functions.clear()
+        self.deliveries.clear()
+        self.queue.clear()
 
     # Stopping ----------------------------------------------------------------------------------------
 

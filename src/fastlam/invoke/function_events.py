@@ -115,9 +115,19 @@ class FunctionEvents:
         self._looks = False  # at how long what runs takes
         self._pool: FunctionPool | None = None
         self._pumping = False
+        self._dropped = False  # nobody knows it any more
         self._worked = False  # whether the clock waits for us
         self.accepted = self.completed = self.failed = self.expired = self.retried = self.throttled = 0
         self.recursive = 0
+
+    def drop(self) -> None:
+        """Forgets all of its events; those that run end without being heard of."""
+        self._dropped = True
+        self._ready.clear()
+        self._due.clear()
+        self._waiting.clear()
+        self._behind = 0
+        self._note_work()
 
     # Coming in ---------------------------------------------------------------------------------------
 
@@ -152,7 +162,9 @@ class FunctionEvents:
                 self._ready_bytes -= size if kept else 0
             else:
                 self.accepted += 1
-                if kept:
+                if self._dropped:
+                    pass  # with all the others, between its coming and now
+                elif kept:
                     self._ready.append(Event(number, header, payload, since_ms))
                 else:
                     self._behind += 1
@@ -186,6 +198,8 @@ class FunctionEvents:
 
     def _read(self, items: list[Item]) -> None:
         self._reading = False
+        if self._dropped:
+            return
         clock = self._owner.clock
         now_ms, wall_ms = clock.elapsed_ms(), clock.wall_ms()
         fetched, self._fetching = self._fetching, {}
@@ -208,7 +222,8 @@ class FunctionEvents:
 
     def pump(self) -> None:
         """Starts what may run. Called whenever something has changed."""
-        if self._pumping or self._owner.stopping:
+        if self._pumping or self._dropped or self._owner.stopping:
+            self._note_work()
             return
         self._pumping = True
         try:
@@ -283,7 +298,7 @@ class FunctionEvents:
 
     def _done(self, event: Event, finished: Invocation, executed: str) -> None:
         outcome, owner, header = finished.outcome, self._owner, event.header
-        if outcome == OUTCOME_CANCELLED or owner.closed:
+        if outcome == OUTCOME_CANCELLED or owner.closed or self._dropped:
             return  # the daemon stops: the next one runs it
         plan = owner.plan(self._address(header), header.version, header.tenant_id)
         settings = plan.settings or header.settings
@@ -395,6 +410,8 @@ class FunctionEvents:
 
     def _note_work(self) -> None:
         """Tells a virtual clock whether there is something that is not over at this moment."""
+        if not self._owner.clock_waits:
+            return
         works = bool(
             self._ready
             or self._running
