@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
 
 from fastlam import limits
+from fastlam.arn import FunctionAddress
 from fastlam.wire.control import WorkerSpec
 
 
@@ -30,3 +34,42 @@ class LaunchSpec:
     confinement: Confinement | None = None  # without one it has no walls
     snapshot: str = ""  # the template (SnapStart) that they are restored from, or that they are: by a name of its own
     frame_bytes_max: int = limits.FRAME_BYTES_MAX  # -1: unbounded, for callers that trust their own tasks
+
+
+class Outcome(Enum):
+    """How an invocation ended, as far as who has called must care."""
+
+    OK = "ok"
+    FUNCTION_ERROR = "function_error"  # it ran, and failed
+    THROTTLED = "throttled"  # it did not run: no concurrency was left
+    UNAVAILABLE = "unavailable"  # it did not run: no such function, no environment, the daemon stops
+
+
+class Invoked(NamedTuple):
+    """The end of one invocation."""
+
+    outcome: Outcome
+    payload: bytes  # the result, or the error as JSON; b"" when it did not run
+    request_id: str
+    executed_version: str
+    reason: str = ""  # why it did not run
+
+
+class Invoker(Protocol):
+    """What invokes for those who are no clients: pollers, schedules, gateways."""
+
+    async def invoke(
+        self, address: FunctionAddress, payload: bytes, *, source_arn: str, request_id: str | None = None
+    ) -> Invoked:
+        """Waits for the end. A cancelled call is left to end by itself. Raises nothing of the function's."""
+
+
+class FailureSender(Protocol):
+    """What takes the records of batches that were given up to their on-failure destination."""
+
+    async def send_failure(
+        self, destination: str, role: str, region: str, record: Mapping[str, Any], payload: bytes | None
+    ) -> None:
+        """`destination` is the ARN of a queue, a topic or a bucket. `payload` is the event, which only buckets get.
+        Raises FastlamError when it was not taken.
+        """
