@@ -64,12 +64,20 @@ class Invoker(Protocol):
         """Waits for the end. A cancelled call is left to end by itself. Raises nothing of the function's."""
 
 
+@dataclass(frozen=True)
+class FailedBatch:
+    """Records of a source that were given up, for their on-failure destination."""
+
+    destination: str  # the ARN of a queue, a topic or a bucket
+    role: str  # as which it is sent; "": the credentials themselves
+    region: str  # of the mapping
+    record: Mapping[str, Any]  # what the destination is told
+    payload: bytes  # the event, which only buckets get
+    place: str  # mapping and shard, "<uuid>/<shard>": a bucket keeps it below aws/lambda/ there
+
+
 class FailureSender(Protocol):
     """What takes the records of batches that were given up to their on-failure destination."""
 
-    async def send_failure(
-        self, destination: str, role: str, region: str, record: Mapping[str, Any], payload: bytes | None
-    ) -> None:
-        """`destination` is the ARN of a queue, a topic or a bucket. `payload` is the event, which only buckets get.
-        Raises FastlamError when it was not taken.
-        """
+    async def send_failure(self, failure: FailedBatch) -> None:
+        """Raises FastlamError or OSError when it was not taken."""

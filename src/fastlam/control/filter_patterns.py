@@ -85,9 +85,7 @@ class Exists(NamedTuple):
     exists: bool
 
 
-Condition: TypeAlias = (
-    "Equals | EqualsIgnoreCase | Prefix | Suffix | Wildcard | Cidr | AnythingBut | Numeric | Exists"
-)
+Condition: TypeAlias = "Equals | EqualsIgnoreCase | Prefix | Suffix | Wildcard | Cidr | AnythingBut | Numeric | Exists"
 
 
 class Pattern(NamedTuple):

@@ -67,7 +67,9 @@ class Invocations:
         await ended
         outcome = _OUTCOMES.get(invocation.outcome, Outcome.UNAVAILABLE)
         ran = outcome in (Outcome.OK, Outcome.FUNCTION_ERROR)
-        reason = "" if ran else invocation.error or invocation.throttle_reason or "The environment could not be started."
+        reason = (
+            "" if ran else invocation.error or invocation.throttle_reason or "The environment could not be started."
+        )
         return Invoked(outcome, invocation.result if ran else b"", identifier, resolved.executed_version, reason)
 
 

@@ -131,9 +131,7 @@ class Context:
     def position(self, shard: str) -> SourcePositionRecord | None:
         return self.around.store.get(SOURCE_POSITION, self.mapping.key._replace(part=shard))
 
-    def save(
-        self, shard: str, position: str, *, finished: bool = False, window: dict[str, Any] | None = None
-    ) -> None:
+    def save(self, shard: str, position: str, *, finished: bool = False, window: dict[str, Any] | None = None) -> None:
         """Kept before the next batch of the shard is sent. Nothing is kept for a mapping that is gone."""
         mapping = self.mapping
         record = SourcePositionRecord(
@@ -147,7 +145,6 @@ class Context:
         )
         if self.around.store.get(EVENT_SOURCE_MAPPING, mapping.key) is not None:
             self.around.store.put(SOURCE_POSITION, record)
-
 
 
 class Poller(Protocol):

@@ -129,7 +129,12 @@ class _Supervisor:
     """Of one mapping: brings what runs in line with what its record says."""
 
     def __init__(
-        self, key: RecordKey, around: Surroundings, settle: Settle, report: Report, make_poller: Callable[[str], MakePoller]
+        self,
+        key: RecordKey,
+        around: Surroundings,
+        settle: Settle,
+        report: Report,
+        make_poller: Callable[[str], MakePoller],
     ) -> None:
         self.key = key
         self.counters = Counters()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 from uuid import uuid4
 
 import msgspec
 
+from fastlam.abc import FailedBatch
 from fastlam.sources.aws.service import AwsClients, AwsError
 
 
@@ -18,50 +17,32 @@ class FailureRecords:
     def __init__(self, aws: AwsClients) -> None:
         self._aws = aws
 
-    async def send_failure(
-        self, destination: str, role: str, region: str, record: Mapping[str, Any], payload: bytes | None
-    ) -> None:
-        _, _, service, destination_region, _, _ = destination.split(":", 5)
-        where = destination_region or region
+    async def send_failure(self, failure: FailedBatch) -> None:
+        service = failure.destination.split(":", 5)[2]
         try:
-            await self._send(service, destination, where, role, record, payload)
+            await self._send(service, failure, failure.role)
         except AwsError as refusal:
             if refusal.busy or self._aws.is_aws(service):
                 raise
             # An emulator may keep it in another account than the role's.
-            await self._send(service, destination, where, "", record, payload)
+            await self._send(service, failure, "")
 
-    async def _send(
-        self,
-        service: str,
-        destination: str,
-        region: str,
-        role: str,
-        record: Mapping[str, Any],
-        payload: bytes | None,
-    ) -> None:
-        client = await self._aws.client(service, region, role)
-        *_, account, name = destination.split(":", 5)
-        text = msgspec.json.encode(record).decode()
+    async def _send(self, service: str, failure: FailedBatch, role: str) -> None:
+        *_, region, account, name = failure.destination.split(":", 5)
+        client = await self._aws.client(service, region or failure.region, role)
+        text = msgspec.json.encode(failure.record)
         if service == "sqs":
             found = await client.call("GetQueueUrl", QueueName=name, QueueOwnerAWSAccountId=account)
-            await client.call("SendMessage", QueueUrl=found["QueueUrl"], MessageBody=text)
+            await client.call("SendMessage", QueueUrl=found["QueueUrl"], MessageBody=text.decode())
         elif service == "sns":
-            await client.call("Publish", TopicArn=destination, Message=text)
+            await client.call("Publish", TopicArn=failure.destination, Message=text.decode())
         else:
-            body = msgspec.json.encode(record if payload is None else {**record, "payload": msgspec.Raw(payload)})
+            body = msgspec.json.encode({**failure.record, "payload": msgspec.Raw(failure.payload)})
             # Addressed by path, as every server understands it.
-            await client.call("PutObject", Bucket=name, Key=_object_key(record), Body=body)
+            await client.call("PutObject", Bucket=name, Key=_object_key(failure.place), Body=body)
 
 
-def _object_key(record: Mapping[str, Any]) -> str:
+def _object_key(place: str) -> str:
     """aws/lambda/<mapping>/<shard>/YYYY/MM/DD/YYYY-MM-DDTHH.MM.SS-<random>"""
     now = datetime.now(UTC)
-    info: Mapping[str, Any] = next(
-        (value for name, value in record.items() if name.endswith("BatchInfo") and isinstance(value, Mapping)), {}
-    )
-    shard = info.get("shardId") or next(iter(info.get("recordsInfo") or ()), "batch")
-    mapping = record["requestContext"].get("eventSourceMapping", "")
-    return f"aws/lambda/{mapping}/{shard}/{now:%Y/%m/%d}/{now:%Y-%m-%dT%H.%M.%S}-{uuid4()}"
-
-
+    return f"aws/lambda/{place}/{now:%Y/%m/%d}/{now:%Y-%m-%dT%H.%M.%S}-{uuid4()}"

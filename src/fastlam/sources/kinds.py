@@ -11,6 +11,8 @@ from fastlam.sources.context import MakePoller, SourceProblem
 _POLLERS: Final = {
     "sqs": ("sqs", "SqsPoller"),
     "sqs-fifo": ("sqs", "SqsPoller"),
+    "kinesis": ("kinesis", "kinesis_poller"),
+    "dynamodb": ("dynamodb", "dynamodb_poller"),
 }
 
 

@@ -143,7 +143,9 @@ class HttpClient:
         if parts.query:
             target += f"?{parts.query}"
         lines = [f"{method} {target} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in headers.items() if name.lower() not in ("host", "content-length")]
+        lines += [
+            f"{name}: {value}" for name, value in headers.items() if name.lower() not in ("host", "content-length")
+        ]
         lines += [f"Host: {parts.netloc.rpartition('@')[2]}", f"Content-Length: {len(body)}", "", ""]
         head = "\r\n".join(lines).encode("latin-1")
         try:

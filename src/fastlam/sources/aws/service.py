@@ -127,12 +127,15 @@ class AwsClients:
 
     def _load(self, service: str, region: str) -> _Model:
         """In a thread: botocore reads files of a megabyte."""
-        from botocore.parsers import create_parser
+        from botocore.parsers import ResponseParserFactory
         from botocore.serialize import create_serializer
 
         session = self._made_session()
         model = session.get_service_model(service)
         protocol = model.resolved_protocol
+        parsers = ResponseParserFactory()
+        # As they come: functions get blobs as base64 and times as numbers, too.
+        parsers.set_parser_defaults(blob_parser=lambda text: text, timestamp_parser=lambda value: value)
         endpoint = self.endpoint_of(service)
         if endpoint is None:
             found = session.get_component("endpoint_resolver").construct_endpoint(service, region)
@@ -140,7 +143,12 @@ class AwsClients:
                 raise FastlamError(f"AWS has no endpoint of {service} in {region}.")
             endpoint = f"https://{found['hostname']}"
         return _Model(
-            service, region, endpoint, model, create_serializer(protocol, include_validation=False), create_parser(protocol)
+            service,
+            region,
+            endpoint,
+            model,
+            create_serializer(protocol, include_validation=False),
+            parsers.create_parser(protocol),
         )
 
     def _made_session(self) -> Any:
@@ -225,7 +233,9 @@ class AwsService:
     def region(self) -> str:
         return self._model.region
 
-    async def call(self, operation: str, timeout_seconds: float = limits.SOURCE_ANSWER_SECONDS, **parameters: Any) -> Any:
+    async def call(
+        self, operation: str, timeout_seconds: float = limits.SOURCE_ANSWER_SECONDS, **parameters: Any
+    ) -> Any:
         """The parsed answer. Raises AwsError, or NoAnswer."""
         if self._keys.until <= time.monotonic():
             self._keys = await self._renew()

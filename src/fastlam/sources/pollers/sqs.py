@@ -12,7 +12,6 @@ in flight.
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
@@ -345,7 +344,7 @@ def _attribute(value: Mapping[str, Any]) -> dict[str, Any]:
     if value.get("StringValue") is not None:
         shown["stringValue"] = value["StringValue"]
     if value.get("BinaryValue") is not None:
-        shown["binaryValue"] = base64.b64encode(value["BinaryValue"]).decode()
+        shown["binaryValue"] = value["BinaryValue"]
     return shown | {"stringListValues": [], "binaryListValues": [], "dataType": value.get("DataType", "String")}
 
 
