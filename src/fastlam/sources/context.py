@@ -24,6 +24,8 @@ NO_RECORDS: Final = "No records processed"
 OK: Final = "OK"
 CALL_FAILED: Final = "PROBLEM: Function call failed"
 
+_WINDOW_SECONDS: Final = {"self-managed-kafka": 0.5, "msk": 0.5, "mq": 0.5}
+
 
 class SourceProblem(FastlamError):
     """The source cannot be read now. One sentence, which the mapping shows; the poller is started again later."""
@@ -89,6 +91,12 @@ class Context:
     @property
     def batch_size(self) -> int:
         return int(self.settings["BatchSize"])
+
+    @property
+    def window_seconds(self) -> float:
+        """The batching window; some sources have half a second unless told otherwise."""
+        given = self.settings.get("MaximumBatchingWindowInSeconds")
+        return float(given if given is not None else _WINDOW_SECONDS.get(self.mapping.source, 0.0))
 
     @property
     def reports_items(self) -> bool:

@@ -8,6 +8,7 @@ from uuid import uuid4
 import msgspec
 
 from fastlam.abc import FailedBatch
+from fastlam.errors import FastlamError
 from fastlam.sources.aws.service import AwsClients, AwsError
 
 
@@ -18,6 +19,8 @@ class FailureRecords:
         self._aws = aws
 
     async def send_failure(self, failure: FailedBatch) -> None:
+        if not failure.destination.startswith("arn:"):
+            raise FastlamError(f"On-failure records are not sent to {failure.destination}.")
         service = failure.destination.split(":", 5)[2]
         try:
             await self._send(service, failure, failure.role)

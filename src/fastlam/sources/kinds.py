@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 from fastlam.sources.context import MakePoller, SourceProblem
 
@@ -13,6 +13,8 @@ _POLLERS: Final = {
     "sqs-fifo": ("sqs", "SqsPoller"),
     "kinesis": ("kinesis", "kinesis_poller"),
     "dynamodb": ("dynamodb", "dynamodb_poller"),
+    "self-managed-kafka": ("kafka", "KafkaPoller"),
+    "msk": ("kafka", "KafkaPoller"),
 }
 
 
@@ -25,7 +27,7 @@ def poller_of(kind: str) -> MakePoller:
     return make
 
 
-def library(module: str, extra: str) -> object:
+def library(module: str, extra: str) -> Any:
     """A client library that is an optional extra. Raises SourceProblem with how to get it."""
     try:
         return import_module(module)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 from zlib import crc32
 
 from fastlam.sources.context import Context
@@ -53,7 +52,7 @@ class Lane:
     def __init__(self, context: Context, envelope: Envelope, shard: str, progress: Progress) -> None:
         self.context = context
         self._envelope = envelope
-        self._window_seconds = _window_of(context)
+        self._window_seconds = context.window_seconds
         self._items: deque[Item] = deque()
         self._came = asyncio.Event()
         self._room = asyncio.Event()
@@ -139,8 +138,3 @@ class Lanes:
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes:
                 group.create_task(lane.run())
-
-
-def _window_of(context: Context) -> float:
-    given: Any = context.settings.get("MaximumBatchingWindowInSeconds")
-    return float(given or 0)

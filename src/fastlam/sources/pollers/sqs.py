@@ -53,7 +53,7 @@ class SqsPoller:
     def __init__(self, context: Context) -> None:
         self._context = context
         settings = context.settings
-        self._window = float(settings.get("MaximumBatchingWindowInSeconds") or 0)
+        self._window = context.window_seconds
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._receiving: set[asyncio.Task[None]] = set()
