@@ -134,3 +134,4 @@ STREAM_STATE_BYTES_MAX: Final = 1_048_576  # of a tumbling window
 STREAM_IDLE_SECONDS: Final = 0.1  # between two looks at a shard without records, of a server that is not AWS
 STREAM_READ_RECORDS_MAX: Final = 10_000  # of one GetRecords; DynamoDB: 1,000
 STREAM_SHARDS_SECONDS: Final = 30.0  # between two looks for shards that nothing has told of
+SOURCE_FILES_MAX: Final = 100_000  # below a watched directory

@@ -15,6 +15,14 @@ _POLLERS: Final = {
     "dynamodb": ("dynamodb", "dynamodb_poller"),
     "self-managed-kafka": ("kafka", "KafkaPoller"),
     "msk": ("kafka", "KafkaPoller"),
+    "mq": ("mq", "MqPoller"),
+    "redis": ("redis", "RedisPoller"),
+    "nats": ("nats", "NatsPoller"),
+    "mqtt": ("mqtt", "MqttPoller"),
+    "postgresql": ("postgresql", "PostgresqlPoller"),
+    "directory": ("directory", "DirectoryPoller"),
+    "rabbitmq": ("rabbitmq", "RabbitmqPoller"),
+    "activemq": ("activemq", "ActivemqPoller"),
 }
 
 
