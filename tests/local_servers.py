@@ -59,6 +59,7 @@ class Server:
         self.directory = directory
         self._user = user
         self._environment = environment
+        self.stop_signal = signal.SIGTERM
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -79,7 +80,7 @@ class Server:
     def stop(self) -> None:
         """Ends it, and all that it has started."""
         if self.process is not None:
-            for number in (signal.SIGTERM, signal.SIGKILL):
+            for number in (self.stop_signal, signal.SIGKILL):
                 try:
                     os.killpg(self.process.pid, number)
                     self.process.wait(10)
@@ -158,7 +159,9 @@ def running_postgresql() -> Iterator[Server]:
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
         command = [postgres, "-D", str(data), "-p", str(port)]
         command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        with running(Server(command, port, path, user)) as server:
+        server = Server(command, port, path, user)
+        server.stop_signal = signal.SIGINT  # another one would wait for all who are connected
+        with running(server):
             yield server
 
 

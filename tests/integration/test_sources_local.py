@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from daemon_running import RunningDaemon, running_daemon
-from local_servers import Server, running_mosquitto, running_nats, running_postgresql, running_redis
+from local_servers import Server, directory, running_mosquitto, running_nats, running_postgresql, running_redis
 from mapping_plane import filters
 from source_sink import Sink
 from waiting import await_that
@@ -20,8 +20,15 @@ from waiting import await_that
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[RunningDaemon]:
-    with running_daemon() as running:
+    with running_daemon(complains=True) as running:  # the servers are stopped before it
         yield running
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory with a path that sockets can have."""
+    with directory() as path:
+        yield path
 
 
 def arn(url: str) -> str:
@@ -204,7 +211,7 @@ def test_mqtt(daemon: RunningDaemon, mosquitto: Server, tmp_path: Path) -> None:
     assert [base64.b64decode(each["data"]) for each in records] == [b"21", b"22", b"23"]
 
 
-def test_mqtt_unhandled_messages_come_again(mosquitto: Server, tmp_path: Path) -> None:
+def test_mqtt_unhandled_messages_come_again(mosquitto: Server, tmp_path: Path, short: Path) -> None:
     """A daemon that is killed in the middle has acknowledged nothing that was not handled."""
     gate = tmp_path / "gate"
     behaviour = f"""
@@ -214,7 +221,8 @@ def behave(event):
         time.sleep(0.01)
 """
     options = ("--data-dir", str(tmp_path / "data"))
-    with running_daemon(*options, ephemeral=False, complains=True) as daemon:
+    own = {"TMPDIR": str(short), "XDG_RUNTIME_DIR": str(short)}  # a killed daemon leaves its sockets
+    with running_daemon(*options, ephemeral=False, environment=own) as daemon:
         sink = Sink(daemon, "mqtt-killed", tmp_path, behaviour, Timeout=60)
         sink.map(arn(f"mqtt://127.0.0.1:{mosquitto.port}"), Queues=["killed"], BatchSize=1)
         mqtt_publish(mosquitto, "killed", b"1")
@@ -222,7 +230,8 @@ def behave(event):
         daemon.process.kill()
         daemon.process.wait()
     gate.touch()
-    with running_daemon(*options, ephemeral=False) as daemon:
+    with running_daemon(*options, ephemeral=False, environment=own) as daemon:
+        sink.daemon = daemon
         assert {each["data"] for each in sink.await_records(2)} == {base64.b64encode(b"1").decode()}
 
 
