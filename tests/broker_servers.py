@@ -83,6 +83,7 @@ offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
 """
         )
         java = ["java", *_JVM, "-cp", class_path]
@@ -108,7 +109,7 @@ def running_activemq() -> Iterator[Server]:
 @contextmanager
 def running_rabbitmq() -> Iterator[Server]:
     """A node of its own, found by nobody else."""
-    port, distribution = free_port(), free_port()
+    port, distribution, mapper = free_port(), free_port(), free_port()
     # The wrapper on the path wants to be another user.
     places = sorted(str(path) for path in Path("/usr/lib/rabbitmq").glob("lib/*/sbin"))
     server_program = program("rabbitmq-server", "rabbitmq-server", *places)
@@ -124,7 +125,9 @@ def running_rabbitmq() -> Iterator[Server]:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(path / "plugins"),
             "RABBITMQ_PID_FILE": str(path / "pid"),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_PORT": str(mapper),
         }
-        with running(Server([server_program], port, path, None, **environment)) as server:
+        # Erlang's port mapper, which a node would otherwise leave behind.
+        epmd = Server([program("epmd", "erlang-base"), "-port", str(mapper), "-address", "127.0.0.1"], mapper, path)
+        with running(epmd), running(Server([server_program], port, path, None, **environment)) as server:
             yield server

@@ -66,6 +66,7 @@ class Surroundings:
     timing: Timing
     aws: AwsClients
     failures: FailureSender
+    background: set[asyncio.Task[None]] = field(default_factory=set)  # what pollers leave behind; ends with the daemon
 
 
 @dataclass

@@ -102,6 +102,10 @@ class SourceEngine:
             for task in pending:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        background = list(self._around.background)
+        for left in background:
+            left.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
 
     def rows(self) -> list[dict[str, Any]]:
         """Each mapping that is followed, with what has gone through it since the daemon's start."""

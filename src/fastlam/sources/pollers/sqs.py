@@ -82,6 +82,8 @@ class SqsPoller:
             self._allowed_max = int(most or limits.SQS_CONCURRENCY_MAX)
             self._allowed = float(min(limits.SQS_POLLERS, self._allowed_max))
             self._pollers = limits.SQS_POLLERS
+        if self._context.mapping.source == "sqs-fifo":
+            self._pollers = 1  # the order of a group is that of the answers
         self._allowed_first = self._allowed
         self._grown = self._loop.time()
 
@@ -130,12 +132,13 @@ class SqsPoller:
             pass
 
     async def _wind_up(self) -> None:
-        for task in (*self._receiving, *self._timers):
+        for task in self._timers:
             task.cancel()
+        self._leave_polls()
         held = [message for batch in self._ready for message in batch] + self._gathered
         self._ready.clear()
         self._gathered = []
-        pending = [*self._receiving, *self._timers, *self._deleting, *self._delivering]
+        pending = [*self._timers, *self._deleting, *self._delivering]
         try:
             await asyncio.gather(*pending, return_exceptions=True)
         except asyncio.CancelledError:
@@ -143,7 +146,19 @@ class SqsPoller:
                 task.cancel()
             raise
         if held and self._failure is None:
-            await self._give_back(held)
+            await self._give_back([message.receipt for message in held])
+
+    def _leave_polls(self) -> None:
+        """A queue may not notice that a long poll is given up, and still hand it the next message, which would then be
+        away for its visibility timeout: polls go on in the background, and give back what comes.
+        """
+        for task in self._receiving:
+            if self._failure is None:
+                self._context.around.background.add(task)
+                task.add_done_callback(self._context.around.background.discard)
+            else:
+                task.cancel()
+        self._receiving = set()
 
     # Who does what next
 
@@ -195,6 +210,9 @@ class SqsPoller:
             MessageAttributeNames=["All"],
         )
         received = answer.get("Messages") or []
+        if self._context.stopping.is_set():
+            await self._give_back([message["ReceiptHandle"] for message in received])
+            return
         self._flowing = bool(received)
         self._context.counters.polled += len(received)
         until = self._loop.time() + self._visibility
@@ -272,12 +290,12 @@ class SqsPoller:
             answer = await self._persistently("DeleteMessageBatch", entries)
             self._context.counters.deleted += len(answer.get("Successful") or ())
 
-    async def _give_back(self, messages: list[Message]) -> None:
+    async def _give_back(self, receipts: list[str]) -> None:
         """What was received and has not been tried is there again at once."""
-        for start in range(0, len(messages), 10):
+        for start in range(0, len(receipts), 10):
             entries = [
-                {"Id": str(number), "ReceiptHandle": each.receipt, "VisibilityTimeout": 0}
-                for number, each in enumerate(messages[start : start + 10])
+                {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
+                for number, receipt in enumerate(receipts[start : start + 10])
             ]
             try:
                 await self._client.call("ChangeMessageVisibilityBatch", QueueUrl=self._queue, Entries=entries)
