@@ -36,6 +36,7 @@ _ATTRIBUTES: Final = (
 )
 _THROTTLE_SECONDS: Final = 0.1  # the first wait for concurrency
 _THROTTLE_SECONDS_MAX: Final = 5.0
+_HELD_SECONDS: Final = 0.2  # between two looks at a FIFO queue that may hold groups back
 
 
 class Message(NamedTuple):
@@ -67,6 +68,7 @@ class SqsPoller:
         self._failure: BaseException | None = None
         self._flowing = False  # the newest poll has brought something
         self._visibility = 30.0
+        self._held_until = 0.0  # loop time: a FIFO queue holds back groups of which a message has failed
         self._queue = ""
         self._scale(settings)
 
@@ -82,7 +84,8 @@ class SqsPoller:
             self._allowed_max = int(most or limits.SQS_CONCURRENCY_MAX)
             self._allowed = float(min(limits.SQS_POLLERS, self._allowed_max))
             self._pollers = limits.SQS_POLLERS
-        if self._context.mapping.source == "sqs-fifo":
+        self._fifo = self._context.mapping.source == "sqs-fifo"
+        if self._fifo:
             self._pollers = 1  # the order of a group is that of the answers
         self._allowed_first = self._allowed
         self._grown = self._loop.time()
@@ -200,12 +203,14 @@ class SqsPoller:
     # Receiving
 
     async def _receive(self) -> None:
+        # Some FIFO queues do not notice during a long poll that a group is free again.
+        held = self._fifo and (bool(self._delivering) or self._loop.time() < self._held_until)
         answer = await self._client.call(
             "ReceiveMessage",
             timeout_seconds=limits.SOURCE_LONG_POLL_SECONDS + limits.SOURCE_ANSWER_SECONDS,
             QueueUrl=self._queue,
             MaxNumberOfMessages=min(limits.SQS_RECEIVE_MESSAGES_MAX, self._context.batch_size),
-            WaitTimeSeconds=limits.SOURCE_LONG_POLL_SECONDS,
+            WaitTimeSeconds=0 if held else limits.SOURCE_LONG_POLL_SECONDS,
             AttributeNames=["All"],
             MessageAttributeNames=["All"],
         )
@@ -214,6 +219,10 @@ class SqsPoller:
             await self._give_back([message["ReceiptHandle"] for message in received])
             return
         self._flowing = bool(received)
+        if held and not received:
+            nothing = self._loop.create_future()
+            await asyncio.wait({nothing, *self._delivering}, timeout=_HELD_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            return
         self._context.counters.polled += len(received)
         until = self._loop.time() + self._visibility
         taken: list[Message] = []
@@ -268,6 +277,7 @@ class SqsPoller:
                 break
             # No error of the function: again, while the queue keeps the messages for us.
             if self._context.stopping.is_set() or self._loop.time() + wait_seconds >= until:
+                self._held_until = until
                 return
             await unless(self._context.stopping, asyncio.sleep(wait_seconds))
             wait_seconds = min(wait_seconds * 2, _THROTTLE_SECONDS_MAX)
@@ -279,6 +289,8 @@ class SqsPoller:
             failed = failed_texts(invoked.payload, {message.id: message for message in batch})
             done = [] if isinstance(failed, WholeBatch) else [each for each in batch if each.id not in failed]
         counters.failed_invoke += len(batch) - len(done)
+        if len(done) < len(batch):
+            self._held_until = until
         if done:
             await self._delete(done)
 
