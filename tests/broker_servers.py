@@ -47,9 +47,7 @@ def _class_path(path: Path, artifacts: tuple[str, ...]) -> str:
     dependencies = ""
     for artifact in artifacts:
         group, name, version = artifact.split(":")
-        dependencies += (
-            f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
-        )
+        dependencies += f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
     (path / "pom.xml").write_text(_POM.format(dependencies=dependencies))
     result = subprocess.run(
         [maven, "-q", "-B", "-ntp", "dependency:build-classpath", "-Dmdep.outputFile=class.path"],

@@ -115,7 +115,15 @@ def directory() -> Iterator[Path]:
 @contextmanager
 def running_redis() -> Iterator[Server]:
     port = free_port()
-    command = [program("redis-server", "redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--appendonly", "yes"]
+    command = [
+        program("redis-server", "redis-server"),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--appendonly",
+        "yes",
+    ]
     with directory() as path, running(Server(command, port, path)) as server:
         yield server
 
@@ -163,5 +171,3 @@ def running_postgresql() -> Iterator[Server]:
         server.stop_signal = signal.SIGINT  # another one would wait for all who are connected
         with running(server):
             yield server
-
-

@@ -84,7 +84,9 @@ class Sink:
         """The mapping is gone when this returns."""
         client = self.daemon.lambda_
         client.delete_event_source_mapping(UUID=uuid)
-        await_that(lambda: uuid not in [each["UUID"] for each in client.list_event_source_mappings()["EventSourceMappings"]])
+        await_that(
+            lambda: uuid not in [each["UUID"] for each in client.list_event_source_mappings()["EventSourceMappings"]]
+        )
 
     def metrics(self, uuid: str) -> dict[str, int]:
         """What has gone through a mapping since the daemon's start."""

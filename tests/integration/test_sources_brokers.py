@@ -139,7 +139,10 @@ def test_kafka_partitions_in_order(daemon: RunningDaemon, kafka: Server, tmp_pat
     records = sink.await_records(98, kafka_records)
     assert all(len(event["records"]) == 1 and len(kafka_records(event)) <= 7 for event in sink.events())
     for partition in (0, 1):
-        seen = [json.loads(value)["number"] for value in values([each for each in records if each["partition"] == partition])]
+        seen = [
+            json.loads(value)["number"]
+            for value in values([each for each in records if each["partition"] == partition])
+        ]
         assert seen == [number for number in range(50) if number != 13]
     await_that(lambda: sink.metrics(uuid)["FilteredOutEventCount"] == 3)
     await_that(lambda: committed(kafka, uuid, name) == 51)
@@ -178,7 +181,10 @@ def behave(event):
 """
     sink = Sink(daemon, "kafka-partial", tmp_path, behaviour)
     produce(kafka, name, b"0", b"1", b"2", b"3")
-    provisioned = {"ProvisionedPollerConfig": {"MinimumPollers": 1}, "FunctionResponseTypes": ["ReportBatchItemFailures"]}
+    provisioned = {
+        "ProvisionedPollerConfig": {"MinimumPollers": 1},
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+    }
     sink.map(**source(kafka, name, **provisioned))
     sink.await_events(3)
     assert [values(kafka_records(event)) for event in sink.events()] == [["0", "1", "2", "3"], ["2", "3"], ["2", "3"]]

@@ -58,7 +58,6 @@ class Queue:
         return sum(int(found[name]) for name in names)
 
 
-
 def bodies(event: Any) -> list[str]:
     return [record["body"] for record in event["Records"]]
 
@@ -304,9 +303,7 @@ def test_endpoint_that_is_down(tmp_path: Path) -> None:
     """The mapping shows it, and goes on by itself."""
     port = free_port()
     with ExitStack() as stack:
-        daemon = stack.enter_context(
-            running_daemon("--aws-endpoint", f"http://127.0.0.1:{port}", complains=True)
-        )
+        daemon = stack.enter_context(running_daemon("--aws-endpoint", f"http://127.0.0.1:{port}", complains=True))
         sink = Sink(daemon, "sqs-down", tmp_path)
         uuid = sink.map("arn:aws:sqs:us-east-1:123456789012:down")
         await_that(lambda: "cannot be reached" in sink.mapping(uuid).get("LastProcessingResult", ""))

@@ -67,14 +67,20 @@ class ShardedPoller:
         self._stream = stream
         self._readers: dict[str, asyncio.Task[None]] = {}
         self._look = asyncio.Event()  # the shards may be others now
+        self._begun: list[asyncio.Event] = []
 
     async def run(self) -> None:
         await self._stream.open()
-        self._context.reached()
+        reached = False
         try:
             while not self._context.stopping.is_set():
                 self._look.clear()
                 self._start(await self._stream.shards())
+                if not reached:
+                    # What is put from now on is read, also where reading begins with the latest.
+                    await unless(self._context.stopping, self._all_begun())
+                    self._context.reached()
+                    reached = True
                 timer = asyncio.sleep(limits.STREAM_SHARDS_SECONDS)
                 await first_of(self._look, self._context.stopping, timer)
                 for shard, task in list(self._readers.items()):
@@ -98,9 +104,15 @@ class ShardedPoller:
                 continue
             if all(parent not in there or self._is_finished(parent) for parent in shard.parents):
                 reader = _Reader(self._context, self._stream, shard, first=not begun)
+                self._begun.append(reader.begun)
                 task = asyncio.get_running_loop().create_task(reader.run())
                 task.add_done_callback(lambda _: self._look.set())
+                task.add_done_callback(lambda _, begun=reader.begun: begun.set())
                 self._readers[shard.id] = task
+
+    async def _all_begun(self) -> None:
+        for begun in self._begun:
+            await begun.wait()
 
     def _is_finished(self, shard: str) -> bool:
         position = self._context.position(shard)
@@ -114,6 +126,7 @@ class _Reader:
         self._context = context
         self._stream = stream
         self._shard = shard
+        self.begun = asyncio.Event()  # it has its first iterator, or has failed
         self._first = first  # one of those that were there when the mapping began
         kept = context.position(shard.id)
         self._read_to = "" if kept is None else kept.position  # the last that has been read
@@ -167,6 +180,7 @@ class _Reader:
             try:
                 if iterator is None:
                     iterator = await self._iterator()
+                    self.begun.set()
                 read = await self._stream.read(iterator)
             except AwsError as refusal:
                 if refusal.code in ("ExpiredIteratorException", "TrimmedDataAccessException"):

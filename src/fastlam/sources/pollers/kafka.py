@@ -66,6 +66,7 @@ class KafkaPoller:
         await self._connect()
         committing = asyncio.ensure_future(self._commit_all())
         try:
+            await self._look_for_partitions()
             self._context.reached()
             while not self._context.stopping.is_set():
                 await self._look_for_partitions()
