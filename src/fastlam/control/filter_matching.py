@@ -116,14 +116,14 @@ def _object(pattern: Pattern) -> _Test:
 def _may_be_absent(item: Pattern | tuple[Condition, ...]) -> bool:
     if isinstance(item, Pattern):
         return any(_may_be_absent(each) for each in item.fields.values()) or bool(item.choices)
-    return Exists(False) in item
+    return any(isinstance(each, Exists) and not each.exists for each in item)
 
 
 def _leaf(conditions: tuple[Condition, ...]) -> _Test:
     exact = frozenset(each.value for each in conditions if isinstance(each, Equals))
     tests = [_test(each) for each in conditions if not isinstance(each, Equals | Exists)]
-    present = Exists(True) in conditions
-    absent = Exists(False) in conditions
+    present = any(isinstance(each, Exists) and each.exists for each in conditions)
+    absent = any(isinstance(each, Exists) and not each.exists for each in conditions)
 
     def test(value: Any) -> bool:
         if type(value) is Payload:

@@ -107,7 +107,7 @@ class ShardedPoller:
                 self._begun.append(reader.begun)
                 task = asyncio.get_running_loop().create_task(reader.run())
                 task.add_done_callback(lambda _: self._look.set())
-                task.add_done_callback(lambda _, begun=reader.begun: begun.set())
+                task.add_done_callback(reader.has_begun)
                 self._readers[shard.id] = task
 
     async def _all_begun(self) -> None:
@@ -133,6 +133,9 @@ class _Reader:
         self._progress = Progress(self._keep)
         self._window: dict[str, Any] | None = None if kept is None else kept.window
         self._kept = self._read_to
+
+    def has_begun(self, _: object = None) -> None:
+        self.begun.set()
 
     def _keep(self, position: str) -> None:
         self._kept = position
