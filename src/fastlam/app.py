@@ -56,6 +56,7 @@ from fastlam.errors import FastlamError
 from fastlam.http.server import HttpServer
 from fastlam.invoke.event import Events
 from fastlam.invoke.request_response import Invocations
+from fastlam.model.event_source_mapping import EventSourceMappingRecord
 from fastlam.model.key import RecordKey
 from fastlam.runtimes.python import INITIALIZATION_TYPE
 from fastlam.sandbox.launcher import Launcher
@@ -200,6 +201,7 @@ class Daemon:
             clock=clock,
             schedule=self._later,
         )
+        self.plane.event_source_mappings.check_source = self._check_source
         links = CodeLinks(self.artifacts, blocking, clock=clock)
         self.forwarder = Forwarder(config.aws_endpoint, self._loop.call_soon_threadsafe)
         self._closers.append(self.forwarder.close)
@@ -284,6 +286,14 @@ class Daemon:
         caller = Caller(key.account, f"arn:{PARTITION}:iam::{key.account}:root", key.region)
         asked = {"FunctionName": key.name, "Qualifier": key.part, "ProvisionedConcurrentExecutions": wanted}
         self.plane.provisioned_concurrency.put(caller, asked)
+
+    def _check_source(self, mapping: EventSourceMappingRecord) -> None:
+        """On a worker thread."""
+        checking = asyncio.run_coroutine_threadsafe(self.sources.check(mapping), self._loop)
+        try:
+            checking.result(limits.SOURCE_CHECK_SECONDS * 2)
+        except TimeoutError:
+            checking.cancel()  # the loop has ended
 
     @staticmethod
     def _may_be_invoked_by_source(address: FunctionAddress, source_arn: str) -> None:

@@ -135,3 +135,4 @@ STREAM_IDLE_SECONDS: Final = 0.1  # between two looks at a shard without records
 STREAM_READ_RECORDS_MAX: Final = 10_000  # of one GetRecords; DynamoDB: 1,000
 STREAM_SHARDS_SECONDS: Final = 30.0  # between two looks for shards that nothing has told of
 SOURCE_FILES_MAX: Final = 100_000  # below a watched directory
+SOURCE_CHECK_SECONDS: Final = 5.0  # for the answer of a source to a new mapping; then it is taken on without one

@@ -274,12 +274,34 @@ def test_queue_that_vanishes(daemon: RunningDaemon, aws: AwsServer, tmp_path: Pa
     await_that(lambda: "LastProcessingResult" not in sink.mapping(uuid))
 
 
+def refused_creation(daemon: RunningDaemon, **request: Any) -> str:
+    with pytest.raises(daemon.lambda_.exceptions.InvalidParameterValueException) as caught:
+        daemon.lambda_.create_event_source_mapping(**request)
+    return str(caught.value.response["Error"]["Message"])
+
+
 def test_visibility_too_short(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:
+    """Refused at once, and shown where it comes later."""
     queue = Queue(aws, "short", VisibilityTimeout="5")
     sink = Sink(daemon, "sqs-short", tmp_path, Timeout=10)
-    uuid = sink.map(queue.arn)
     expected = "Queue visibility timeout: 5 seconds is less than Function timeout: 10 seconds"
+    assert refused_creation(daemon, FunctionName="sqs-short", EventSourceArn=queue.arn) == expected
+    queue.client.set_queue_attributes(QueueUrl=queue.url, Attributes={"VisibilityTimeout": "30"})
+    uuid = sink.map(queue.arn)
+    queue.client.set_queue_attributes(QueueUrl=queue.url, Attributes={"VisibilityTimeout": "5"})
+    sink.update(uuid, BatchSize=5)
     await_that(lambda: expected in sink.mapping(uuid).get("LastProcessingResult", ""))
+
+
+def test_queue_that_is_not_there(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:
+    Sink(daemon, "sqs-nowhere", tmp_path)
+    message = refused_creation(
+        daemon, FunctionName="sqs-nowhere", EventSourceArn="arn:aws:sqs:us-east-1:123456789012:nowhere"
+    )
+    assert message == (
+        "Error occurred while ReceiveMessage. SQS Error Code: AWS.SimpleQueueService.NonExistentQueue. SQS Error Message:"
+        " The specified queue does not exist."
+    )
 
 
 def test_disabled_changed_deleted(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:

@@ -311,6 +311,23 @@ def test_kinesis_stream_that_vanishes(daemon: RunningDaemon, aws: AwsServer, tmp
     await_that(lambda: f"Stream not found: {stream.arn}" in sink.mapping(uuid)["LastProcessingResult"])
 
 
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:kinesis:us-east-1:123456789012:stream/nowhere",
+        "arn:aws:dynamodb:us-east-1:123456789012:table/nowhere/stream/2026-01-01T00:00:00.000",
+    ],
+    ids=["kinesis", "dynamodb"],
+)
+def test_streams_that_are_not_there(
+    daemon: RunningDaemon, aws: AwsServer, tmp_path: Path, request: pytest.FixtureRequest, arn: str
+) -> None:
+    name = f"nowhere-{request.node.callspec.id}"
+    Sink(daemon, name, tmp_path)
+    with pytest.raises(daemon.lambda_.exceptions.InvalidParameterValueException, match=f"Stream not found: {arn}"):
+        daemon.lambda_.create_event_source_mapping(FunctionName=name, EventSourceArn=arn, StartingPosition="LATEST")
+
+
 # DynamoDB ------------------------------------------------------------------------------------------
 
 

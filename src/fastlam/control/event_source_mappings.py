@@ -11,6 +11,8 @@ successor starts. In between a mapping can be read, not changed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -33,6 +35,7 @@ from fastlam.control.event_sources import (
 from fastlam.control.lookup import address_of, find
 from fastlam.control.pages import Page, page
 from fastlam.control.settings import Request
+from fastlam.control.steps import Steps, complete
 from fastlam.control.tags import Tags
 from fastlam.control.tenancy import refuse_tenancy
 from fastlam.control.times import epoch_seconds
@@ -53,6 +56,7 @@ from fastlam.store.records import EVENT_SOURCE_MAPPING, SOURCE_POSITION, RecordS
 _RESOURCE: Final = "event-source-mapping"
 _MAPPINGS_PER_PAGE_MAX: Final = 100
 
+
 class EventSourceMappings:
     """Owner of the event source mapping records. Lives in the thread of the store."""
 
@@ -61,6 +65,8 @@ class EventSourceMappings:
     ) -> None:
         self._store = store
         self._polled = polled  # by an engine, which settles them
+        # Set where there is one: raises ApiError for a source that is not there; called on a worker thread.
+        self.check_source: Callable[[EventSourceMappingRecord], None] | None = None
         self._schedule = schedule
         self._tags = tags
         self._clock = clock or SystemClock()
@@ -69,6 +75,10 @@ class EventSourceMappings:
             self.settle(mapping.key)
 
     def create(self, caller: Caller, request: Request) -> EventSourceMappingRecord:
+        return complete(self.create_steps(caller, request))
+
+    def create_steps(self, caller: Caller, request: Request) -> Steps[EventSourceMappingRecord]:
+        """The source is asked in between, which takes its time."""
         address = address_of(caller, request, "CreateEventSourceMapping")
         source = source_of(request, caller.region)
         uuid = str(uuid4())
@@ -93,6 +103,11 @@ class EventSourceMappings:
             settings=settings,
         )
         self._refuse_duplicate(mapping)
+        if self.check_source is not None:
+            yield partial(self.check_source, mapping)
+            # Whatever has changed meanwhile.
+            self._check_function(address)
+            self._refuse_duplicate(mapping)
         tags = self._tags.new(_RESOURCE, mapping.key, request.get("Tags"))
         self._store.apply([Write(EVENT_SOURCE_MAPPING, mapping.key, mapping), *tags])
         self._settle_later(mapping)
@@ -158,9 +173,7 @@ class EventSourceMappings:
             return
         if mapping.state == DELETING:
             positions = [Write(SOURCE_POSITION, each.key, None) for each in self._store.parts(SOURCE_POSITION, key)]
-            self._store.apply(
-                [Write(EVENT_SOURCE_MAPPING, key, None), self._tags.gone(_RESOURCE, key), *positions]
-            )
+            self._store.apply([Write(EVENT_SOURCE_MAPPING, key, None), self._tags.gone(_RESOURCE, key), *positions])
         else:
             self._store.put(EVENT_SOURCE_MAPPING, replace(mapping, state=ENABLED if mapping.enabled else DISABLED))
 

@@ -24,6 +24,7 @@ from fastlam.model.event_source_mapping import DELETING, EventSourceMappingRecor
 from fastlam.model.key import RecordKey
 from fastlam.sources.aws.http import NoAnswer
 from fastlam.sources.aws.service import AwsClients
+from fastlam.sources.checks import check_source
 from fastlam.sources.context import OK, Context, Counters, MakePoller, SourceProblem, Surroundings
 from fastlam.sources.filters import Filters
 from fastlam.sources.kinds import poller_of
@@ -106,6 +107,15 @@ class SourceEngine:
         for left in background:
             left.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+
+    async def check(self, mapping: EventSourceMappingRecord) -> None:
+        """Raises ApiError when a new mapping's source is not there, or cannot be read by the function's role."""
+        nothing = Context(mapping, self._around, Filters({}), Counters(), lambda result: None, lambda: None)
+        try:
+            async with asyncio.timeout(limits.SOURCE_CHECK_SECONDS):
+                await check_source(nothing)
+        except TimeoutError:
+            log.info("event source mapping %s: its source does not answer", mapping.uuid)
 
     def rows(self) -> list[dict[str, Any]]:
         """Each mapping that is followed, with what has gone through it since the daemon's start."""

@@ -92,8 +92,12 @@ class SqsPoller:
 
     # The life of the poller
 
-    async def run(self) -> None:
+    async def find(self) -> None:
+        """Whether the queue is there, and good for the function."""
         self._client, _ = await reach(self._context, "sqs", self._find_queue)
+
+    async def run(self) -> None:
+        await self.find()
         self._context.reached()
         stop = asyncio.ensure_future(self._context.stopping.wait())
         stop.add_done_callback(lambda _: self._changed.set())
