@@ -37,6 +37,7 @@ TOPICS: Final = {
     "environments": Entry("bench.environments", "Environments that come and go, and what they leave", True, 1800),
     "cpu_share": Entry("bench.cpu_share", "CPU time that follows memory (--cpu lambda)", True, 900),
     "control": Entry("bench.control", "Control-plane reads, and start with a thousand functions", True, 900),
+    "sources": Entry("bench.sources", "SQS messages to a function, against a client that receives them", True, 900),
     "simulate": Entry("bench.simulation", "The dispatcher on a virtual clock", True, 1800),
     "micro": Entry("bench.micro_suite", "Parts of the hot path alone (pytest-benchmark)", True, 900),
     "soak": Entry("bench.soak", "A million invocations in a row over HTTP", False, 6 * 3600),

@@ -62,7 +62,7 @@ class Queue:
 
 @contextmanager
 def running_aws(port: int = 0) -> Iterator[AwsServer]:
-    """Starts the server on a free port, or a certain one, and stops it."""
+    """Starts the server, on a free port unless told otherwise, and stops it."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},

@@ -37,11 +37,11 @@ from fastlam.api.invoke_async import InvokeAsyncRoute
 from fastlam.api.invoke_stream import InvokeStreamRoute
 from fastlam.api.rates import RequestRates
 from fastlam.api.router import Api
-from fastlam.arn import PARTITION
+from fastlam.arn import PARTITION, FunctionAddress
 from fastlam.billing.duration import billed_ms
 from fastlam.clock import SystemClock, VirtualClock
 from fastlam.config import DaemonConfig
-from fastlam.control.authorize import Caller, authorize
+from fastlam.control.authorize import Caller, action_of, authorize
 from fastlam.control.plane import ControlPlane
 from fastlam.core.dispatcher import Dispatcher
 from fastlam.destinations.clients import Clients
@@ -56,12 +56,17 @@ from fastlam.dispatch.targets import Targets
 from fastlam.errors import FastlamError
 from fastlam.http.server import HttpServer
 from fastlam.invoke.opening import open_events
+from fastlam.invoke.request_response import Invocations
+from fastlam.model.event_source_mapping import EventSourceMappingRecord
 from fastlam.model.key import RecordKey
 from fastlam.runtimes.python import INITIALIZATION_TYPE
 from fastlam.sandbox.launcher import Launcher
 from fastlam.sandbox.networks import Door
 from fastlam.sandbox.runtime_directory import RuntimeDirectory
 from fastlam.sandbox.spinning import spin_ns
+from fastlam.sources.aws.service import AwsClients
+from fastlam.sources.engine import SourceEngine
+from fastlam.sources.failures import FailureRecords
 from fastlam.store import queue_sqlite
 from fastlam.store.artifacts import ArtifactStore
 from fastlam.store.directory import DataDirectory
@@ -123,6 +128,7 @@ class Daemon:
             account_concurrency=config.concurrency,
             in_background=blocking.in_background,
             makes_snapshot=takes_snapshots,
+            polls_sources=True,
         )
 
         self.launcher = Launcher(
@@ -187,6 +193,19 @@ class Daemon:
         self._addresses = Addresses(
             self.targets, defaults=defaults, authorize=authorize, check_policy=self.plane.permissions.check
         )
+        self._aws = AwsClients(config.aws_endpoint, account=config.account, ours=lambda: getattr(self, "url", None))
+        self._closers.append(self._aws.close)
+        self.sources = SourceEngine(
+            self.store,
+            settle=self.plane.event_source_mappings.settle,
+            report=self.plane.event_source_mappings.report,
+            invoker=Invocations(self.dispatcher, self.targets, self._may_be_invoked_by_source),
+            aws=self._aws,
+            failures=FailureRecords(self._aws),
+            clock=clock,
+            schedule=self._schedule,
+        )
+        self.plane.event_source_mappings.check_source = self._check_source
         links = CodeLinks(self.artifacts, blocking, clock=clock)
         self.forwarder = Forwarder(config.aws_endpoint, self._loop.call_soon_threadsafe)
         self._closers.append(self.forwarder.close)
@@ -225,6 +244,7 @@ class Daemon:
         self.provisioner.begin()
         self.snapshots.begin()
         self.events.begin()
+        self.sources.begin()
         self._bound_notice = BoundNotice(self.dispatcher, log.warning, time.monotonic)
         self._tick = self._loop.call_later(_HOUSEKEEPING_SECONDS, self._keep_house)
 
@@ -316,6 +336,20 @@ class Daemon:
         asked = {"FunctionName": key.name, "Qualifier": key.part, "ProvisionedConcurrentExecutions": wanted}
         self.plane.provisioned_concurrency.put(caller, asked)
 
+    def _check_source(self, mapping: EventSourceMappingRecord) -> None:
+        """On a worker thread."""
+        checking = asyncio.run_coroutine_threadsafe(self.sources.check(mapping), self._loop)
+        try:
+            checking.result(limits.SOURCE_CHECK_SECONDS * 2)
+        except TimeoutError:
+            checking.cancel()  # the loop has ended
+
+    @staticmethod
+    def _may_be_invoked_by_source(address: FunctionAddress, source_arn: str) -> None:
+        """A poller is the service itself: it asks no resource policy."""
+        caller = Caller(address.account, "lambda.amazonaws.com", address.region, source_arn)
+        authorize(caller, action_of("Invoke"), address.arn)
+
     async def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Lets what is in flight end, at most that long; then everything is closed. Never raises for what is closed
         already.
@@ -323,11 +357,18 @@ class Daemon:
         if self._tick is not None:
             self._tick.cancel()
         http = getattr(self, "http", None)
+        sources = getattr(self, "sources", None)
         if http is not None:
             self._admin.answer_waiting()
             begun = time.monotonic()
-            await http.drain(drain_seconds)
+            # Side by side: neither adds to the other's time.
+            await asyncio.gather(
+                http.drain(drain_seconds),
+                *([] if sources is None else [sources.stop(min(drain_seconds, limits.SOURCE_DRAIN_SECONDS))]),
+            )
             await self._drain_events(drain_seconds - (time.monotonic() - begun))
+        elif sources is not None:
+            await sources.stop(0.0)
         self._stopping = True
         while self._closers:
             closer = self._closers.pop()
@@ -365,6 +406,7 @@ class Daemon:
             "isolation": self.isolation.state() if self.isolation is not None else None,
             "fronts": self.http.fronts(),
             "provisioned": self.provisioner.rows(),
+            "sources": self.sources.rows(),
             "statistics": {
                 "dispatcher": self.dispatcher.statistics(),
                 "http": asdict(self.http.statistics()),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from fastlam.errors import ApiError
+from fastlam.control.event_source_mappings import EventSourceMappings
+from fastlam.errors import ApiError, invalid_parameter
 from fastlam.model.event_source_mapping import EventSourceMappingRecord
-from fastlam.store.records import EVENT_SOURCE_MAPPING, TAGS
+from fastlam.model.source_position import SourcePositionRecord
+from fastlam.store.records import EVENT_SOURCE_MAPPING, SOURCE_POSITION, TAGS
 from mapping_plane import (
     BASIC_AUTH,
     CLUSTER,
@@ -135,13 +136,42 @@ def test_outlives_its_function(plane: MappingPlane) -> None:
     plane.mappings.delete(CALLER, {"UUID": mapping.uuid})
 
 
-def test_says_that_nothing_is_read(plane: MappingPlane, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "fastlam.control.event_source_mappings"):
-        mapping = plane.add(SQS)
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        f"event source mapping {mapping.uuid}: no records of {QUEUE} are read yet, so that {HELLO} is not invoked with any"
+def test_settled_by_those_who_poll(tmp_path: Path) -> None:
+    """Where an engine reads the sources, it says when a mapping is what it was to become, and how it fares."""
+    plane = MappingPlane(tmp_path)
+    mappings = EventSourceMappings(plane.store, plane.clock.schedule, plane.tags, plane.clock, polled=True)
+    mapping = mappings.create(CALLER, {"FunctionName": "hello", **KINESIS})
+    plane.clock.advance(60)
+    assert plane.get(mapping).state == "Creating"
+    mappings.settle(mapping.key)
+    assert plane.get(mapping).state == "Enabled"
+    mappings.report(mapping.key, "OK")
+    assert plane.get(mapping).last_processing_result == "OK"
+    position = SourcePositionRecord(
+        account=mapping.account, region=mapping.region, uuid=mapping.uuid, shard="s", position="1"
     )
+    plane.store.put(SOURCE_POSITION, position)
+    mappings.delete(CALLER, {"UUID": mapping.uuid})
+    assert plane.get(mapping).state == "Deleting"
+    mappings.settle(mapping.key)
+    assert plane.store.all(EVENT_SOURCE_MAPPING) == plane.store.all(SOURCE_POSITION) == []
+
+
+def test_queues_have_a_result_only_while_there_is_a_problem(plane: MappingPlane) -> None:
+    mapping = plane.add(SQS)
+    for given, shown in (("OK", None), ("PROBLEM: gone", "PROBLEM: gone"), ("OK", None)):
+        plane.mappings.report(mapping.key, given)
+        assert plane.get(mapping).last_processing_result == shown
+
+
+def test_sources_that_are_refused(plane: MappingPlane) -> None:
+    def refuse(mapping: EventSourceMappingRecord) -> None:
+        raise invalid_parameter(f"Stream not found: {mapping.event_source_arn}")
+
+    plane.mappings.check_source = refuse
+    request = {"FunctionName": "hello", **KINESIS}
+    assert refused(IPV, plane.mappings.create, CALLER, request) == f"Stream not found: {STREAM}"
+    assert plane.mappings.list(CALLER, {}).items == []
 
 
 # Functions -----------------------------------------------------------------------------------------

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastlam.api.support import Call, Entries, Reply, Stored
+from fastlam.api.support import Call, Entries, Reply, Supported
 from fastlam.control.event_source_mappings import EventSourceMappings
+from fastlam.control.steps import Steps
 from fastlam.model.event_source_mapping import EventSourceMappingRecord
 
-_MISSING = (
-    "no records are polled yet: a mapping becomes Enabled, and its function is never invoked; nor is it checked that"
-    " the queue, stream, broker or secret exists, or that the role may read it"
+_NOTE = (
+    "sources of Lambda and of fastlam's own are read (docs/howto/event-sources.md); not DocumentDB's change streams,"
+    " Kafka topics as queues, schema registries, failures to kafka:// topics, and IAM authentication of Kafka"
 )
 
 
 def entries(mappings: EventSourceMappings) -> Entries:
-    def create(call: Call) -> Reply:
-        return Reply(event_source_mapping_configuration(mappings.create(call.caller, call.parameters)))
+    def create(call: Call) -> Steps[Reply]:
+        mapping = yield from mappings.create_steps(call.caller, call.parameters)
+        return Reply(event_source_mapping_configuration(mapping))
 
     def get(call: Call) -> Reply:
         return Reply(event_source_mapping_configuration(mappings.get(call.caller, call.parameters)))
@@ -33,11 +35,11 @@ def entries(mappings: EventSourceMappings) -> Entries:
         return Reply({"EventSourceMappings": items, "NextMarker": page.next_marker})
 
     return {
-        "CreateEventSourceMapping": Stored(create, _MISSING),
-        "GetEventSourceMapping": Stored(get, _MISSING),
-        "UpdateEventSourceMapping": Stored(update, _MISSING),
-        "DeleteEventSourceMapping": Stored(delete, _MISSING),
-        "ListEventSourceMappings": Stored(list_mappings, _MISSING),
+        "CreateEventSourceMapping": Supported(create, _NOTE),
+        "GetEventSourceMapping": Supported(get),
+        "UpdateEventSourceMapping": Supported(update),
+        "DeleteEventSourceMapping": Supported(delete),
+        "ListEventSourceMappings": Supported(list_mappings),
     }
 
 

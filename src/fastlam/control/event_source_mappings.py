@@ -4,13 +4,15 @@
     UpdateEventSourceMapping ── Updating, Enabling, Disabling ──(a moment)──► Enabled, or Disabled
     DeleteEventSourceMapping ── Deleting ──(a moment)──► gone
 
-The moments are scheduled; a mapping that a stopped process left in between is settled when its successor starts. In
-between a mapping can be read, not changed. Nothing reads records from the sources yet.
+The moment ends when the engine of the sources says so (`settle`): its poller has reached the source, or has stopped.
+Where nobody polls the moments are scheduled. A mapping that a stopped process left in between is settled when its
+successor starts. In between a mapping can be read, not changed.
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -33,6 +35,7 @@ from fastlam.control.event_sources import (
 from fastlam.control.lookup import address_of, find
 from fastlam.control.pages import Page, page
 from fastlam.control.settings import Request
+from fastlam.control.steps import Steps, complete
 from fastlam.control.tags import Tags
 from fastlam.control.tenancy import refuse_tenancy
 from fastlam.control.times import epoch_seconds
@@ -48,27 +51,34 @@ from fastlam.model.event_source_mapping import (
     EventSourceMappingRecord,
 )
 from fastlam.model.key import RecordKey
-from fastlam.store.records import EVENT_SOURCE_MAPPING, RecordStore, Write
+from fastlam.store.records import EVENT_SOURCE_MAPPING, SOURCE_POSITION, RecordStore, Write
 
 _RESOURCE: Final = "event-source-mapping"
 _MAPPINGS_PER_PAGE_MAX: Final = 100
-
-log = logging.getLogger(__name__)
 
 
 class EventSourceMappings:
     """Owner of the event source mapping records. Lives in the thread of the store."""
 
-    def __init__(self, store: RecordStore, schedule: Schedule, tags: Tags, clock: Clock | None = None) -> None:
+    def __init__(
+        self, store: RecordStore, schedule: Schedule, tags: Tags, clock: Clock | None = None, *, polled: bool = False
+    ) -> None:
         self._store = store
+        self._polled = polled  # by an engine, which settles them
+        # Set where there is one: raises ApiError for a source that is not there; called on a worker thread.
+        self.check_source: Callable[[EventSourceMappingRecord], None] | None = None
         self._schedule = schedule
         self._tags = tags
         self._clock = clock or SystemClock()
         tags.register(_RESOURCE, lambda key: store.get(EVENT_SOURCE_MAPPING, key) is not None)
-        for mapping in store.all(EVENT_SOURCE_MAPPING):
-            self._settle(mapping.key)
+        for mapping in store.all(EVENT_SOURCE_MAPPING) if not polled else ():
+            self.settle(mapping.key)
 
     def create(self, caller: Caller, request: Request) -> EventSourceMappingRecord:
+        return complete(self.create_steps(caller, request))
+
+    def create_steps(self, caller: Caller, request: Request) -> Steps[EventSourceMappingRecord]:
+        """The source is asked in between, which takes its time."""
         address = address_of(caller, request, "CreateEventSourceMapping")
         source = source_of(request, caller.region)
         uuid = str(uuid4())
@@ -93,15 +103,14 @@ class EventSourceMappings:
             settings=settings,
         )
         self._refuse_duplicate(mapping)
+        if self.check_source is not None:
+            yield partial(self.check_source, mapping)
+            # Whatever has changed meanwhile.
+            self._check_function(address)
+            self._refuse_duplicate(mapping)
         tags = self._tags.new(_RESOURCE, mapping.key, request.get("Tags"))
         self._store.apply([Write(EVENT_SOURCE_MAPPING, mapping.key, mapping), *tags])
         self._settle_later(mapping)
-        log.warning(
-            "event source mapping %s: no records of %s are read yet, so that %s is not invoked with any",
-            mapping.uuid,
-            mapping.event_source_arn or "the self-managed cluster",
-            mapping.function_arn,
-        )
         return mapping
 
     def get(self, caller: Caller, request: Request) -> EventSourceMappingRecord:
@@ -155,6 +164,29 @@ class EventSourceMappings:
             mappings = [mapping for mapping in mappings if mapping.function_arn == target]
         return page(request, mappings, lambda mapping: mapping.uuid, items_max=_MAPPINGS_PER_PAGE_MAX)
 
+    # What the engine of the sources says ---------------------------------------------------------------
+
+    def settle(self, key: RecordKey) -> None:
+        """The mapping is what it was to become; nothing when it was that already."""
+        mapping = self._store.get(EVENT_SOURCE_MAPPING, key)
+        if mapping is None or mapping.settled:
+            return
+        if mapping.state == DELETING:
+            positions = [Write(SOURCE_POSITION, each.key, None) for each in self._store.parts(SOURCE_POSITION, key)]
+            self._store.apply([Write(EVENT_SOURCE_MAPPING, key, None), self._tags.gone(_RESOURCE, key), *positions])
+        else:
+            self._store.put(EVENT_SOURCE_MAPPING, replace(mapping, state=ENABLED if mapping.enabled else DISABLED))
+
+    def report(self, key: RecordKey, result: str | None) -> None:
+        """A new LastProcessingResult. Queues of SQS have none, as in Lambda, but while there is a problem."""
+        mapping = self._store.get(EVENT_SOURCE_MAPPING, key)
+        if mapping is None:
+            return
+        if SOURCES[mapping.source] in QUEUES and result is not None and not result.startswith("PROBLEM"):
+            result = None
+        if mapping.last_processing_result != result:
+            self._store.put(EVENT_SOURCE_MAPPING, replace(mapping, last_processing_result=result))
+
     # Inside ----------------------------------------------------------------------------------------
 
     def _check_function(self, address: FunctionAddress) -> None:
@@ -179,17 +211,8 @@ class EventSourceMappings:
                 raise conflict(already_exists(mapping, other))
 
     def _settle_later(self, mapping: EventSourceMappingRecord) -> None:
-        if not mapping.settled:
-            self._schedule(limits.STATE_CHANGE_SECONDS, lambda: self._settle(mapping.key))
-
-    def _settle(self, key: RecordKey) -> None:
-        mapping = self._store.get(EVENT_SOURCE_MAPPING, key)
-        if mapping is None or mapping.settled:
-            return
-        if mapping.state == DELETING:
-            self._store.apply([Write(EVENT_SOURCE_MAPPING, key, None), self._tags.gone(_RESOURCE, key)])
-        else:
-            self._store.put(EVENT_SOURCE_MAPPING, replace(mapping, state=ENABLED if mapping.enabled else DISABLED))
+        if not mapping.settled and not self._polled:
+            self._schedule(limits.STATE_CHANGE_SECONDS, lambda: self.settle(mapping.key))
 
 
 def _state_of_update(source: Source, mapping: EventSourceMappingRecord, enabled: bool) -> str:

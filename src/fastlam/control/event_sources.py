@@ -83,12 +83,42 @@ DOCUMENTDB: Final = Source(
     required=("DocumentDBEventSourceConfig", "SourceAccessConfigurations"),
 )
 
-SOURCES: Final[Mapping[str, Source]] = {
-    source.kind: source for source in (SQS, SQS_FIFO, KINESIS, DYNAMODB, MSK, SELF_MANAGED_KAFKA, MQ, DOCUMENTDB)
-}
+# Sources that Lambda does not have: arn:aws:fastlam:<region>:<account>:<URL>, region and account may be empty.
+_OURS: Final = _ANY | {"FilterCriteria", "SourceAccessConfigurations"}
+_OURS_RETRIED: Final = _OURS | _RETRIES | {"FunctionResponseTypes", "DestinationConfig"}
+REDIS: Final = Source("redis", _OURS_RETRIED | _POSITION | {"Queues"}, USER_INITIATED, required=("Queues",))
+NATS: Final = REDIS._replace(kind="nats")
+MQTT: Final = Source("mqtt", _OURS_RETRIED | {"Queues"}, USER_INITIATED, required=("Queues",))
+POSTGRESQL: Final = MQTT._replace(kind="postgresql")
+DIRECTORY: Final = Source("directory", _OURS_RETRIED | _POSITION, USER_INITIATED, batch_size=1)
+RABBITMQ: Final = Source("rabbitmq", _OURS | {"Queues"}, USER_INITIATED, required=("Queues",))
+ACTIVEMQ: Final = RABBITMQ._replace(kind="activemq")
+
+LAMBDAS: Final = (SQS, SQS_FIFO, KINESIS, DYNAMODB, MSK, SELF_MANAGED_KAFKA, MQ, DOCUMENTDB)
+OURS: Final = (REDIS, NATS, MQTT, POSTGRESQL, DIRECTORY, RABBITMQ, ACTIVEMQ)
+SOURCES: Final[Mapping[str, Source]] = {source.kind: source for source in (*LAMBDAS, *OURS)}
 QUEUES: Final = (SQS, SQS_FIFO)
 STREAMS: Final = (KINESIS, DYNAMODB)
 KAFKA: Final = (MSK, SELF_MANAGED_KAFKA)
+# Ours with positions that are resumed, and those whose events are pushed once and are not waited with for ever.
+_LOGS: Final = (REDIS, NATS)
+_PUSHED: Final = (MQTT, POSTGRESQL, DIRECTORY)
+_PUSHED_RETRIES: Final = 2  # unless told otherwise: as often as an asynchronous invocation is tried again
+_SCHEMES: Final[Mapping[str, Source]] = {
+    "redis": REDIS,
+    "rediss": REDIS,
+    "nats": NATS,
+    "tls": NATS,
+    "mqtt": MQTT,
+    "mqtts": MQTT,
+    "postgresql": POSTGRESQL,
+    "postgres": POSTGRESQL,
+    "file": DIRECTORY,
+    "amqp": RABBITMQ,
+    "amqps": RABBITMQ,
+    "stomp": ACTIVEMQ,
+    "stomp+ssl": ACTIVEMQ,
+}
 
 # By the service and the beginning of the resource in the source's ARN.
 _RESOURCES: Final = {
@@ -130,7 +160,7 @@ def source_of(request: Request, region: str) -> Source:
     source = _by_arn(service, resource)
     if source is None:
         raise _unrecognized()
-    if source_region != region:
+    if source_region != region and not (source in OURS and not source_region):
         raise invalid_parameter(
             "Event source is not in the same region as the function. Event source is expected to be in region"
             f" {region}."
@@ -141,6 +171,9 @@ def source_of(request: Request, region: str) -> Source:
 def _by_arn(service: str, resource: str) -> Source | None:
     if service == "sqs" and resource:
         return SQS_FIFO if resource.endswith(".fifo") else SQS
+    if service == "fastlam":
+        scheme, separator, rest = resource.partition("://")
+        return _SCHEMES.get(scheme) if separator and rest else None
     beginning, source = _RESOURCES.get(service, ("", None))
     if source is None or not resource.startswith(beginning) or len(resource) == len(beginning):
         return None
@@ -163,6 +196,17 @@ def initial(source: Source, request: Request, *, uuid: str, now_seconds: float) 
             "DestinationConfig": {"OnFailure": {}},
             **_NEUTRAL,
         }
+    if source in _LOGS or source in _PUSHED:
+        settings |= {
+            "MaximumBatchingWindowInSeconds": 0,
+            "FunctionResponseTypes": [],
+            "DestinationConfig": {"OnFailure": {}},
+            **_NEUTRAL,
+        }
+    if source in _PUSHED:
+        settings["MaximumRetryAttempts"] = _PUSHED_RETRIES
+    if source is DIRECTORY:
+        settings["StartingPosition"] = "LATEST"
     if source.consumer_config:
         settings[source.consumer_config] = {"ConsumerGroupId": uuid}
     if source is DOCUMENTDB:
@@ -232,7 +276,9 @@ def _check_documentdb(request: Request, missing: list[str], foreign: list[str], 
 
 def _check_position(source: Source, request: Request, now_seconds: float) -> None:
     position = request.get("StartingPosition")
-    if source not in (*STREAMS, *KAFKA, DOCUMENTDB):
+    if source is DIRECTORY and position == "AT_TIMESTAMP":
+        raise invalid_parameter(f"Unsupported starting position for arn type: {request['EventSourceArn']}")
+    if source not in (*STREAMS, *KAFKA, *_LOGS, DOCUMENTDB):
         return
     if _consumes_queue(source, request):
         if position is not None:
@@ -402,6 +448,8 @@ def _check_access(source: Source, settings: Settings) -> None:
         right = kinds.count("BASIC_AUTH") == 1 and set(kinds) <= {"BASIC_AUTH", "VIRTUAL_HOST"}
     elif source is DOCUMENTDB:
         right = kinds == ["BASIC_AUTH"]
+    elif source in OURS:
+        right = set(kinds) <= ({"BASIC_AUTH", "VIRTUAL_HOST"} if source is RABBITMQ else {"BASIC_AUTH"})
     else:
         right = "VIRTUAL_HOST" not in kinds
     if not right:
@@ -437,6 +485,8 @@ def duplicates(mapping: EventSourceMappingRecord, other: EventSourceMappingRecor
     if source in KAFKA:
         same_cluster = bool(mapping.event_source_arn) or not set(_servers(ours)).isdisjoint(_servers(theirs))
         return same_cluster and bool(ours["Topics"] == theirs["Topics"])
+    if source in OURS:
+        return bool(ours.get("Queues") == theirs.get("Queues"))
     if source is MQ:
         return bool(ours["Queues"] == theirs["Queues"]) and _virtual_host(ours) == _virtual_host(theirs)
     if source is DOCUMENTDB:

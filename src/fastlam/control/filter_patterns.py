@@ -7,13 +7,14 @@
                  fields   "state": (Equals("new"), Prefix("re"))         one of the conditions
       choices  (Pattern(a), Pattern(b))
 
-The rules are EventBridge's for event patterns, without the operators that the documentation withholds from mappings:
-`wildcard`, `cidr`, and `anything-but` with an operator inside.
+The rules are EventBridge's for event patterns. Mappings have them without the operators that the documentation
+withholds: `wildcard`, `cidr`, and `anything-but` with an operator inside (`operators=EVERY` takes these, too).
 """
 
 from __future__ import annotations
 
 import json
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
 from fastlam import limits
@@ -54,10 +55,22 @@ class Suffix(NamedTuple):
     ignore_case: bool = False
 
 
-class AnythingBut(NamedTuple):
-    """The field is there and is none of these, which are all strings or all numbers."""
+class Wildcard(NamedTuple):
+    """A string that consists of these pieces, with anything between each and the next."""
 
-    values: tuple[str | Number, ...]
+    pieces: tuple[str, ...]
+
+
+class Cidr(NamedTuple):
+    """An address within the network."""
+
+    network: IPv4Network | IPv6Network
+
+
+class AnythingBut(NamedTuple):
+    """The field is there and is none of these: all strings, all numbers, or all of one operator."""
+
+    values: tuple[str | Number | EqualsIgnoreCase | Prefix | Suffix | Wildcard, ...]
 
 
 class Numeric(NamedTuple):
@@ -72,7 +85,7 @@ class Exists(NamedTuple):
     exists: bool
 
 
-Condition: TypeAlias = "Equals | EqualsIgnoreCase | Prefix | Suffix | AnythingBut | Numeric | Exists"
+Condition: TypeAlias = "Equals | EqualsIgnoreCase | Prefix | Suffix | Wildcard | Cidr | AnythingBut | Numeric | Exists"
 
 
 class Pattern(NamedTuple):
@@ -82,7 +95,11 @@ class Pattern(NamedTuple):
     choices: tuple[tuple[Pattern, ...], ...] = ()  # each `$or`
 
 
+MAPPINGS: Final = frozenset({"prefix", "suffix", "equals-ignore-case", "anything-but", "numeric", "exists"})
+EVERY: Final = MAPPINGS | {"wildcard", "cidr", "anything-but operator"}
+
 _OR: Final = "$or"
+_NEGATED: Final = ("prefix", "suffix", "equals-ignore-case", "wildcard")
 _LOWER: Final = (">", ">=")
 _UPPER: Final = ("<", "<=")
 # A branch of `$or` with a field of such a name is taken for a misplaced operator.
@@ -96,13 +113,13 @@ class _Members(list[tuple[str, Any]]):
     """A JSON object as it was written: patterns may repeat a key."""
 
 
-def parse(text: str) -> Pattern:
+def parse(text: str, operators: frozenset[str] = MAPPINGS) -> Pattern:
     """Raises InvalidPattern."""
     try:
         value = json.loads(
             text, object_pairs_hook=_Members, parse_int=Number, parse_float=Number, parse_constant=_no_constant
         )
-        pattern = _pattern(value, "the pattern")
+        pattern = _pattern(value, "the pattern", operators)
         if _alternatives(pattern) > limits.FILTER_ALTERNATIVES_MAX:
             raise InvalidPattern(f"$or makes more than {limits.FILTER_ALTERNATIVES_MAX} combinations")
     except json.JSONDecodeError as error:
@@ -116,7 +133,7 @@ def _no_constant(name: str) -> NoReturn:
     raise InvalidPattern(f"{name} is not JSON")
 
 
-def _pattern(value: Any, where: str) -> Pattern:
+def _pattern(value: Any, where: str, operators: frozenset[str]) -> Pattern:
     if not isinstance(value, _Members):
         raise InvalidPattern(f"{where} must be an object")
     if not value:
@@ -125,13 +142,13 @@ def _pattern(value: Any, where: str) -> Pattern:
     choices: list[tuple[Pattern, ...]] = []
     for name, item in value:
         if name == _OR:
-            choices.append(_choice(item))
+            choices.append(_choice(item, operators))
         elif isinstance(item, _Members):
-            fields[name] = _merged(fields.get(name), _pattern(item, repr(name)))
+            fields[name] = _merged(fields.get(name), _pattern(item, repr(name), operators))
         elif isinstance(item, list):
             if not item:
                 raise InvalidPattern(f"{name!r} must not be an empty array")
-            fields[name] = tuple(_condition(each, name) for each in item)
+            fields[name] = tuple(_condition(each, name, operators) for each in item)
         else:
             raise InvalidPattern(f"{name!r} must be an object or an array")
     return Pattern(fields, tuple(choices))
@@ -147,10 +164,10 @@ def _merged(first: Pattern | tuple[Condition, ...] | None, second: Pattern) -> P
     return Pattern(fields, first.choices + second.choices)
 
 
-def _choice(value: Any) -> tuple[Pattern, ...]:
+def _choice(value: Any, operators: frozenset[str]) -> tuple[Pattern, ...]:
     if isinstance(value, _Members) or not isinstance(value, list) or len(value) < 2:
         raise InvalidPattern("$or must be an array of two or more objects")
-    branches = tuple(_pattern(branch, "a branch of $or") for branch in value)
+    branches = tuple(_pattern(branch, "a branch of $or", operators) for branch in value)
     for branch in branches:
         _refuse_operators(branch)
     return branches
@@ -164,12 +181,14 @@ def _refuse_operators(pattern: Pattern) -> None:
             _refuse_operators(item)
 
 
-def _condition(value: Any, field: str) -> Condition:
+def _condition(value: Any, field: str, operators: frozenset[str]) -> Condition:
     if not isinstance(value, list):
         return Equals(value)
     if not isinstance(value, _Members) or len(value) != 1:
         raise InvalidPattern(f"{field!r}: a condition is a string, a number, true, false, null or one operator")
     operator, operand = value[0]
+    if operator not in operators:
+        raise InvalidPattern(f"{field!r}: there is no operator {operator!r}")
     match operator:
         case "prefix":
             return Prefix(*_affix(operator, operand))
@@ -178,7 +197,11 @@ def _condition(value: Any, field: str) -> Condition:
         case "equals-ignore-case":
             return EqualsIgnoreCase(_string(operator, operand))
         case "anything-but":
-            return _anything_but(operand)
+            return _anything_but(operand, operators)
+        case "wildcard":
+            return _wildcard(operand)
+        case "cidr":
+            return _cidr(operand)
         case "numeric":
             return _numeric(operand)
         case "exists":
@@ -202,11 +225,65 @@ def _affix(operator: str, operand: Any) -> tuple[str, bool]:
     return _string(operator, operand[0][1]), True
 
 
-def _anything_but(operand: Any) -> AnythingBut:
+def _anything_but(operand: Any, operators: frozenset[str]) -> AnythingBut:
+    if isinstance(operand, _Members) and "anything-but operator" in operators:
+        return _anything_but_operator(operand)
     values = operand if isinstance(operand, list) else [operand]
     if not values or not any(all(isinstance(value, kind) for value in values) for kind in (str, Number)):
         raise InvalidPattern("anything-but takes a string, a number, or an array of either")
     return AnythingBut(tuple(values))
+
+
+def _anything_but_operator(members: _Members) -> AnythingBut:
+    if len(members) != 1 or members[0][0] not in _NEGATED:
+        raise InvalidPattern(f"anything-but takes one of the operators {', '.join(_NEGATED)}")
+    operator, operand = members[0]
+    operands = operand if isinstance(operand, list) and not isinstance(operand, _Members) else [operand]
+    if not operands:
+        raise InvalidPattern(f"{operator} must not be an empty array")
+    found: list[EqualsIgnoreCase | Prefix | Suffix | Wildcard] = []
+    for each in operands:
+        if operator == "wildcard":
+            found.append(_wildcard(each))
+        elif operator == "equals-ignore-case":
+            found.append(EqualsIgnoreCase(_string(operator, each)))
+        else:
+            text = _string(operator, each)
+            found.append(Prefix(text) if operator == "prefix" else Suffix(text))
+    return AnythingBut(tuple(found))
+
+
+def _wildcard(operand: Any) -> Wildcard:
+    """`*` stands for anything; a backslash before it, or before another backslash, takes that meaning away."""
+    text = _string("wildcard", operand)
+    pieces = [""]
+    position = 0
+    while position < len(text):
+        character = text[position]
+        if character == "\\":
+            position += 1
+            if text[position : position + 1] not in ("*", "\\"):
+                raise InvalidPattern("a backslash in a wildcard stands before * or another backslash")
+            pieces[-1] += text[position]
+        elif character == "*":
+            if position and pieces[-1] == "" and len(pieces) > 1:
+                raise InvalidPattern("a wildcard has no two * in a row")
+            pieces.append("")
+        else:
+            pieces[-1] += character
+        position += 1
+    return Wildcard(tuple(pieces))
+
+
+def _cidr(operand: Any) -> Cidr:
+    text = _string("cidr", operand)
+    address, slash, bits = text.partition("/")
+    if not slash or not bits.isdecimal():
+        raise InvalidPattern("cidr takes an address, a slash and a number of bits")
+    try:
+        return Cidr(ip_network(f"{address}/{bits}", strict=False))
+    except ValueError as error:
+        raise InvalidPattern(f"cidr: {error}") from None
 
 
 def _numeric(operand: Any) -> Numeric:

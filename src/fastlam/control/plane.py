@@ -50,6 +50,7 @@ class ControlPlane:
         account_concurrency: int = limits.ACCOUNT_CONCURRENCY,
         in_background: Callable[[Callable[[], None]], object] | None = None,
         makes_snapshot: Callable[[FunctionRecord], bool] | None = None,
+        polls_sources: bool = False,
     ) -> None:
         clock = clock or SystemClock()
         self.tags = Tags(store, clock)  # before the owners of what has tags
@@ -93,4 +94,4 @@ class ControlPlane:
         self.permissions = Permissions(store)
         self.urls = FunctionUrls(store, clock)
         self.event_invoke = EventInvokeConfigs(store, clock)
-        self.event_source_mappings = EventSourceMappings(store, schedule, self.tags, clock)
+        self.event_source_mappings = EventSourceMappings(store, schedule, self.tags, clock, polled=polls_sources)

@@ -27,6 +27,7 @@ from fastlam.model.provisioned_concurrency import ProvisionedConcurrencyRecord
 from fastlam.model.recursion import RecursionRecord
 from fastlam.model.runtime_management import RuntimeManagementRecord
 from fastlam.model.scaling import FunctionScalingRecord
+from fastlam.model.source_position import SourcePositionRecord
 from fastlam.model.tags import TagsRecord
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ POLICY: Final = Kind("policy", PolicyRecord, of_qualifier=True)
 FUNCTION_URL: Final = Kind("function_url", FunctionUrlRecord, of_function=True)  # outlives the alias it is for
 EVENT_INVOKE: Final = Kind("event_invoke", EventInvokeRecord, of_qualifier=True)
 EVENT_SOURCE_MAPPING: Final = Kind("event_source_mapping", EventSourceMappingRecord)  # outlives its function
+SOURCE_POSITION: Final = Kind("source_position", SourcePositionRecord)  # goes with its mapping
 TAGS: Final = Kind("tags", TagsRecord)  # of all that is no function
 
 KINDS: Final[tuple[Kind[Any], ...]] = (
@@ -99,6 +101,7 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
     FUNCTION_URL,
     EVENT_INVOKE,
     EVENT_SOURCE_MAPPING,
+    SOURCE_POSITION,
     TAGS,
 )
 

@@ -1,0 +1,131 @@
+"""Real message brokers for tests: Kafka and ActiveMQ from Maven's repository, RabbitMQ as it is installed."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from local_servers import Server, directory, free_port, program, running
+from needs import missing
+
+INSTALL: Final = "install a JDK, 17 or later, and Maven (Debian: apt-get install openjdk-17-jdk-headless maven)"
+_KAFKA: Final = ("org.apache.kafka:kafka_2.13:3.9.1", "org.slf4j:slf4j-nop:1.7.36")
+_ACTIVEMQ: Final = ("org.apache.activemq:activemq-broker:5.18.6", "org.apache.activemq:activemq-stomp:5.18.6")
+_JVM: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+_POM: Final = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>tests</groupId><artifactId>broker</artifactId><version>1</version><dependencies>{dependencies}</dependencies></project>
+"""
+_BROKER: Final = """
+import org.apache.activemq.broker.BrokerService;
+
+public class Broker {
+    public static void main(String[] arguments) throws Exception {
+        BrokerService broker = new BrokerService();
+        broker.setPersistent(false);
+        broker.setUseJmx(false);
+        broker.addConnector("stomp://127.0.0.1:" + arguments[0]);
+        broker.start();
+        broker.waitUntilStopped();
+    }
+}
+"""
+
+
+def _class_path(path: Path, artifacts: tuple[str, ...]) -> str:
+    """The jars of these, which Maven keeps in its own repository."""
+    maven = shutil.which("mvn")
+    if maven is None or shutil.which("java") is None:
+        missing(INSTALL)
+    dependencies = ""
+    for artifact in artifacts:
+        group, name, version = artifact.split(":")
+        dependencies += f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
+    (path / "pom.xml").write_text(_POM.format(dependencies=dependencies))
+    result = subprocess.run(
+        [maven, "-q", "-B", "-ntp", "dependency:build-classpath", "-Dmdep.outputFile=class.path"],
+        cwd=path,
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode:
+        missing(f"let Maven fetch {artifacts[0]}: {result.stdout[-2000:]}")
+    return (path / "class.path").read_text()
+
+
+@contextmanager
+def running_kafka() -> Iterator[Server]:
+    """One node that is broker and controller."""
+    port, controller = free_port(), free_port()
+    with directory() as path:
+        class_path = _class_path(path, _KAFKA)
+        config = path / "server.properties"
+        config.write_text(
+            f"""process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={path}/data
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+"""
+        )
+        java = ["java", *_JVM, "-cp", class_path]
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        format_ = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)]
+        subprocess.run(format_, check=True, capture_output=True)
+        with running(Server([*java, "kafka.Kafka", str(config)], port, path)) as server:
+            yield server
+
+
+@contextmanager
+def running_activemq() -> Iterator[Server]:
+    """It listens for STOMP only."""
+    port = free_port()
+    with directory() as path:
+        class_path = _class_path(path, _ACTIVEMQ)
+        source = path / "Broker.java"
+        source.write_text(_BROKER)
+        with running(Server(["java", *_JVM, "-cp", class_path, str(source), str(port)], port, path)) as server:
+            yield server
+
+
+@contextmanager
+def running_rabbitmq() -> Iterator[Server]:
+    """A node of its own, found by nobody else."""
+    port, distribution, mapper = free_port(), free_port(), free_port()
+    # The wrapper on the path wants to be another user.
+    places = sorted(str(path) for path in Path("/usr/lib/rabbitmq").glob("lib/*/sbin"))
+    server_program = program("rabbitmq-server", "rabbitmq-server", *places)
+    with directory() as path:
+        environment = {
+            "HOME": str(path),
+            "RABBITMQ_NODENAME": f"fastlam{os.getpid()}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_MNESIA_BASE": str(path),
+            "RABBITMQ_LOG_BASE": str(path),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(path / "plugins"),
+            "RABBITMQ_PID_FILE": str(path / "pid"),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(mapper),
+        }
+        # Erlang's port mapper, which a node would otherwise leave behind.
+        epmd = Server([program("epmd", "erlang-base"), "-port", str(mapper), "-address", "127.0.0.1"], mapper, path)
+        with running(epmd), running(Server([server_program], port, path, None, **environment)) as server:
+            yield server
