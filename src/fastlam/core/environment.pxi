@@ -175,6 +175,7 @@ cdef class Environment:
     cdef int64_t memory_base_bytes, memory_bytes_max   # that do not count there; beyond which it has none
     cdef uint64_t unmeasured_ns            # handlers' time since it was looked at
     cdef public object on_ready            # the launcher's, called with the environment after its INIT; or None
+    cdef public object on_reset            # the launcher's, called with the environment as soon as `was_reset` is set; or None
     cdef readonly uint64_t invocations
     cdef readonly object end_reason        # str once it was ended for a reason of its own
     cdef Call init_for               # call whose second INIT attempt this is (phase: invoke), or None

@@ -113,9 +113,13 @@ class Isolation:
         """What is missing, what that means, and why."""
         return [f"{name} ({_WITHOUT.get(name, 'a wall')}): {reason}" for name, reason in sorted(self.missing.items())]
 
-    def walls(self, confinement: Confinement, environment_id: int, group: ControlGroup | None) -> control.Walls:
-        """The walls of one environment."""
-        uid = _USER_IDS_FROM + environment_id % _USER_IDS if self.own_user else -1
+    def walls(
+        self, confinement: Confinement, user: int, group: ControlGroup | None, *, given_tmp: bool = False
+    ) -> control.Walls:
+        """The walls of one environment, which is a user of that number. `given_tmp`: the mount of its /tmp is there
+        already.
+        """
+        uid = _USER_IDS_FROM + user % _USER_IDS if self.own_user else -1
         plan = control.Walls(
             groups=[] if group is None else group.procs_files,
             limits=_limits(own_count=self.own_user or self.user_namespace),
@@ -124,7 +128,8 @@ class Isolation:
             seccomp=self.seccomp,
         )
         if self.own_root:
-            _furnish(plan, self.stage, confinement, uid)
+            _furnish(plan, self.stage, confinement, uid, given_tmp=given_tmp)
+            plan.given_tmp, plan.keeps_tmp = given_tmp, True
             plan.own_user_namespace = self.user_namespace
             plan.own_network = bool(confinement.network)
             if self.network == NONE:
@@ -246,6 +251,7 @@ def _try(isolation: Isolation, *, user_namespace: bool, become: bool) -> tuple[d
             seccomp=True,
         )  # fmt: skip
         plan = trial.walls(nothing, 0, group)
+        plan.keeps_tmp = False
         order = control.Probe(walls=plan, user_namespace=user_namespace, own_pids=True)
         path = [os.path.abspath(entry) for entry in sys.path if entry]
         probe = subprocess.run(
@@ -264,7 +270,7 @@ def _try(isolation: Isolation, *, user_namespace: bool, become: bool) -> tuple[d
         group.remove()
 
 
-def _furnish(plan: control.Walls, stage: str, confinement: Confinement, uid: int) -> None:
+def _furnish(plan: control.Walls, stage: str, confinement: Confinement, uid: int, *, given_tmp: bool) -> None:
     plan.namespaces = _NAMESPACES
     plan.root = stage
     plan.directories = list(image.empty_directories())
@@ -272,7 +278,7 @@ def _furnish(plan: control.Walls, stage: str, confinement: Confinement, uid: int
     plan.files = image.user_files(uid if uid >= 0 else image.USER_ID)
     plan.mounts = list(image.system_mounts())
     plan.own_mounts = image.function_mounts(
-        confinement.code, confinement.opt, confinement.storage_mb, confinement.file_systems
+        confinement.code, confinement.opt, confinement.storage_mb, confinement.file_systems, given_tmp=given_tmp
     )
     plan.writable = [target for _, target in confinement.file_systems]
 

@@ -12,12 +12,12 @@ import errno
 import fcntl
 import os
 import socket
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fastlam.sandbox.environment_groups import EnvironmentGroups
+from fastlam.sandbox.estates import Estates
 from fastlam.sandbox.isolation import HOST, find
 from fastlam.sandbox.keeper import Keeper
 from fastlam.sandbox.lanes import lanes_of_kind
@@ -75,6 +75,10 @@ class Launcher:
             lambda fd: self.dispatcher.remove_reader(fd),
             self._user_namespace_fd,
         )
+        self.estates = Estates(
+            lambda fd, callback: self.dispatcher.add_reader(fd, callback),
+            lambda fd: self.dispatcher.remove_reader(fd),
+        )
 
     def zygote(self, kind: str) -> Zygote:
         """The zygote of that kind, started if there is none."""
@@ -109,7 +113,7 @@ class Launcher:
         """Orders the process of a new environment; what fails raises OSError and leaves nothing open."""
         spec: LaunchSpec = environment.target.spec
         descriptors: list[int] = []
-        log_fd = -1
+        log_fd = tmp_fd = -1
         path = f"{self.directory.path}/{environment.id}"
         try:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -128,14 +132,20 @@ class Launcher:
             else:
                 descriptors += [_dup_or_null(1), _dup_or_null(2)]
             worker, own_pids = spec.worker, False
+            estate, tmp_fd = self.estates.take(environment)
             if self.isolation is not None and spec.confinement is not None:
                 group = self.groups.make(environment)
-                walls = self.isolation.walls(spec.confinement, environment.id, group)
+                walls = self.isolation.walls(spec.confinement, estate.number, group, given_tmp=tmp_fd >= 0)
                 walls.restores = worker.template and walls.namespaces != 0
                 walls.own_user_namespace = walls.own_user_namespace and not walls.restores
                 worker, own_pids = msgspec.structs.replace(worker, walls=walls), self.isolation.own_root
-            descriptors.insert(0, self._spec_memfd(worker, streams=not spec.snapshot))
+            descriptors.insert(0, self._spec_memfd(worker, estate.stream if not spec.snapshot else ""))
             descriptors += self.lanes.memory(environment)
+            if worker.walls is not None and worker.walls.keeps_tmp:
+                descriptors.append(estate.begin_tmp())
+            if tmp_fd >= 0:
+                given_tmp_fd, tmp_fd = tmp_fd, -1
+                descriptors.append(given_tmp_fd)
             zygote = self.zygote(spec.zygote_kind)
             given_log_fd, log_fd = log_fd, -1
             self.lanes.open(environment, path, spec.frame_bytes_max, given_log_fd)
@@ -165,6 +175,8 @@ class Launcher:
                 os.close(descriptor)
             if log_fd >= 0:
                 os.close(log_fd)
+            if tmp_fd >= 0:
+                self.estates.close_later(tmp_fd)
 
     def _fork_with_network(self, environment: Environment, descriptors: list[int], name: str) -> None:
         """Orders the process as soon as its network is there."""
@@ -187,11 +199,9 @@ class Launcher:
         for descriptor in descriptors:
             os.close(descriptor)
 
-    def _spec_memfd(self, worker: control.WorkerSpec, *, streams: bool) -> int:
+    def _spec_memfd(self, worker: control.WorkerSpec, stream: str) -> int:
         environ = worker.environ
-        if worker.kind == "function" and streams:
-            version = environ.get("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-            stream = f"{datetime.now(UTC):%Y/%m/%d}/[{version}]{os.urandom(16).hex()}"
+        if worker.kind == "function" and stream:
             environ = {**environ, "AWS_LAMBDA_LOG_STREAM_NAME": stream}
         data = control.encode(msgspec.structs.replace(worker, environ=environ))
         fd = os.memfd_create("fastlam-spec", os.MFD_CLOEXEC)
@@ -238,6 +248,7 @@ class Launcher:
         self.homes.pop(environment.id, None)
         self.networks.left(environment.id)
         self.templates.forget(environment)
+        self.estates.leave(environment)
         self.groups.remove(environment)
         self.lanes.closed(lane)
         with contextlib.suppress(FileNotFoundError):
@@ -255,6 +266,7 @@ class Launcher:
             os.close(self._user_namespace_fd)
             self._user_namespace_fd = -1
         self.keeper.close()
+        self.estates.close()
         self.groups.close()
         self.lanes.close()
         self.directory.close()

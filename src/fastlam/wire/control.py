@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 PACKET_BYTES_MAX: Final = 4096
-DESCRIPTORS_MAX: Final = 8
+DESCRIPTORS_MAX: Final = 10
 NAMESPACE_KINDS: Final = ("user", "pid", "mnt", "uts", "ipc", "cgroup")  # that a restored environment enters
 GROUPS_MAX: Final = 4  # files of control groups of one environment
 RESTORE_DESCRIPTORS_MAX: Final = 1 + len(NAMESPACE_KINDS) + GROUPS_MAX + DESCRIPTORS_MAX
@@ -34,8 +34,8 @@ class Up(Message, tag=1):
 
 class Fork(Message, tag=2):
     """Owner: make a worker. Descriptors: spec memfd, listening socket, slot table memfd, stdout and stderr; with an
-    express lane then the memfd of its rings and the eventfd of its bell; with a network of its own, last, that
-    namespace.
+    express lane then the memfd of its rings and the eventfd of its bell; with Walls.keeps_tmp the socket that a copy of
+    /tmp's mount goes to; with Walls.given_tmp that mount itself; with a network of its own, last, that namespace.
     """
 
     environment_id: int
@@ -104,7 +104,7 @@ FromZygote = Up | Forked | Exited | ForkFailed
 class Mount(msgspec.Struct, array_like=True):
     """Something in the file system of an environment."""
 
-    kind: str  # "bind", "tmpfs" or "proc"
+    kind: str  # "bind", "tmpfs", "proc" or "given": by a descriptor that comes with the order
     target: str  # absolute, as the function sees it
     source: str = ""  # of "bind": what lies there outside
     options: str = ""  # of "tmpfs"
@@ -124,6 +124,8 @@ class Walls(msgspec.Struct, kw_only=True):
     directories: list[str] = []  # empty ones of the root
     links: list[tuple[str, str]] = []  # symbolic links of the root: path, what it leads to
     files: list[tuple[str, bytes]] = []  # small files of the root
+    given_tmp: bool = False  # /tmp is mounted already, and comes with the order
+    keeps_tmp: bool = False  # a copy of its mount goes back, for whoever comes after this environment
     writable: list[str] = []  # paths below which files may change, beside the usual ones
     limits: list[tuple[int, int, int]] = []  # RLIMIT_*, soft, hard; -1: none
     own_user_namespace: bool = False

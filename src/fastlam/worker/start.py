@@ -27,7 +27,7 @@ from fastlam.worker.context import ContextFactory
 from fastlam.worker.marshaller import Marshaller
 
 # Set in zygotes whose workers have walls: a worker cannot import what is hidden from it by then.
-raise_walls: Callable[[control.Walls, int, Sequence[int]], None] | None = None
+raise_walls: Callable[[control.Walls, int, Sequence[int], tuple[int, int]], None] | None = None
 # Likewise, where workers may be templates: worker.template.Template, and worker.walls.enter_namespaces.
 make_template: Callable[..., functions.FunctionWorker] | None = None
 enter_namespaces: Callable[[Iterable[int], control.Walls], None] | None = None
@@ -95,7 +95,8 @@ def start_worker(
     is_function = spec.kind == "function"
     if spec.walls is not None:
         assert raise_walls is not None, "workers of this zygote have no walls"
-        raise_walls(spec.walls, express.pop() if spec.walls.own_network else -1, prepared)
+        network_fd = express.pop() if spec.walls.own_network else -1
+        raise_walls(spec.walls, network_fd, prepared, pop_tmp(spec.walls, express))
         if spec.walls.root:
             sys.executable = INTERPRETER
     elif is_function:
@@ -151,6 +152,12 @@ def start_worker(
         status = _exit_status(leaving)
     _run_exit_functions()
     return status
+
+
+def pop_tmp(walls: control.Walls, descriptors: list[int]) -> tuple[int, int]:
+    """What an order brings for /tmp (worker.walls.Tmp), taken from the end of its descriptors."""
+    mount = descriptors.pop() if walls.given_tmp else -1
+    return mount, descriptors.pop() if walls.keeps_tmp else -1
 
 
 class Title:

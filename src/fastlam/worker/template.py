@@ -144,7 +144,7 @@ class Template(FunctionWorker):
                 os._exit(_FAILED)
         if not namespaces:  # whose first process ends with the keeper, and with it all in them
             settle_child()
-        elif os.listdir(self.files_fd):
+        elif os.listdir(self.files_fd) and not os.listdir(_TEMPORARY):  # what a reset has left there stays as it is
             snapshots.copy_files(self.files_fd, _TEMPORARY)
         if namespaces:
             os.close(self.files_fd)
