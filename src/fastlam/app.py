@@ -127,6 +127,7 @@ class Daemon:
             network=config.network,
             cpu_follows_memory=config.cpu == "lambda",
             freezing=config.freeze,
+            disks=str(self._data_dir),
         )
         self.isolation = self.launcher.isolation
         self._closers.append(self.launcher.close)

@@ -1,4 +1,4 @@
-"""What an environment leaves to the one that replaces it after a timeout or a crash: its /tmp, its user, its log stream.
+"""What an environment leaves to the one that replaces it after a timeout or a crash: /tmp, its user, its log stream.
 
 To Lambda that is the same environment with a new process (Environment.was_reset). A copy of /tmp's mount, made by the
 worker before it runs anything of the function's, waits unread in a socket; it holds the file system when the mounts of

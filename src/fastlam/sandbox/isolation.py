@@ -84,6 +84,7 @@ class Isolation:
     doors: list[int] = field(default_factory=list)  # the ports of what they reach in a network of their own
     missing: dict[str, str] = field(default_factory=dict)  # wall: why it is not there
     no_restore: str = ""  # why environments cannot be restored from a template (SnapStart) with these walls
+    no_disk: str = ""  # why /tmp is in memory, and counts as the function's, and not on a disk of its own
 
     @property
     def own_network(self) -> bool:
@@ -107,7 +108,14 @@ class Isolation:
             "walls": sorted(standing),
             "missing": dict(self.missing),
             "network": self.network,
+            "tmp": self.tmp,
+            "tmp_reason": self.no_disk,
         }
+
+    @property
+    def tmp(self) -> str:
+        """Where /tmp is: on a "disk" of its own, in "memory" of its own, or this "machine"'s."""
+        return "machine" if not self.own_root else "memory" if self.no_disk else "disk"
 
     def shortcomings(self) -> list[str]:
         """What is missing, what that means, and why."""
@@ -137,8 +145,9 @@ class Isolation:
         return plan
 
 
-def find(level: str, stage: str, network: str = HOST, freezing: bool = False) -> Isolation:
-    """Tries out what this machine permits; raises FastlamError where `full` is asked for and something is missing, or
+def find(level: str, stage: str, network: str = HOST, freezing: bool = False, disks: str = "") -> Isolation:
+    """Tries out what this machine permits; `disks` is the directory for disks of /tmp, the stage if there is none.
+    Raises FastlamError where `full` is asked for and something is missing, or
     the network cannot be had, or environments cannot be frozen that are to be.
     """
     isolation = Isolation(level, stage, network=network)
@@ -146,7 +155,7 @@ def find(level: str, stage: str, network: str = HOST, freezing: bool = False) ->
         return isolation
     isolation.groups = ControlGroups(freezing=freezing)
     try:
-        _probe(isolation)
+        _probe(isolation, disks or stage)
         if level == "full" and isolation.missing:
             raise FastlamError(
                 "--isolation full is not possible here: " + "; ".join(isolation.shortcomings()) + ". Start fastlam as"
@@ -162,13 +171,14 @@ def find(level: str, stage: str, network: str = HOST, freezing: bool = False) ->
     return isolation
 
 
-def _probe(isolation: Isolation) -> None:
+def _probe(isolation: Isolation, disks: str) -> None:
     assert isolation.groups is not None
     isolation.missing |= isolation.groups.missing
     root = os.geteuid() == 0
     for user_namespace in (False, True) if root else (True,):
         become = root and not user_namespace
-        missing, landlock, no_restore = _try(isolation, user_namespace=user_namespace, become=become)
+        found = _try(isolation, user_namespace=user_namespace, become=become, disks="" if user_namespace else disks)
+        missing = found.missing
         if control.NAMESPACES not in missing:
             break
     for name, reason in missing.items():
@@ -181,9 +191,10 @@ def _probe(isolation: Isolation) -> None:
     isolation.own_root = control.NAMESPACES not in missing
     isolation.user_namespace = user_namespace and isolation.own_root
     isolation.own_user = root and not isolation.user_namespace and "user" not in missing
-    isolation.landlock = 0 if "landlock" in missing else landlock
+    isolation.landlock = 0 if "landlock" in missing else found.landlock
     isolation.seccomp = "seccomp" not in missing
-    isolation.no_restore = no_restore if isolation.own_root else ""
+    isolation.no_restore = found.no_restore if isolation.own_root else ""
+    isolation.no_disk = "only root can mount one" if user_namespace else found.no_disk
 
 
 def _check_network(isolation: Isolation) -> None:
@@ -236,10 +247,8 @@ def _check_freezing(isolation: Isolation) -> None:
         )
 
 
-def _try(isolation: Isolation, *, user_namespace: bool, become: bool) -> tuple[dict[str, str], int, str]:
-    """What failed in a process that went through all of it, the version of landlock, and why no environment could be
-    restored behind it.
-    """
+def _try(isolation: Isolation, *, user_namespace: bool, become: bool, disks: str) -> control.Findings:
+    """What failed in a process that went through all of it."""
     assert isolation.groups is not None
     nothing = Confinement(
         isolation.stage, "", limits.MEMORY_MB_MIN, limits.EPHEMERAL_STORAGE_MB_MIN, network=networks.OWN
@@ -252,7 +261,10 @@ def _try(isolation: Isolation, *, user_namespace: bool, become: bool) -> tuple[d
         )  # fmt: skip
         plan = trial.walls(nothing, 0, group)
         plan.keeps_tmp = False
-        order = control.Probe(walls=plan, user_namespace=user_namespace, own_pids=True)
+        room_bytes = image.storage_bytes(limits.EPHEMERAL_STORAGE_MB_MIN)
+        order = control.Probe(
+            walls=plan, user_namespace=user_namespace, own_pids=True, disks=disks, room_bytes=room_bytes
+        )
         path = [os.path.abspath(entry) for entry in sys.path if entry]
         probe = subprocess.run(
             [sys.executable, "-I", "-c", _PROBE, str(Path(__file__).parents[2]), *path],

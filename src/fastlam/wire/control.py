@@ -141,6 +141,17 @@ class Probe(msgspec.Struct, kw_only=True):
     walls: Walls
     user_namespace: bool
     own_pids: bool
+    disks: str = ""  # the directory that a disk for /tmp is to be made in
+    room_bytes: int = 0  # on it
+
+
+class Findings(msgspec.Struct, kw_only=True):
+    """What worker.probe has found."""
+
+    missing: dict[str, str]  # wall: why it cannot be had
+    landlock: int  # the kernel's version of it
+    no_restore: str  # why nothing can be restored from a template behind the walls that can be had; "" if it can
+    no_disk: str  # why no disk can be made for /tmp; "" if one can, or none was asked for
 
 
 class WorkerSpec(msgspec.Struct, kw_only=True):
@@ -175,13 +186,28 @@ class NetworkMade(Message, tag=11):
     reason: str = ""  # why there is none
 
 
+class MakeDisk(Message, tag=12):
+    """Owner, to the maker of disks: a mount that is nowhere, for somebody's /tmp."""
+
+    room_bytes: int
+
+
+class DiskMade(Message, tag=13):
+    """Maker of disks, in the order of the orders. Descriptor: the mount; none if there is not even one in memory."""
+
+    device: str  # major:minor; "" if it is in memory
+    reason: str = ""  # why it is
+
+
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_from_owner: Final = msgspec.msgpack.Decoder(FromOwner).decode
 decode_from_zygote: Final = msgspec.msgpack.Decoder(FromZygote).decode
 decode_network_order: Final = msgspec.msgpack.Decoder(MakeNetwork).decode
 decode_network_made: Final = msgspec.msgpack.Decoder(NetworkMade).decode
+decode_disk_order: Final = msgspec.msgpack.Decoder(MakeDisk).decode
+decode_disk_made: Final = msgspec.msgpack.Decoder(DiskMade).decode
 decode_from_keeper: Final = msgspec.msgpack.Decoder(Restore).decode
 decode_from_template: Final = msgspec.msgpack.Decoder(Restored).decode
 decode_spec: Final = msgspec.msgpack.Decoder(WorkerSpec).decode
 decode_probe: Final = msgspec.msgpack.Decoder(Probe).decode
-decode_findings: Final = msgspec.msgpack.Decoder(tuple[dict[str, str], int, str]).decode
+decode_findings: Final = msgspec.msgpack.Decoder(Findings).decode

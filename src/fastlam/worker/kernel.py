@@ -99,7 +99,7 @@ def restrict_mount(path: str, attributes: int, *, recursive: bool = True) -> Non
 
 
 def copy_mount(path: str) -> int:
-    """A descriptor of a second mount of what is mounted at the path: it is nowhere, and stays when the first one goes."""
+    """A descriptor of a second mount of what is mounted at the path: it is nowhere, and outlives the first one."""
     return _check(
         _libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, _text(path), _OPEN_TREE_CLONE | os.O_CLOEXEC), "open_tree", path
     )
