@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import signal
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from daemon_running import SNAPPED_RUNTIME, RunningDaemon, running_daemon
+from daemon_running import SNAPPED_RUNTIME, RunningDaemon, descendants, running_daemon
 from fastlam.runtimes.python import INTERPRETER
+from fastlam.sandbox.image import storage_bytes
 from ordinary_user import as_ordinary_user
+from waiting import await_that
 
 CODE: Final = """
-import ctypes, os, resource, sys, time
+import ctypes, errno, os, resource, sys, time
 NAME = os.urandom(8).hex()
 
 def handler(event, context):
@@ -34,6 +40,38 @@ def write(name, then="", mb=0):
 
 def who():
     return NAME
+
+def mounts():
+    return open("/proc/mounts").read().splitlines()
+
+def read_back(name):
+    total = 0
+    with open("/tmp/" + name, "rb") as file:
+        while piece := file.read(1 << 20):
+            total += len(piece)
+    return total
+
+def hold(mb):
+    return len([bytearray(b"x") * (1 << 20) for _ in range(mb)])
+
+def write_and_remove(mb):
+    write("removed", mb=mb)
+    os.unlink("/tmp/removed")
+
+def free():
+    space = os.statvfs("/tmp")
+    return space.f_bavail * space.f_frsize
+
+def fill():
+    before, written, error = free(), 0, ""
+    with open("/tmp/big", "wb", buffering=0) as file:
+        try:
+            while True:
+                written += file.write(bytes(1 << 20))
+        except OSError as full:
+            error = errno.errorcode[full.errno]
+    os.unlink("/tmp/big")
+    return {"free": before, "written": written, "error": error, "again": free()}
 
 def stream():
     return os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
@@ -59,8 +97,9 @@ HOLDS_A_WALL: Final = "namespaces"
 class Daemon:
     """A daemon, and functions of CODE."""
 
-    def __init__(self, running: RunningDaemon, missing: str) -> None:
+    def __init__(self, running: RunningDaemon, missing: str, *, as_root: bool) -> None:
         self.running = running
+        self.as_root = as_root
         self.missing = missing  # as the console has it
 
     def deploy(self, name: str, *, restored: bool = False, **more: Any) -> str:
@@ -84,7 +123,7 @@ def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
         line = running.process.stdout.readline()
         if f"{HOLDS_A_WALL} (" in line:
             pytest.skip(f"this machine permits no namespaces: {line}")
-        yield Daemon(running, line)
+        yield Daemon(running, line, as_root=request.param == "root")
 
 
 @pytest.mark.parametrize("restored", [False, True], ids=["forked", "restored"])
@@ -143,3 +182,121 @@ def test_an_end_that_is_no_reset_leaves_nothing(daemon: Daemon) -> None:
     daemon.running.lambda_.update_function_configuration(FunctionName=function, MemorySize=300)
     daemon.running.settle(function)
     assert daemon.call(function, "look").result == []
+
+
+# What it holds, and what it costs --------------------------------------------------------------------------------------
+
+
+def needs_a_disk(daemon: Daemon) -> None:
+    tmp = daemon.running.health()["isolation"]
+    if tmp["tmp"] != "disk":
+        pytest.skip(f"/tmp is in memory: {tmp['tmp_reason']}")
+
+
+def loop_devices() -> list[str]:
+    """Those in use: what lies behind each."""
+    return [path.read_text().strip() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
+
+
+def used_mb(answer: Any) -> int:
+    found = re.search(r"Max Memory Used: (\d+) MB", answer.report)
+    assert found is not None, answer.report
+    return int(found[1])
+
+
+def test_where_it_lies_is_told(daemon: Daemon) -> None:
+    told = daemon.running.health()["isolation"]
+    kind = next(line.split()[2] for line in daemon.call(daemon.deploy("mounts"), "mounts").result if " /tmp " in line)
+    assert (told["tmp"], kind) in (("disk", "ext4"), ("memory", "tmpfs"))
+    assert bool(told["tmp_reason"]) == (told["tmp"] == "memory")
+    if os.geteuid() == 0 and daemon.as_root and Path("/dev/loop-control").exists() and shutil.which("mkfs.ext4"):
+        assert told["tmp"] == "disk", told
+
+
+def test_it_holds_more_than_the_function_has_memory(daemon: Daemon) -> None:
+    needs_a_disk(daemon)
+    function = daemon.deploy("small", MemorySize=128, Timeout=60)
+    before = used_mb(daemon.call(function, "who"))
+    written = daemon.call(function, "write", name="x", mb=400)
+    assert written.error is None, written.json
+    assert used_mb(written) - before < 15
+    read = daemon.call(function, "read_back", name="x")
+    assert read.result == (400 << 20) + 1
+    assert used_mb(read) - before < 15
+    eaten = daemon.call(function, "hold", mb=50)
+    assert 50 <= used_mb(eaten) - before < 60
+    assert used_mb(daemon.call(function, "write_and_remove", mb=100)) == used_mb(eaten)
+
+
+def test_memory_is_exact_beside_a_full_tmp(daemon: Daemon) -> None:
+    """To 2 %, whatever /tmp holds and the page cache with it."""
+    needs_a_disk(daemon)
+    function = daemon.deploy("exact", MemorySize=512, Timeout=60)
+    used = used_mb(daemon.call(function, "who"))
+    assert daemon.call(function, "write", name="x", mb=450).error is None
+    assert daemon.call(function, "hold", mb=512 * 98 // 100 - used).error is None
+    assert daemon.call(function, "hold", mb=512 * 102 // 100 - used).error == "Unhandled"
+    assert daemon.call(function, "look").result == ["x"]
+
+
+@pytest.mark.parametrize("storage_mb", [512, 700])
+def test_it_has_its_size(daemon: Daemon, storage_mb: int) -> None:
+    function = daemon.deploy(f"size-{storage_mb}", MemorySize=2048, Timeout=60, EphemeralStorage={"Size": storage_mb})
+    said = daemon.call(function, "fill").result
+    room_bytes = storage_bytes(storage_mb)
+    assert (said["free"], said["again"], said["error"]) == (room_bytes, room_bytes, "ENOSPC")
+    assert 0.998 * room_bytes < said["written"] <= room_bytes, "ext4 needs some for its own tables"
+
+
+def test_another_function_finds_nothing_on_a_disk_that_was_full(daemon: Daemon) -> None:
+    """Disks are used again."""
+    needs_a_disk(daemon)
+    for number in range(12):
+        function = daemon.deploy(f"gone-{number}", MemorySize=512, Timeout=30)
+        assert daemon.call(function, "look").result == []
+        assert daemon.call(function, "write", name=f"d{number}", mb=20).error is None
+        assert daemon.call(function, "free").result < storage_bytes(512) - (20 << 20)
+        daemon.running.lambda_.delete_function(FunctionName=function)
+    assert daemon.call(daemon.deploy("last"), "free").result == storage_bytes(512)
+
+
+# What is left of it ----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_left_of_disks(daemon: Daemon, tmp_path: Path) -> None:
+    """Neither when the daemon stops nor when it is killed with all that it has started."""
+    needs_a_disk(daemon)
+    before = sorted(loop_devices())
+    for killed in (False, True):
+        with running_daemon("--data-dir", str(tmp_path), ephemeral=False, isolation="auto") as running:
+            if not killed:
+                running.deploy("f", CODE, Timeout=30)
+            assert running.invoke("f", {"do": "write", "with": {"name": "x", "mb": 10}}).error is None
+            mine = [path for path in loop_devices() if str(tmp_path) in path]
+            assert mine, "the disk does not lie in the data directory"
+            if killed:
+                pids = [pid for pid, _ in descendants(running.process.pid)]
+                for pid in (running.process.pid, *pids):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                running.process.wait()
+                await_that(lambda: sorted(loop_devices()) == before)
+                with running_daemon(isolation="auto"):  # the next one removes the control groups
+                    pass
+        await_that(lambda: sorted(loop_devices()) == before)
+        assert [path for path in tmp_path.iterdir() if path.name.startswith("tmp")] == []
+
+
+def test_cold_starts_in_a_row_leave_nothing(daemon: Daemon) -> None:
+    needs_a_disk(daemon)
+    count = int(os.environ.get("FASTLAM_TEST_COLD_STARTS", "100"))
+    with running_daemon("--keepalive", "0", isolation="auto") as running:
+        running.deploy("f", CODE)
+        names = {running.invoke("f", {"do": "write", "with": {"name": "x"}}).result for _ in range(count)}
+        assert len(names) == count
+        assert running.invoke("f", {"do": "look"}).result == []
+        await_that(lambda: len(loop_devices_of(running)) <= 20)
+
+
+def loop_devices_of(running: RunningDaemon) -> list[str]:
+    return [path for path in loop_devices() if str(running.stderr_path.parent) in path]

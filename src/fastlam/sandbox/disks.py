@@ -1,18 +1,20 @@
 """Disks for /tmp: made ahead by a process of the worker's (worker.disk_maker), and given out.
 
-The driver never waits: it orders, goes on, and hears when one is there. A disk is a mount that is nowhere; it goes when
-the last descriptor and the last environment that has it are gone, however they went. All of it runs in the driver.
+The driver never waits: it orders, goes on, and hears when one is there. A disk comes as a mount that is nowhere, and is
+given back when its environment, and those that came after it, are gone; then somebody else has it, emptied. All of it
+runs in the driver.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +28,15 @@ AHEAD: Final = 4  # of a size that has been asked for: one is made in a third of
 _SIZES_MAX: Final = 4  # that lie ready
 _UNDER_WAY_MAX: Final = 32  # descriptors under way count against this process's limit
 
-OnMade = Callable[[int, str], None]  # with a descriptor that the callee takes over, and the device's major:minor
+OnMade = Callable[[int, "Disk"], None]  # with a descriptor that the callee takes over
 OnFailed = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Disk:
+    number: int
+    device: str  # major:minor; "" if it is none, and in memory
+    maker: object = field(repr=False)  # the process that knows it
 
 
 @dataclass
@@ -57,7 +66,7 @@ class Disks:
         self._ignore = ignore
         self._on_memory = on_memory
         self._in_memory = False  # `on_memory` has been told
-        self._ready: dict[int, deque[tuple[int, str]]] = {}  # by room; the size asked for last comes last
+        self._ready: dict[int, deque[tuple[int, Disk]]] = {}  # by room; the size asked for last comes last
         self._waiting: deque[_Waiting] = deque()
         self._ordered: deque[int] = deque()  # room of those that are not there yet
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,8 +81,9 @@ class Disks:
         """A new disk: `on_made` is called, at once or later."""
         self._ready[room_bytes] = self._ready.pop(room_bytes, deque())
         while len(self._ready) > _SIZES_MAX:
-            for descriptor, _ in self._ready.pop(next(iter(self._ready))):
+            for descriptor, disk in self._ready.pop(next(iter(self._ready))):
                 os.close(descriptor)
+                self.give_back(disk)
         self._waiting.append(_Waiting(environment_id, room_bytes, on_made, on_failed))
         self._give_out()
         self._order()
@@ -85,6 +95,12 @@ class Disks:
                 self._waiting.remove(waiting)
                 return True
         return False
+
+    def give_back(self, disk: Disk) -> None:
+        """Nobody has it any more who may see what is on it."""
+        if self._socket is not None and disk.maker is self._process:
+            with contextlib.suppress(OSError):  # then it is gone when the maker is
+                self._socket.send(control.encode(control.ReturnDisk(disk.number)))
 
     def _give_out(self) -> None:
         for waiting in list(self._waiting):
@@ -163,7 +179,7 @@ class Disks:
                 log.warning("/tmp of environments is in memory, which counts as theirs: %s", made.reason)
                 self._on_memory(made.reason)
             ready = self._ready.setdefault(room_bytes, deque())
-            ready.append((descriptors[0], made.device))
+            ready.append((descriptors[0], Disk(made.number, made.device, self._process)))
         self._give_out()
         self._order()
 

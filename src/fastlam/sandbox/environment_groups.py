@@ -58,7 +58,7 @@ class EnvironmentGroups:
             if path := group.memory_peak_path:
                 with contextlib.suppress(OSError):
                     counted = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                    environment.measure_memory(counted, shared_bytes, memory_bytes)
+                    environment.measure_memory(counted, shared_bytes, memory_bytes, os.fsencode(group.memory_stat_path))
 
     def _hold_back(self, environment: Environment) -> None:
         group = self._live.get(environment.id)
@@ -99,8 +99,8 @@ class EnvironmentGroups:
         memory_kib: int = environment.target.spec.confinement.memory_mb << 10
         if group.oom_kills():
             return memory_kib
-        peak_bytes = group.memory_peak_bytes()
-        return min((peak_bytes + shared_bytes) >> 10, memory_kib) if peak_bytes else 0
+        peak_bytes = group.memory_peak_bytes() - max(group.cache_bytes(), environment.memory_cache_bytes)
+        return min((peak_bytes + shared_bytes) >> 10, memory_kib) if peak_bytes > 0 else 0
 
     def remove(self, environment: Environment) -> None:
         """Its processes are dying or gone."""

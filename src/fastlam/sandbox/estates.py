@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from fastlam.core.dispatcher import Environment, Target
+    from fastlam.sandbox.disks import Disk
 
 _LOOK_SECONDS: Final = 0.25  # between two looks for what nobody will ask for any more
 _TIMER = struct.Struct("qqqq")  # struct itimerspec: interval, then the first, in seconds and nanoseconds
@@ -36,7 +37,7 @@ class Estate:
 
     number: int  # of its user, among those of environments
     stream: str  # of its log
-    device: str = ""  # major:minor of the disk that /tmp is on; "" where it is in memory
+    disk: Disk | None = None  # that /tmp is on
     socket: socket.socket | None = field(default=None, repr=False)  # ours: where the copy of /tmp's mount comes
 
     def begin_tmp(self) -> int:
@@ -58,9 +59,17 @@ class Estate:
 
 
 class Estates:
-    """Those of a launcher's environments. `watch` is the dispatcher's, for descriptors that become readable."""
+    """Those of a launcher's environments. `watch` and `ignore` are the dispatcher's, for descriptors that become
+    readable.
+    """
 
-    def __init__(self, watch: Callable[[int, Callable[[], None]], None], ignore: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        watch: Callable[[int, Callable[[], None]], None],
+        ignore: Callable[[int], None],
+        on_disk_free: Callable[[Disk], None],
+    ) -> None:
+        self._on_disk_free = on_disk_free
         self._watch = watch
         self._ignore = ignore
         self._live: dict[int, Estate] = {}  # by environment
@@ -83,7 +92,7 @@ class Estates:
             estate = Estate(environment.id, f"{datetime.now(UTC):%Y/%m/%d}/[{version}]{os.urandom(16).hex()}")
             mount_fd = -1
         if mount_fd < 0:
-            estate.device = ""
+            self._give_back(estate)
         self._live[environment.id] = estate
         if not environment.target.spec.worker.template:  # each snapshot is taken of a new one
             environment.on_reset = self._reset
@@ -138,10 +147,18 @@ class Estates:
             self._ticking = False
             _set_timer(self._timer_fd, 0.0)
 
+    def _give_back(self, estate: Estate) -> None:
+        disk, estate.disk = estate.disk, None
+        if disk is not None:
+            self._on_disk_free(disk)
+
     def _drop(self, estate: Estate) -> None:
         ours, estate.socket = estate.socket, None
-        if ours is not None:
+        if ours is not None and estate.disk is not None:
+            ours.close()  # the maker of disks still has it mounted: nothing is unmounted here
+        elif ours is not None:
             self.close_later(ours.detach())
+        self._give_back(estate)
 
     def close_later(self, descriptor: int) -> None:
         """What is mounted nowhere but there goes with it."""

@@ -170,13 +170,26 @@ class ControlGroup:
         peak = path / ("memory.peak" if version == 2 else "memory.max_usage_in_bytes")
         return str(peak) if peak.exists() else ""
 
+    @property
+    def memory_stat_path(self) -> str:
+        """The file that says what the memory of the group is; "" if nothing counts it."""
+        return str(self.by_controller["memory"][1] / "memory.stat") if "memory" in self.by_controller else ""
+
     def memory_peak_bytes(self) -> int:
-        """0 if nothing counts it."""
+        """Page cache included. 0 if nothing counts it."""
         path = self.memory_peak_path
         try:
             return int(Path(path).read_text()) if path else 0
         except OSError:
             return 0
+
+    def cache_bytes(self) -> int:
+        """Page cache that it has now; 0 if nothing counts it."""
+        try:
+            text = Path(self.memory_stat_path).read_text() if self.memory_stat_path else ""
+        except OSError:
+            return 0
+        return sum(int(size) for size in re.findall(r"^(?:in)?active_file (\d+)$", text, re.MULTILINE))
 
     def oom_kills(self) -> int:
         """How many processes the kernel has killed for want of memory."""

@@ -18,7 +18,7 @@ import msgspec
 
 from fastlam import limits
 from fastlam.sandbox import image
-from fastlam.sandbox.disks import Disks, on_disk
+from fastlam.sandbox.disks import Disk, Disks, on_disk
 from fastlam.sandbox.environment_groups import EnvironmentGroups
 from fastlam.sandbox.estates import Estates
 from fastlam.sandbox.isolation import HOST, find
@@ -53,7 +53,7 @@ class Launcher:
     ) -> None:
         """`isolation` is a level of sandbox.isolation; without one there are no walls. `network`: what functions reach.
         `cpu_follows_memory`: they have the part of a CPU that Lambda gives for their memory. `freezing`: the dispatcher
-        will want to freeze environments. `disks`: the directory for the disks of /tmp; without one, that of the sockets.
+        will want to freeze environments. `disks`: the directory for disks of /tmp; without one, that of the sockets.
         """
         self.lanes = lanes_of_kind(lane)
         self.directory = RuntimeDirectory()
@@ -92,6 +92,7 @@ class Launcher:
         self.estates = Estates(
             lambda fd, callback: self.dispatcher.add_reader(fd, callback),
             lambda fd: self.dispatcher.remove_reader(fd),
+            lambda disk: self.disks.give_back(disk) if self.disks is not None else None,
         )
 
     def zygote(self, kind: str) -> Zygote:
@@ -155,7 +156,8 @@ class Launcher:
             estate, tmp_fd = self.estates.take(environment)
             if self.isolation is not None and spec.confinement is not None:
                 group = self.groups.make(environment)
-                walls = self.isolation.walls(spec.confinement, estate.number, group, given_tmp=tmp_fd >= 0 or self.disks is not None)
+                given_tmp = tmp_fd >= 0 or self.disks is not None
+                walls = self.isolation.walls(spec.confinement, estate.number, group, given_tmp=given_tmp)
                 walls.restores = worker.template and walls.namespaces != 0
                 walls.own_user_namespace = walls.own_user_namespace and not walls.restores
                 worker, own_pids = msgspec.structs.replace(worker, walls=walls), self.isolation.own_root
@@ -229,11 +231,11 @@ class Launcher:
         assert self.disks is not None
         assert spec.confinement is not None
 
-        def order(mount_fd: int, device: str) -> None:
+        def order(mount_fd: int, disk: Disk) -> None:
             del self._held[environment.id]
             estate = self.estates.of(environment)
             if estate is not None:
-                estate.device = device
+                estate.disk = disk
             # The zygote may have ended meanwhile.
             living = zygote if not zygote.ended else self.zygote(spec.zygote_kind)
             try:

@@ -195,8 +195,15 @@ class MakeDisk(Message, tag=12):
 class DiskMade(Message, tag=13):
     """Maker of disks, in the order of the orders. Descriptor: the mount; none if there is not even one in memory."""
 
+    number: int
     device: str  # major:minor; "" if it is in memory
     reason: str = ""  # why it is
+
+
+class ReturnDisk(Message, tag=14):
+    """Owner, to the maker of disks: who had that one is gone."""
+
+    number: int
 
 
 encode: Final = msgspec.msgpack.Encoder().encode
@@ -204,7 +211,7 @@ decode_from_owner: Final = msgspec.msgpack.Decoder(FromOwner).decode
 decode_from_zygote: Final = msgspec.msgpack.Decoder(FromZygote).decode
 decode_network_order: Final = msgspec.msgpack.Decoder(MakeNetwork).decode
 decode_network_made: Final = msgspec.msgpack.Decoder(NetworkMade).decode
-decode_disk_order: Final = msgspec.msgpack.Decoder(MakeDisk).decode
+decode_disk_order: Final = msgspec.msgpack.Decoder(MakeDisk | ReturnDisk).decode
 decode_disk_made: Final = msgspec.msgpack.Decoder(DiskMade).decode
 decode_from_keeper: Final = msgspec.msgpack.Decoder(Restore).decode
 decode_from_template: Final = msgspec.msgpack.Decoder(Restored).decode

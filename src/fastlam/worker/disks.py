@@ -1,10 +1,11 @@
 """Disks of their own for /tmp, so that what lies there is on disk and bounded, and no memory of a function's.
 
-    a sparse file without a name ──► a loop device ──► a mount of ext4 that is nowhere, but for its descriptor
+    a sparse file without a name ──► a loop device ──► ext4 ──► one directory of it, as a mount that is nowhere
 
-Whoever holds the descriptor, or has attached the mount somewhere, holds all three: when the last of them is gone,
-killed or not, the kernel unmounts, frees the device and gives the blocks back. Every disk is a copy of a formatted one
-of its size (128 KiB of it are written), which takes a millisecond or two.
+The mount's descriptor goes to who asked. Every disk is a copy of a formatted one of its size (128 KiB of it are
+written). One that comes back has its directory taken away and another one made: that costs nothing beside a new disk,
+and whoever still is in the old one does not see the new. When the maker, and all that have a mount, are gone, killed or
+not, the kernel unmounts, frees the device and gives the blocks back.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from typing import Final
 
 from fastlam.worker import kernel
@@ -32,19 +34,47 @@ _FORMAT: Final = ("-q", "-F", "-b", str(_BLOCK_BYTES), "-m", "0", "-O", "^has_jo
 _EXTENDED: Final = "lazy_itable_init=1,nodiscard,root_owner=0:0"
 _PASSES: Final = 8  # until a disk has the room that was asked for: what ext4 needs for itself depends on its size
 _OPTIONS: Final = (("noinit_itable", ""), ("nobarrier", ""))  # nothing here outlives the machine
+_ROOT: Final = "tmp"
+_FITRIM: Final = 0xC0185879
+_TRIM_ALL: Final = struct.pack("QQQ", 0, (1 << 64) - 1, 0)  # struct fstrim_range: start, length, least length
+_TRIM_SECTORS: Final = 16384  # 8 MiB
 _FORMAT_SECONDS_MAX: Final = 60.0
 
 
-class Disks:
-    """Makes them in files of one directory."""
+@dataclass
+class Disk:
+    """One that is mounted where only its maker sees it."""
 
-    def __init__(self, directory: str) -> None:
+    room_bytes: int
+    device: str  # major:minor
+    path: str  # of the file system; /tmp is its directory _ROOT
+    written_sectors: int = 0  # when what is free on it was last given back
+
+
+class Disks:
+    """Makes them in files of one directory. `stage`: where they are mounted, in this process's own mount namespace."""
+
+    def __init__(self, directory: str, stage: str = "") -> None:
         self._directory = directory
+        self._stage = stage
         self._formatted: dict[int, int] = {}  # room in bytes: a file to copy
         self._control = -1
+        self._number = 0
 
-    def make(self, room_bytes: int) -> tuple[int, str]:
-        """The descriptor of a mount with so much room, and the numbers of its device; raises OSError."""
+    def make(self, room_bytes: int) -> Disk:
+        """Raises OSError."""
+        mount, device = self.make_mount(room_bytes)
+        try:
+            self._number += 1
+            path = f"{self._stage}/{self._number}"
+            os.mkdir(path)
+            kernel.attach_mount(mount, path)
+        finally:
+            os.close(mount)
+        return Disk(room_bytes, device, path, _written_sectors(device))
+
+    def make_mount(self, room_bytes: int) -> tuple[int, str]:
+        """The descriptor of a whole new file system, mounted nowhere, and the numbers of its device; raises OSError."""
         if room_bytes not in self._formatted:
             self._formatted[room_bytes] = self._format(room_bytes)
         image = self._copy(self._formatted[room_bytes])
@@ -52,14 +82,6 @@ class Disks:
             return self._mount(image)
         finally:
             os.close(image)
-
-    def close(self) -> None:
-        for fd in self._formatted.values():
-            os.close(fd)
-        self._formatted.clear()
-        if self._control >= 0:
-            os.close(self._control)
-            self._control = -1
 
     def _format(self, room_bytes: int) -> int:
         program = shutil.which("mkfs.ext4", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
@@ -82,11 +104,11 @@ class Disks:
         raise OSError(errno.EINVAL, f"mkfs.ext4 makes no disk with room for {room_bytes} bytes")
 
     def _furnish(self, image: int) -> int:
-        """An empty root that everybody may write to; returns the room in bytes."""
+        """A directory that everybody may write to; returns the room in bytes."""
         mount, _ = self._mount(image)
         try:
             os.rmdir("lost+found", dir_fd=mount)
-            os.chmod(f"/proc/self/fd/{mount}", 0o1777)
+            _make_root(f"/proc/self/fd/{mount}")
             space = os.statvfs(f"/proc/self/fd/{mount}")
         finally:
             os.close(mount)
@@ -142,6 +164,58 @@ class Disks:
             finally:
                 os.close(device)
         raise OSError(errno.EBUSY, "no loop device is free")
+
+
+def tmp_of(disk: Disk) -> int:
+    """The descriptor of a mount of it that is nowhere."""
+    return kernel.copy_mount(f"{disk.path}/{_ROOT}")
+
+
+def renew(disk: Disk) -> None:
+    """Takes away what somebody has left on it. Raises OSError."""
+    root = f"{disk.path}/{_ROOT}"
+    for _ in range(_TRIES):
+        try:
+            for entry in os.scandir(root):
+                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+            os.rmdir(root)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):  # a process that is just ending makes files there
+                raise
+    else:
+        raise OSError(errno.EBUSY, f"{root} does not become empty")
+    _make_root(disk.path)
+    if _written_sectors(disk.device) - disk.written_sectors > _TRIM_SECTORS:
+        directory = os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(directory, _FITRIM, bytearray(_TRIM_ALL))
+        finally:
+            os.close(directory)
+        disk.written_sectors = _written_sectors(disk.device)
+
+
+def discard(disk: Disk) -> None:
+    """It goes with the last mount that somebody has of it."""
+    kernel.unmount(disk.path)
+    os.rmdir(disk.path)
+
+
+def enter_stage(stage: str) -> None:
+    """Into a mount namespace of this process's own, with an empty directory at the path."""
+    kernel.unshare(kernel.CLONE_NEWNS)
+    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("fastlam", stage, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=700,size=1m")
+
+
+def _make_root(path: str) -> None:
+    os.mkdir(f"{path}/{_ROOT}")
+    os.chmod(f"{path}/{_ROOT}", 0o1777)
+
+
+def _written_sectors(device: str) -> int:
+    with open(f"/sys/dev/block/{device}/stat") as file:  # the kernel's Documentation/block/stat.rst
+        return int(file.read().split()[6])
 
 
 def in_memory(room_bytes: int) -> int:

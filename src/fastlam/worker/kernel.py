@@ -111,6 +111,11 @@ def attach_mount(descriptor: int, target: str) -> None:
     _check(result, "move_mount", target)
 
 
+def unmount(path: str) -> None:
+    """At once, and for good when nobody uses it any more."""
+    _check(_libc.umount2(_text(path), _MNT_DETACH), "umount2", path)
+
+
 def new_mount(kind: str, options: Iterable[tuple[str, str]], attributes: int) -> int:
     """A descriptor of a new mount that is nowhere. An option without a value has an empty one; attributes are
     MOUNT_ATTR_*.

@@ -116,7 +116,7 @@ def try_disk(order: Probe) -> str:
     if not order.disks:
         return ""
     try:
-        mount, _ = disks.Disks(order.disks).make(order.room_bytes)
+        mount, _ = disks.Disks(order.disks).make_mount(order.room_bytes)
         os.close(mount)
     except OSError as error:
         return disk_maker.text(error)

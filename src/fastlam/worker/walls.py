@@ -152,10 +152,23 @@ def _filter_calls(walls: Walls, *, template: bool) -> None:
 
 
 def take_tmp_there(namespace_fd: int, tmp: Tmp) -> None:
-    """As `take_tmp`, in the mount namespace of a restored environment; in a child, since an ordinary user's process
-    would find no way back. Raises OSError.
-    """
-    pid = os.fork()
+    """As `take_tmp`, in the mount namespace of a restored environment. Raises OSError."""
+    if os.geteuid() == 0:
+        root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        own_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            kernel.setns(namespace_fd, kernel.CLONE_NEWNS)
+            try:
+                take_tmp(tmp, TMP)
+            finally:
+                kernel.setns(own_fd, kernel.CLONE_NEWNS)
+                os.fchdir(root_fd)
+                os.chroot(".")  # what was the root may have been none of the namespace's
+        finally:
+            os.close(own_fd)
+            os.close(root_fd)
+        return
+    pid = os.fork()  # an ordinary user's process would find no way back
     if pid == 0:
         status = 1
         try:
