@@ -302,3 +302,62 @@ def test_cold_starts_in_a_row_leave_nothing(daemon: Daemon) -> None:
 
 def loop_devices_of(running: RunningDaemon) -> list[str]:
     return [path for path in loop_devices() if str(running.stderr_path.parent) in path]
+
+
+# Without walls -----------------------------------------------------------------------------------------------------------
+
+SHARED: Final = """
+import os, pathlib, sys, tempfile, time
+
+def handler(event, context):
+    path = pathlib.Path(tempfile.gettempdir())
+    found = sorted(each.name for each in path.iterdir())
+    if event.get("write"):
+        tempfile.NamedTemporaryFile(prefix="mine-", delete=False).close()
+    if event.get("leave"):
+        sys.exit(1)
+    return {"path": str(path), "found": found, "TMPDIR": os.environ.get("TMPDIR", "")}
+"""
+
+
+def test_without_walls_tempfile_has_a_directory_of_the_environments_own() -> None:
+    with running_daemon(isolation="process") as running:
+        for name in "ab":
+            running.deploy(name, SHARED)
+        first = running.invoke("a", {"write": True}).result
+        assert first["found"] == []
+        assert first["TMPDIR"] == "", "a variable that Lambda does not set"
+        (mine,) = running.invoke("a", {}).result["found"]
+        assert mine.startswith("mine-")
+        other = running.invoke("b", {}).result
+        assert (other["found"], other["path"] != first["path"]) == ([], True)
+        assert running.invoke("a", {"leave": True}).error == "Unhandled"
+        assert running.invoke("a", {}).result == {**first, "found": [mine]}
+        assert Path(first["path"]).is_dir()
+        running.update("a", SHARED + "\n")
+        assert running.invoke("a", {}).result["found"] == []
+        await_that(lambda: not Path(first["path"]).exists())
+
+
+def test_without_walls_a_function_may_say_where_its_files_go(tmp_path: Path) -> None:
+    with running_daemon(isolation="process") as running:
+        running.deploy("a", SHARED, environment={"TMPDIR": str(tmp_path)})
+        assert running.invoke("a", {}).result["path"] == str(tmp_path)
+
+
+def test_without_a_loop_device_it_is_in_memory() -> None:
+    """The console, health and the doctor say why."""
+    if os.geteuid() != 0:
+        pytest.skip("an ordinary user's is in memory anyway")
+    hiding = 'mount --bind /dev/null /dev/loop-control && exec "$@"'
+    prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", hiding, "sh"]
+    with running_daemon(isolation="full", prefix=prefix) as running:
+        told = running.health()["isolation"]
+        assert told["tmp"] == "memory"
+        assert told["tmp_reason"]
+        assert running.process.stdout is not None
+        assert told["tmp_reason"] in running.process.stdout.readline()
+        running.deploy("f", CODE)
+        assert running.invoke("f", {"do": "write", "with": {"name": "x", "then": "leave"}}).error == "Unhandled"
+        assert running.invoke("f", {"do": "look"}).result == ["x"]
+        assert any("tmpfs" in line for line in running.invoke("f", {"do": "mounts"}).result if " /tmp " in line)

@@ -156,6 +156,7 @@ def walls() -> list[Finding]:
     ]
     level = "full" if not found.missing else "all but " + ", ".join(sorted(found.missing))
     how = "; namespaces in a user's own" if found.user_namespace else ""
+    findings.append(Finding("/tmp", None, isolation.TMP[found.tmp] + (f": {found.no_disk}" if found.no_disk else "")))
     freezer = isolation.freezer_missing()
     findings.append(Finding("freezer", not freezer, freezer or "environments stand still between calls with --freeze"))
     return [Finding("isolation", None, f"{level}{how}"), *findings]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import struct
 import threading
@@ -38,7 +39,15 @@ class Estate:
     number: int  # of its user, among those of environments
     stream: str  # of its log
     disk: Disk | None = None  # that /tmp is on
+    directory: str = ""  # its own, where /tmp is everybody's
     socket: socket.socket | None = field(default=None, repr=False)  # ours: where the copy of /tmp's mount comes
+
+    def begin_directory(self, parent: str) -> str:
+        """The directory, which may be there already. Raises OSError."""
+        if not self.directory:
+            self.directory = f"{parent}/tmp-{self.number}"
+            os.mkdir(self.directory, 0o700)
+        return self.directory
 
     def begin_tmp(self) -> int:
         """The end of a new socket that goes to the worker. Raises OSError."""
@@ -76,7 +85,7 @@ class Estates:
         self._left: dict[Target, list[tuple[float, Estate]]] = {}  # until when, for environments of the same target
         self._timer_fd = -1
         self._ticking = False
-        self._closing: SimpleQueue[int | None] = SimpleQueue()
+        self._closing: SimpleQueue[int | str | None] = SimpleQueue()
         self._closer: threading.Thread | None = None
 
     def take(self, environment: Environment) -> tuple[Estate, int]:
@@ -159,17 +168,22 @@ class Estates:
         elif ours is not None:
             self.close_later(ours.detach())
         self._give_back(estate)
+        if estate.directory:
+            self.close_later(estate.directory)
 
-    def close_later(self, descriptor: int) -> None:
-        """What is mounted nowhere but there goes with it."""
+    def close_later(self, given: int | str) -> None:
+        """A descriptor: what is mounted nowhere but there goes with it. Or a directory, which is removed."""
         if self._closer is None:
             self._closer = threading.Thread(target=self._close_all, name="fastlam-mounts", daemon=True)
             self._closer.start()
-        self._closing.put(descriptor)
+        self._closing.put(given)
 
     def _close_all(self) -> None:
-        while (descriptor := self._closing.get()) is not None:
-            os.close(descriptor)
+        while (given := self._closing.get()) is not None:
+            if isinstance(given, int):
+                os.close(given)
+            else:
+                shutil.rmtree(given, ignore_errors=True)
 
     def close(self) -> None:
         """All environments are gone."""

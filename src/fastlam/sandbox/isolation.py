@@ -58,6 +58,12 @@ _WITHOUT: Final = {
     "user": "all functions run as the same user",
 }
 
+# By Isolation.tmp.
+TMP: Final = {
+    "disk": "each environment has a disk of its own",
+    "memory": "each environment has its own, in memory, which counts as the function's where a group counts it",
+    "machine": "functions share this machine's",
+}
 _PROBE: Final = (
     "import sys\n"
     "sys.path[:0] = sys.argv[1:2]\n"
@@ -95,10 +101,12 @@ class Isolation:
         """One line for the console."""
         if self.level == "process":
             return "isolation: process (resource limits only; --isolation auto gives more)"
-        network = "" if self.network == HOST else f"; network: {self.network}"
+        more = "" if self.network == HOST else f"; network: {self.network}"
+        if self.tmp == "memory" and os.geteuid() == 0:
+            more += f"; /tmp in memory, which counts as the function's: {self.no_disk}"
         if not self.missing:
-            return f"isolation: full{network}"
-        return "isolation: all but " + "; ".join(self.shortcomings()) + network
+            return f"isolation: full{more}"
+        return "isolation: all but " + "; ".join(self.shortcomings()) + more
 
     def state(self) -> dict[str, Any]:
         """For programs: the level, which walls stand, and why others do not."""

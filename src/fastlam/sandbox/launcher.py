@@ -161,6 +161,8 @@ class Launcher:
                 walls.restores = worker.template and walls.namespaces != 0
                 walls.own_user_namespace = walls.own_user_namespace and not walls.restores
                 worker, own_pids = msgspec.structs.replace(worker, walls=walls), self.isolation.own_root
+            if worker.kind == "function" and (worker.walls is None or not worker.walls.root):
+                worker = msgspec.structs.replace(worker, tmp=estate.begin_directory(str(self.directory.path)))
             descriptors.insert(0, self._spec_memfd(worker, estate.stream if not spec.snapshot else ""))
             descriptors += self.lanes.memory(environment)
             if worker.walls is not None and worker.walls.keeps_tmp:

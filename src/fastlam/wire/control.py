@@ -169,6 +169,7 @@ class WorkerSpec(msgspec.Struct, kw_only=True):
     preparation: bytes = b""  # pickled data of multiprocessing.spawn (tasks, embedded functions)
     initializer: bytes = b""  # pickled (function, arguments) of an executor's initializer
     walls: Walls | None = None
+    tmp: str = ""  # a directory of its own, where /tmp is everybody's
     template: bool = False  # after its INIT it forks environments instead of running invocations
 
 

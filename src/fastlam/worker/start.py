@@ -145,6 +145,8 @@ def start_worker(
         sys.path[:] = spec.path
         for entry in [entry for entry, finder in sys.path_importer_cache.items() if finder is None]:
             del sys.path_importer_cache[entry]
+    if spec.tmp:
+        imports.set_temporary_directory(spec.tmp)
     status = 0
     try:
         worker.serve()
