@@ -128,6 +128,7 @@ class Daemon:
             cpu_follows_memory=config.cpu == "lambda",
             freezing=config.freeze,
             disks=str(self._data_dir),
+            disk_rate_bytes=config.disk_rate_mb * 1_000_000,
         )
         self.isolation = self.launcher.isolation
         self._closers.append(self.launcher.close)

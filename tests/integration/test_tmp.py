@@ -361,3 +361,55 @@ def test_without_a_loop_device_it_is_in_memory() -> None:
         assert running.invoke("f", {"do": "write", "with": {"name": "x", "then": "leave"}}).error == "Unhandled"
         assert running.invoke("f", {"do": "look"}).result == ["x"]
         assert any("tmpfs" in line for line in running.invoke("f", {"do": "mounts"}).result if " /tmp " in line)
+
+
+# Rates -----------------------------------------------------------------------------------------------------------------
+
+DISK_BOUND: Final = """
+import os, time
+
+def handler(event, context):
+    began = time.monotonic()
+    with open("/tmp/x", "wb") as file:
+        file.write(bytes(event["mb"] << 20))
+        file.flush()
+        os.fsync(file.fileno())
+    return time.monotonic() - began
+
+if os.environ.get("AT_INIT"):
+    AT_INIT = handler({"mb": 16}, None)
+
+def at_init(event, context):
+    return AT_INIT
+"""
+
+
+def disk_rates_missing(running: RunningDaemon) -> str:
+    told = running.health()["isolation"]
+    return str(told["no_disk_rates"] or told["tmp_reason"])
+
+
+def test_disks_are_as_fast_as_memory_is_large() -> None:
+    """What is written to /tmp and synchronised; INIT is not held back."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a disk")
+    with running_daemon("--cpu", "lambda", "--disk-rate", "40", isolation="auto") as running:
+        if reason := disk_rates_missing(running):
+            pytest.skip(f"this machine has no rates of disks: {reason}")
+        rates = {}
+        for memory_mb in (442, 884, 1769):
+            name = running.deploy(f"m{memory_mb}", DISK_BOUND, MemorySize=memory_mb, Timeout=60)
+            running.invoke(name, {"mb": 1})
+            rates[memory_mb] = 16 * 1.048576 / running.invoke(name, {"mb": 16}).result
+        for memory_mb, rate in rates.items():
+            assert rate == pytest.approx(40 * memory_mb / 1769, rel=0.15), rates
+        quick = running.deploy(
+            "init", DISK_BOUND, handler="app.at_init", MemorySize=128, environment={"AT_INIT": "1"}, Timeout=60
+        )
+        assert running.invoke(quick, {}).result < 16 * 1.048576 / (40 * 128 / 1769) / 2
+
+
+def test_without_a_share_of_the_cpu_disks_have_no_rate() -> None:
+    with running_daemon("--disk-rate", "1", isolation="auto") as running:
+        name = running.deploy("free", DISK_BOUND, Timeout=60, MemorySize=512)
+        assert running.invoke(name, {"mb": 16}).result < 8

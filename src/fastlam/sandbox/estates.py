@@ -110,6 +110,11 @@ class Estates:
     def of(self, environment: Environment) -> Estate | None:
         return self._live.get(environment.id)
 
+    def device(self, environment: Environment) -> str:
+        """The disk that its /tmp is on, as major:minor; "" if it is on none."""
+        estate = self._live.get(environment.id)
+        return "" if estate is None or estate.disk is None else estate.disk.device
+
     def _reset(self, environment: Environment) -> None:
         """The next environment of the target may come at once, while this one is still dying."""
         estate = self._live.pop(environment.id, None)

@@ -90,6 +90,7 @@ class Isolation:
     doors: list[int] = field(default_factory=list)  # the ports of what they reach in a network of their own
     missing: dict[str, str] = field(default_factory=dict)  # wall: why it is not there
     no_restore: str = ""  # why environments cannot be restored from a template (SnapStart) with these walls
+    no_disk_rates: str = ""  # why the use of disks is not held to rates that were asked for
     no_disk: str = ""  # why /tmp is in memory, and counts as the function's, and not on a disk of its own
 
     @property
@@ -104,6 +105,8 @@ class Isolation:
         more = "" if self.network == HOST else f"; network: {self.network}"
         if self.tmp == "memory" and os.geteuid() == 0:
             more += f"; /tmp in memory, which counts as the function's: {self.no_disk}"
+        if self.no_disk_rates:
+            more += f"; no rates of disks: {self.no_disk_rates}"
         if not self.missing:
             return f"isolation: full{more}"
         return "isolation: all but " + "; ".join(self.shortcomings()) + more
@@ -118,6 +121,7 @@ class Isolation:
             "network": self.network,
             "tmp": self.tmp,
             "tmp_reason": self.no_disk,
+            "no_disk_rates": self.no_disk_rates,
         }
 
     @property
@@ -153,15 +157,24 @@ class Isolation:
         return plan
 
 
-def find(level: str, stage: str, network: str = HOST, freezing: bool = False, disks: str = "") -> Isolation:
-    """Tries out what this machine permits; `disks` is the directory for disks of /tmp, the stage if there is none.
-    Raises FastlamError where `full` is asked for and something is missing, or
-    the network cannot be had, or environments cannot be frozen that are to be.
+def find(
+    level: str,
+    stage: str,
+    network: str = HOST,
+    freezing: bool = False,
+    disks: str = "",
+    *,
+    disk_rates: bool = False,
+) -> Isolation:
+    """Tries out what this machine permits. `disks` is the directory for disks of /tmp, the stage if there is none;
+    `disk_rates`: the use of disks is to be held to rates. Raises FastlamError where `full` is asked for and something
+    is missing, or the network cannot be had, or environments cannot be frozen that are to be.
     """
     isolation = Isolation(level, stage, network=network)
     if level == "process":
         return isolation
-    isolation.groups = ControlGroups(freezing=freezing)
+    isolation.groups = ControlGroups(freezing=freezing, disks=disk_rates)
+    isolation.no_disk_rates = isolation.groups.io_missing if disk_rates else ""
     try:
         _probe(isolation, disks or stage)
         if level == "full" and isolation.missing:

@@ -50,10 +50,13 @@ class Launcher:
         cpu_follows_memory: bool = False,
         freezing: bool = False,
         disks: str = "",
+        disk_rate_bytes: int = 0,
     ) -> None:
         """`isolation` is a level of sandbox.isolation; without one there are no walls. `network`: what functions reach.
         `cpu_follows_memory`: they have the part of a CPU that Lambda gives for their memory. `freezing`: the dispatcher
         will want to freeze environments. `disks`: the directory for disks of /tmp; without one, that of the sockets.
+        `disk_rate_bytes`: with `cpu_follows_memory`, what one with the memory of a whole CPU may read from a disk in a
+        second, and write to it; 0: no bound.
         """
         self.lanes = lanes_of_kind(lane)
         self.directory = RuntimeDirectory()
@@ -61,14 +64,24 @@ class Launcher:
         stage.mkdir()
         try:
             disks = on_disk([*([disks] if disks else []), str(self.directory.path), "/var/tmp"])
-            self.isolation = find(isolation, str(stage), network, freezing, disks) if isolation else None
+            disk_rate_bytes = disk_rate_bytes if cpu_follows_memory else 0
+            self.isolation = (
+                find(isolation, str(stage), network, freezing, disks, disk_rates=bool(disk_rate_bytes))
+                if isolation
+                else None
+            )
             in_user_namespace = self.isolation is not None and self.isolation.user_namespace
             # One for all zygotes: who is in another could not enter a network that is made in this one.
             self._user_namespace_fd = make_user_namespace() if in_user_namespace else -1
         except BaseException:
             self.directory.close()
             raise
-        self.groups = EnvironmentGroups(None if self.isolation is None else self.isolation.groups, cpu_follows_memory)
+        self.groups = EnvironmentGroups(
+            None if self.isolation is None else self.isolation.groups,
+            cpu_follows_memory,
+            disk_rate_bytes,
+            lambda environment: self.estates.device(environment),
+        )
         self.keeper = Keeper()
         self.zygotes: dict[str, Zygote] = {}
         self.homes: dict[int, Zygote] = {}  # environment id -> the zygote that its process came from

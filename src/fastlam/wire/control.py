@@ -15,7 +15,7 @@ import msgspec
 PACKET_BYTES_MAX: Final = 4096
 DESCRIPTORS_MAX: Final = 10
 NAMESPACE_KINDS: Final = ("user", "pid", "mnt", "uts", "ipc", "cgroup")  # that a restored environment enters
-GROUPS_MAX: Final = 4  # files of control groups of one environment
+GROUPS_MAX: Final = 5  # files of control groups of one environment
 RESTORE_DESCRIPTORS_MAX: Final = 1 + len(NAMESPACE_KINDS) + GROUPS_MAX + DESCRIPTORS_MAX
 NAMESPACES: Final = "namespaces"  # what worker.probe calls all that stands on them
 
