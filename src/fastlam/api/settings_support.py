@@ -37,8 +37,8 @@ SETTINGS: Final[dict[str, Setting]] = {
         " (`fastlam doctor`)"
     ),
     "EphemeralStorage": Supported(
-        "where namespaces are permitted (`fastlam doctor`); on a disk as root, otherwise in memory, where it counts as the"
-        " function's"
+        "where namespaces are permitted (`fastlam doctor`); on a disk as root, otherwise in memory, where it counts as"
+        " the function's"
     ),
     "Architectures": Stored("a function runs on the architecture of the machine, whichever it asks for"),
     "PackageType": Stored("container images are not run"),
