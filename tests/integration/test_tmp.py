@@ -413,3 +413,36 @@ def test_without_a_share_of_the_cpu_disks_have_no_rate() -> None:
     with running_daemon("--disk-rate", "1", isolation="auto") as running:
         name = running.deploy("free", DISK_BOUND, Timeout=60, MemorySize=512)
         assert running.invoke(name, {"mb": 16}).result < 8
+
+
+# What can go wrong -----------------------------------------------------------------------------------------------------
+
+
+def test_with_a_cold_start_for_each_call_a_reset_leaves_nothing() -> None:
+    with running_daemon("--keepalive", "0", isolation="auto") as running:
+        name = running.deploy("f", CODE)
+        assert running.invoke(name, {"do": "write", "with": {"name": "x", "then": "leave"}}).error == "Unhandled"
+        assert running.invoke(name, {"do": "look"}).result == []
+
+
+def test_the_maker_of_disks_may_die(daemon: Daemon) -> None:
+    """Environments keep what they have, also over a reset; new ones have disks of another one's."""
+    needs_a_disk(daemon)
+    with running_daemon(isolation="auto", complains=True) as running:
+        running.deploy("old", CODE)
+        assert running.invoke("old", {"do": "write", "with": {"name": "x"}}).error is None
+        for number in range(3):
+            (maker,) = [pid for pid, _ in descendants(running.process.pid) if title(pid) == "fastlam: disks"]
+            os.kill(maker, signal.SIGKILL)
+            await_that(lambda: maker not in [pid for pid, _ in descendants(running.process.pid)])
+            names = [running.deploy(f"new-{number}-{each}", CODE) for each in range(6)]
+            assert [running.invoke(name, {"do": "write", "with": {"name": "y"}}).error for name in names] == [None] * 6
+            assert running.invoke("old", {"do": "write", "with": {"name": "x", "then": "leave"}}).error == "Unhandled"
+            assert running.invoke("old", {"do": "look"}).result == ["x"]
+            assert "ext4" in str([each for each in running.invoke(names[5], {"do": "mounts"}).result if " /tmp " in each])
+
+
+def title(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
+    return ""
