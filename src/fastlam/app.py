@@ -137,6 +137,8 @@ class Daemon:
             network=config.network,
             cpu_follows_memory=config.cpu == "lambda",
             freezing=config.freeze,
+            disks=str(self._data_dir),
+            disk_rate_bytes=config.disk_rate_mb * 1_000_000,
         )
         self.isolation = self.launcher.isolation
         self._closers.append(self.launcher.close)

@@ -30,6 +30,7 @@ ISOLATION_LEVELS: Final = ("auto", "full", "process")  # and sandbox.isolation t
 NETWORKS: Final = ("host", "loopback", "none")  # and these
 CPU_MODES: Final = ("free", "lambda")
 CLOCKS: Final = ("system", "virtual")  # of retries, event age and schedules: this machine's, or one that users advance
+DISK_RATE_MB: Final = 250  # AWS names no figure; a SATA disk without moving parts holds this one
 RATES: Final = ("free", "lambda")  # what comes too fast: runs all the same, or is throttled as Lambda does
 
 # As browsers state it: nothing behind the port. Extensions and applications have schemes of their own.
@@ -69,6 +70,7 @@ class DaemonConfig:
     isolation: str = ISOLATION_LEVELS[0]  # which walls environments have
     network: str = NETWORKS[0]  # what functions reach
     cpu: str = CPU_MODES[0]  # whether they have the CPU share of their memory, or what is free
+    disk_rate_mb: int = DISK_RATE_MB  # that a function with a whole CPU reads and writes in a second; 0: no bound
     freeze: bool = False  # environments stand still between invocations
     rates: str = RATES[0]  # whether the rates of requests and of new environments are limited
     keepalive_seconds: float = KEEPALIVE_SECONDS  # after which an unused environment is stopped; 0: after each call
@@ -117,6 +119,8 @@ class DaemonConfig:
             raise FastlamError(
                 f"--retry-delay {self.retry_seconds:g} is no delay: give seconds, 0 to {EVENT_AGE_SECONDS_MAX}."
             )
+        if self.disk_rate_mb < 0:
+            raise FastlamError(f"--disk-rate {self.disk_rate_mb} is no rate: give MB a second, or 0 for no bound.")
         if not 0 <= self.fronts <= FRONTS_MAX:
             raise FastlamError(f"--fronts {self.fronts} is no number of front processes: give 0 to {FRONTS_MAX}.")
         if self.rates not in RATES:

@@ -211,10 +211,12 @@ def test_tmp_is_its_own_and_stays(walled: Walled) -> None:
 
 
 def test_tmp_has_its_size(walled: Walled) -> None:
-    """It takes what Lambda's takes, to the byte, where memory holds it."""
+    """It takes what Lambda's takes: to the byte where it lies in memory, less what ext4 needs for itself on a disk."""
     name = walled.deploy("disk", Timeout=60, MemorySize=1024)
     said = walled.daemon.invoke(name, {"do": "fill", "with": {"path": "/tmp/big"}}).result
-    assert said == {"free": 538_333_184, "written": 538_333_184, "error": "ENOSPC"}
+    assert (said["free"], said["error"]) == (538_333_184, "ENOSPC")
+    least = 0.998 if walled.daemon.health()["isolation"]["tmp"] == "disk" else 1
+    assert 538_333_184 * least <= said["written"] <= 538_333_184
 
 
 def test_memory(walled: Walled) -> None:
@@ -239,8 +241,9 @@ def test_memory_of_children_counts(walled: Walled) -> None:
 
 @pytest.mark.parametrize("what", ["eat", "eat_in_children", "fill"])
 def test_max_memory_used_is_all_that_the_environment_uses(walled: Walled, what: str) -> None:
-    """As the kernel counts it for all its processes and for /tmp, and what the worker shares with its zygote; the limit
-    is held to the same figure: what would pass it does not fit (test_memory_is_held_to_two_percent).
+    """As the kernel counts it for all its processes, and what the worker shares with its zygote; the limit is held to
+    the same figure: what would pass it does not fit (test_memory_is_held_to_two_percent). /tmp is in it only where it
+    lies in memory.
     """
     walled.needs("memory")
     name = walled.daemon.deploy(f"used-{what}", CODE, MemorySize=512, Timeout=30)
@@ -248,7 +251,10 @@ def test_max_memory_used_is_all_that_the_environment_uses(walled: Walled, what: 
     before = max_memory_used_mb(walled.daemon.invoke(name, {"do": "pid"}, LogType="Tail").report)
     after = max_memory_used_mb(walled.daemon.invoke(name, {"do": what, "with": asked[what]}, LogType="Tail").report)
     assert 15 < before < 60
-    assert 100 <= after - before < (115 if what != "eat_in_children" else 140), "the child is an interpreter too"
+    if what == "fill" and walled.daemon.health()["isolation"]["tmp"] == "disk":
+        assert after - before < 5
+    else:
+        assert 100 <= after - before < (115 if what != "eat_in_children" else 140), "the child is an interpreter too"
     again = max_memory_used_mb(walled.daemon.invoke(name, {"do": "pid"}, LogType="Tail").report)
     assert again == after, "the most that the environment has used so far"
 

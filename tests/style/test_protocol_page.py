@@ -34,7 +34,7 @@ def defined(module: ModuleType, base: type[msgspec.Struct]) -> Mapping[str, tupl
 
 @pytest.mark.parametrize(
     ("headings", "module", "base"),
-    [(["Frames"], frames, frames.Frame), (["Zygote control", "Networks"], control, control.Message)],
+    [(["Frames"], frames, frames.Frame), (["Zygote control", "Networks", "Disks"], control, control.Message)],
     ids=["frames", "control"],
 )
 def test_page_lists_what_is_sent(headings: list[str], module: ModuleType, base: type[msgspec.Struct]) -> None:

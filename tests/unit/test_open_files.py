@@ -28,10 +28,10 @@ def test_enough_of_them_change_nothing(open_files: int, caplog: pytest.LogCaptur
 def test_too_few_lower_the_bound_and_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         lowered = within_open_files(config(1000), 1024)
-    assert lowered.environments_max == 73
-    assert lowered == config(73)
+    assert lowered.environments_max == 64
+    assert lowered == config(64)
     (said,) = caplog.messages
-    assert said.startswith("1,024 open files are allowed: they hold 73 execution environments instead of 1,000")
+    assert said.startswith("1,024 open files are allowed: they hold 64 execution environments instead of 1,000")
     needed = int(said.rpartition("ulimit -n ")[2].rstrip(")"))
     assert within_open_files(config(1000), needed).environments_max == 1000
     assert within_open_files(config(1000), needed - 1).environments_max == 999

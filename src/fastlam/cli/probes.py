@@ -144,7 +144,7 @@ def walls() -> list[Finding]:
 
     with tempfile.TemporaryDirectory(prefix="fastlam-doctor-") as stage:
         try:
-            found = isolation.find("auto", stage)
+            found = isolation.find("auto", stage, disk_rates=True)
         except FastlamError as error:
             return [Finding("isolation", False, str(error))]
         if found.groups is not None:
@@ -156,6 +156,10 @@ def walls() -> list[Finding]:
     ]
     level = "full" if not found.missing else "all but " + ", ".join(sorted(found.missing))
     how = "; namespaces in a user's own" if found.user_namespace else ""
+    findings.append(Finding("/tmp", None, isolation.TMP[found.tmp] + (f": {found.no_disk}" if found.no_disk else "")))
+    rates = found.no_disk_rates or ("" if found.tmp == "disk" else "/tmp is on none; file systems are held to them")
+    findings.append(Finding("disk rates", not found.no_disk_rates, rates or "follow memory with --cpu lambda"))
+    findings.append(Finding("network rates", None, "not held: functions share this machine's interfaces, or have none"))
     freezer = isolation.freezer_missing()
     findings.append(Finding("freezer", not freezer, freezer or "environments stand still between calls with --freeze"))
     return [Finding("isolation", None, f"{level}{how}"), *findings]

@@ -23,6 +23,7 @@ from fastlam.config import (
     DEFAULT_HOST,
     DEFAULT_PORT,
     DEFAULT_REGION,
+    DISK_RATE_MB,
     ISOLATION_LEVELS,
     LANE_KINDS,
     NETWORKS,
@@ -130,6 +131,17 @@ def _choice(name: str, values: Sequence[str], **more: Any) -> Callable[[Any], An
     CPU_MODES,
     envvar="FASTLAM_CPU",
     help="Functions take what CPU time is free, or the share that Lambda gives for their memory (1769 MB: one CPU).",
+)
+@click.option(
+    "--disk-rate",
+    "disk_rate_mb",
+    default=DISK_RATE_MB,
+    show_default=True,
+    type=int,
+    metavar="MB",
+    envvar="FASTLAM_DISK_RATE",
+    help="With --cpu lambda, what a function of 1769 MB reads from a disk in a second, and writes to it; others have"
+    " their share by their memory. 0: no bound.",
 )
 @click.option(
     "--freeze",
@@ -254,6 +266,7 @@ def _arguments(config: DaemonConfig, port: int) -> list[str]:
     arguments += ["--keepalive", str(config.keepalive_seconds), "--recycle-after", str(config.recycle_after_seconds)]
     arguments += ["--rates", config.rates, "--lane", config.lane]
     arguments += ["--fronts", str(config.fronts), "--isolation", config.isolation, "--cpu", config.cpu]
+    arguments += ["--disk-rate", str(config.disk_rate_mb)]
     arguments += ["--network", config.network]
     arguments += ["--clock", config.clock, "--retry-delay", f"{config.retry_seconds}s"]
     if config.freeze:

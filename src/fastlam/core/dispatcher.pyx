@@ -30,7 +30,8 @@ from libc.errno cimport EAGAIN, EINTR, EMSGSIZE, EPROTO, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.math cimport exp
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.stdio cimport snprintf
+from libc.string cimport memcpy, memset, strlen, strstr
 
 from fastlam.core.epoll cimport *
 from fastlam.core.native cimport *
@@ -63,6 +64,8 @@ from fastlam.wire.frames import (
 
 cdef extern from "<fcntl.h>" nogil:
     int fallocate(int fd, int mode, int64_t offset, int64_t length)
+    int open_file "open"(const char *path, int flags)
+    int O_RDONLY, O_CLOEXEC
 cdef extern from "<linux/falloc.h>" nogil:
     int FALLOC_FL_PUNCH_HOLE, FALLOC_FL_KEEP_SIZE
 cdef extern from *:
@@ -176,6 +179,7 @@ cdef inline int let_others_run() except -1:
 include "pools.pxi"
 include "invocation.pxi"
 include "tasks.pxi"
+include "metering.pxi"
 include "environment.pxi"
 include "driver.pxi"
 include "connections.pxi"

@@ -88,6 +88,8 @@ cdef class Ends(Provisioning):
         if not environment.was_reset and environment.target.is_function:
             environment.was_reset = True
             self.environments_reset += 1
+            if environment.on_reset is not None:
+                environment.on_reset(environment)
         return 0
 
     cdef int _deadline(self, Environment environment) except -1:

@@ -173,8 +173,14 @@ cdef class Environment:
     cdef readonly int64_t memory_peak_kib
     cdef int memory_fd                     # where the kernel says how much the environment has had at most; -1: its worker says it
     cdef int64_t memory_base_bytes, memory_bytes_max   # that do not count there; beyond which it has none
+    cdef bytes memory_stat_path            # of its group; None where nothing counts
+    cdef int64_t memory_unsaid_bytes       # what its group has beyond what its worker says of itself; negative: less
+    cdef int64_t memory_raw_bytes          # the peak that was read last, page cache included
+    cdef int64_t memory_io_bytes           # what its worker had read from disks and written to them by then
+    cdef readonly int64_t memory_cache_bytes   # the most page cache that its group is known to have had
     cdef uint64_t unmeasured_ns            # handlers' time since it was looked at
     cdef public object on_ready            # the launcher's, called with the environment after its INIT; or None
+    cdef public object on_reset            # the launcher's, called with the environment as soon as `was_reset` is set; or None
     cdef readonly uint64_t invocations
     cdef readonly object end_reason        # str once it was ended for a reason of its own
     cdef Call init_for               # call whose second INIT attempt this is (phase: invoke), or None
@@ -259,9 +265,11 @@ cdef class Environment:
         elif self.state == ENVIRONMENT_STARTING:
             self.dispatcher._init_begins(self)
 
-    def measure_memory(self, int fd, int64_t base_bytes, int64_t bytes_max):
+    def measure_memory(self, int fd, int64_t base_bytes, int64_t bytes_max, bytes stat_path=None):
         """From now on its peak is what the kernel writes at the beginning of the file `fd`, which is this object's from now on, in bytes,
-        and `base_bytes` more; `bytes_max` at most. Until then it is what the worker says of itself."""
+        and `base_bytes` more; `bytes_max` at most. Until then it is what the worker says of itself. `stat_path`: memory.stat of its group,
+        by which page cache is left out."""
+        self.memory_stat_path = stat_path
         if self.memory_fd >= 0:
             close(self.memory_fd)
         self.memory_fd, self.memory_base_bytes, self.memory_bytes_max = fd, base_bytes, bytes_max
@@ -281,8 +289,29 @@ cdef class Environment:
         if got <= 0:
             return max(said_kib, self.memory_peak_kib)
         digits[got] = 0
-        found = min(min(<int64_t>strtoll(digits, NULL, 10), self.memory_bytes_max) + self.memory_base_bytes, self.memory_bytes_max) >> 10
-        return max(found, self.memory_peak_kib)
+        found = self._without_cache(min(<int64_t>strtoll(digits, NULL, 10), self.memory_bytes_max), said_kib)
+        return max(min(found + self.memory_base_bytes, self.memory_bytes_max) >> 10, self.memory_peak_kib)
+
+    cdef int64_t _without_cache(self, int64_t raw_bytes, int64_t said_kib) noexcept:
+        """What of a peak is no page cache, at least. The kernel counts both in one and keeps the peak of their sum only; how much cache
+        there was at that moment is bounded by what the worker has read from disks and written to them since the look before."""
+        cdef int64_t io_bytes, cache_bytes, kept_bytes, most_bytes
+        cdef bint grown = raw_bytes > self.memory_raw_bytes
+        if self.memory_raw_bytes == 0:   # INIT is over: nothing but the worker has had any
+            self.memory_unsaid_bytes = max(raw_bytes - (said_kib << 10), -self.memory_base_bytes)
+        if self.memory_stat_path is None or not grown and self.memory_cache_bytes < CACHE_LEAST_BYTES:
+            return raw_bytes
+        io_bytes = max(disk_bytes(self.process_id), self.memory_io_bytes)
+        most_bytes = self.memory_cache_bytes + io_bytes - self.memory_io_bytes
+        self.memory_io_bytes = io_bytes
+        self.memory_raw_bytes = raw_bytes
+        if most_bytes < CACHE_LEAST_BYTES:
+            self.memory_cache_bytes = most_bytes
+            return raw_bytes
+        read_memory_stat(PyBytes_AS_STRING(self.memory_stat_path), &cache_bytes, &kept_bytes)
+        self.memory_cache_bytes = max(self.memory_cache_bytes, cache_bytes)
+        kept_bytes = max(kept_bytes, (said_kib << 10) + self.memory_unsaid_bytes)
+        return max(kept_bytes, raw_bytes - max(most_bytes, self.memory_cache_bytes)) if grown else kept_bytes
 
     def process_exited(self, int wait_status, int64_t memory_peak_kib):
         """The zygote has reaped the process (or died, and with it the process)."""

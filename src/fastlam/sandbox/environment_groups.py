@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,7 @@ from fastlam import limits
 from fastlam.sandbox.groups import FREEZER, ControlGroup, ControlGroups
 
 if TYPE_CHECKING:
+    from fastlam.abc import Confinement
     from fastlam.core.dispatcher import Environment
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,18 @@ _AHEAD_SECONDS: Final = 0.01  # from an environment to the groups of the next on
 class EnvironmentGroups:
     """By the environment's id. Without groups of its own (None) nothing here does anything."""
 
-    def __init__(self, groups: ControlGroups | None, cpu_follows_memory: bool) -> None:
+    def __init__(
+        self,
+        groups: ControlGroups | None,
+        cpu_follows_memory: bool,
+        disk_rate_bytes: int = 0,
+        tmp_device: Callable[[Environment], str] = lambda environment: "",
+    ) -> None:
+        """`disk_rate_bytes`: what an environment with the memory of a whole CPU may read from a disk in a second, and
+        write to it; 0: as much as it can. `tmp_device`: the disk that /tmp is on, as major:minor; "" if on none.
+        """
+        self._disk_rate_bytes = disk_rate_bytes
+        self._tmp_device = tmp_device
         self._groups = groups if groups is not None and groups.controllers else None
         self._cpu_follows_memory = cpu_follows_memory
         self._freezes = self._groups is not None and FREEZER in self._groups.controllers
@@ -66,12 +79,22 @@ class EnvironmentGroups:
             if path := group.memory_peak_path:
                 with contextlib.suppress(OSError):
                     counted = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                    environment.measure_memory(counted, shared_bytes, memory_bytes)
+                    environment.measure_memory(counted, shared_bytes, memory_bytes, os.fsencode(group.memory_stat_path))
 
     def _hold_back(self, environment: Environment) -> None:
         group = self._live.get(environment.id)
-        if group is not None:
-            group.limit_cpu(environment.target.spec.confinement.memory_mb / limits.MEMORY_MB_PER_CPU)
+        if group is None:
+            return
+        confinement: Confinement = environment.target.spec.confinement
+        share = confinement.memory_mb / limits.MEMORY_MB_PER_CPU
+        group.limit_cpu(share)
+        if self._disk_rate_bytes:
+            disks = {self._tmp_device(environment), *(disk_of(source) for source, _ in confinement.file_systems)}
+            for device in disks - {""}:
+                try:
+                    group.limit_disk(device, round(self._disk_rate_bytes * share))
+                except OSError as error:
+                    log.warning("the use of the disk %s is held to no rate: %s", device, error)
 
     def freeze(self, environment: Environment) -> bool:
         """Stops all of its processes where they are; False if they cannot be."""
@@ -107,8 +130,8 @@ class EnvironmentGroups:
         memory_kib: int = environment.target.spec.confinement.memory_mb << 10
         if group.oom_kills():
             return memory_kib
-        peak_bytes = group.memory_peak_bytes()
-        return min((peak_bytes + shared_bytes) >> 10, memory_kib) if peak_bytes else 0
+        peak_bytes = group.memory_peak_bytes() - max(group.cache_bytes(), environment.memory_cache_bytes)
+        return min((peak_bytes + shared_bytes) >> 10, memory_kib) if peak_bytes > 0 else 0
 
     def remove(self, environment: Environment) -> None:
         """Its processes are dying or gone."""
@@ -161,6 +184,20 @@ class EnvironmentGroups:
         if self._groups is not None:
             self._groups.close()
             self._groups = None
+
+
+def disk_of(path: str) -> str:
+    """The whole disk that the path lies on, as major:minor; "" if it is on none, or on several."""
+    number = os.stat(path).st_dev
+    device = f"{os.major(number)}:{os.minor(number)}"
+    entry = os.path.realpath(f"/sys/dev/block/{device}")
+    try:
+        if os.path.exists(f"{entry}/partition"):
+            with open(f"{os.path.dirname(entry)}/dev") as file:
+                return file.read().strip()
+    except OSError:
+        return ""
+    return device if os.path.isdir(entry) else ""
 
 
 _LEAST_BYTES: Final = 8 << 20  # a worker needs some of its own

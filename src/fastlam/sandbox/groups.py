@@ -18,6 +18,8 @@ from typing import Final
 
 CONTROLLERS: Final = ("memory", "pids", "cpu")
 FREEZER: Final = "freezer"  # a controller of version 1; in version 2 every group can be frozen
+IO: Final = "io"  # rates of disks; version 1 has another name for it
+_NAMES_1: Final = {IO: "blkio"}  # of controllers that have another one there
 CPU_PERIOD_US: Final = 20_000  # Lambda's own, as observed
 _BESIDE: Final = "-daemon"
 _STATE_FILE: Final = "freezer.state"
@@ -31,7 +33,7 @@ class Hierarchy:
     """A mounted hierarchy, and the group of this process in it."""
 
     version: int
-    controllers: tuple[str, ...]  # of CONTROLLERS, and FREEZER
+    controllers: tuple[str, ...]  # of CONTROLLERS, FREEZER and IO
     own: Path
 
     @property
@@ -42,10 +44,11 @@ class Hierarchy:
 
 class ControlGroups:
     """The groups of one daemon. `controllers` are those that can limit something here; `missing` says why the others
-    cannot. With `freezing` they can be frozen too, or `freezer_missing` says why not.
+    cannot. With `freezing` they can be frozen too, or `freezer_missing` says why not; with `disks` their use of disks
+    can be held to rates, or `io_missing` says why not.
     """
 
-    def __init__(self, *, freezing: bool = False) -> None:
+    def __init__(self, *, freezing: bool = False, disks: bool = False) -> None:
         self.missing: dict[str, str] = {}
         self._bases: list[tuple[Hierarchy, Path]] = []
         self.controllers: set[str] = set()
@@ -56,6 +59,8 @@ class ControlGroups:
         for hierarchy in sorted(found, key=lambda each: -each.version):
             if FREEZER in hierarchy.controllers and (not freezing or FREEZER in self.controllers):
                 hierarchy = replace(hierarchy, controllers=tuple(hierarchy.handed_down))
+            if IO in hierarchy.controllers and not disks:
+                hierarchy = replace(hierarchy, controllers=tuple(each for each in hierarchy.controllers if each != IO))
             if not hierarchy.controllers:
                 continue
             try:
@@ -64,12 +69,13 @@ class ControlGroups:
             except OSError as error:
                 for controller in hierarchy.controllers:
                     self.missing[controller] = f"no group can be made in {hierarchy.own}: {error.strerror}"
-        for controller in (*CONTROLLERS, FREEZER):
+        for controller in (*CONTROLLERS, FREEZER, IO):
             if controller in self.controllers:
                 self.missing.pop(controller, None)
             else:
                 self.missing.setdefault(controller, "no hierarchy of control groups has this controller")
         self.freezer_missing = self.missing.pop(FREEZER, "")
+        self.io_missing = self.missing.pop(IO, "")
 
     def make(self, name: str) -> ControlGroup:
         """A group in each hierarchy; raises OSError and leaves none."""
@@ -150,6 +156,17 @@ class ControlGroup:
             _write(path / "cpu.cfs_period_us", CPU_PERIOD_US)
             _write(path / "cpu.cfs_quota_us", quota_us)
 
+    def limit_disk(self, device: str, bytes_per_second: int) -> None:
+        """Of a whole disk, by its major:minor: so much may be read, and so much written."""
+        if IO not in self.by_controller:
+            return
+        version, path = self.by_controller[IO]
+        if version == 2:
+            _write(path / "io.max", f"{device} rbps={bytes_per_second} wbps={bytes_per_second}")
+        else:
+            for kind in ("read", "write"):
+                _write(path / f"blkio.throttle.{kind}_bps_device", f"{device} {bytes_per_second}")
+
     @property
     def thaw_path(self) -> str:
         """The file that a killed process has to be thawed by, to die; "" where it dies frozen."""
@@ -174,13 +191,26 @@ class ControlGroup:
         peak = path / ("memory.peak" if version == 2 else "memory.max_usage_in_bytes")
         return str(peak) if peak.exists() else ""
 
+    @property
+    def memory_stat_path(self) -> str:
+        """The file that says what the memory of the group is; "" if nothing counts it."""
+        return str(self.by_controller["memory"][1] / "memory.stat") if "memory" in self.by_controller else ""
+
     def memory_peak_bytes(self) -> int:
-        """0 if nothing counts it."""
+        """Page cache included. 0 if nothing counts it."""
         path = self.memory_peak_path
         try:
             return int(Path(path).read_text()) if path else 0
         except OSError:
             return 0
+
+    def cache_bytes(self) -> int:
+        """Page cache that it has now; 0 if nothing counts it."""
+        try:
+            text = Path(self.memory_stat_path).read_text() if self.memory_stat_path else ""
+        except OSError:
+            return 0
+        return sum(int(size) for size in re.findall(r"^(?:in)?active_file (\d+)$", text, re.MULTILINE))
 
     def oom_kills(self) -> int:
         """How many processes the kernel has killed for want of memory."""
@@ -240,12 +270,13 @@ def hierarchies() -> list[Hierarchy]:
             group = mount_point / own.get("", "")
             with contextlib.suppress(OSError):
                 usable = (group / "cgroup.controllers").read_text().split()
-                found.append(Hierarchy(2, (*(each for each in CONTROLLERS if each in usable), FREEZER), group))
+                found.append(Hierarchy(2, (*(each for each in (*CONTROLLERS, IO) if each in usable), FREEZER), group))
         elif kind == "cgroup":
             names = set(re.split(r"[ ,]", options))
-            controllers = tuple(each for each in (*CONTROLLERS, FREEZER) if each in names)
+            controllers = tuple(each for each in (*CONTROLLERS, FREEZER, IO) if _NAMES_1.get(each, each) in names)
             if controllers:
-                found.append(Hierarchy(1, controllers, mount_point / own.get(controllers[0], "")))
+                first = _NAMES_1.get(controllers[0], controllers[0])
+                found.append(Hierarchy(1, controllers, mount_point / own.get(first, "")))
     return found
 
 

@@ -92,13 +92,18 @@ def user_files(uid: int) -> list[tuple[str, bytes]]:
     ]
 
 
-def function_mounts(code: str, opt: str, storage_mb: int, file_systems: Iterable[tuple[str, str]]) -> list[Mount]:
-    """The function's own part: its code, its layers, its /tmp of so many MB, and pairs of directory and mount path."""
+def function_mounts(
+    code: str, opt: str, storage_mb: int, file_systems: Iterable[tuple[str, str]], *, given_tmp: bool = False
+) -> list[Mount]:
+    """The function's own part: its code, its layers, its /tmp of so many MB, and pairs of directory and mount path. A
+    `given_tmp` comes by a descriptor.
+    """
     mounts = [Mount("bind", TASK_ROOT, code)]
     if opt:
         mounts.append(Mount("bind", LAYER_ROOT, opt))
     mounts += [Mount("bind", target, source, writable=True) for source, target in file_systems]
-    mounts.append(Mount("tmpfs", "/tmp", options=f"mode=1777,size={storage_bytes(storage_mb)}"))
+    options = f"mode=1777,size={storage_bytes(storage_mb)}"
+    mounts.append(Mount("given", "/tmp") if given_tmp else Mount("tmpfs", "/tmp", options=options))
     mounts.append(Mount("proc", "/proc"))
     return mounts
 

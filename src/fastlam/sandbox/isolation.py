@@ -58,6 +58,12 @@ _WITHOUT: Final = {
     "user": "all functions run as the same user",
 }
 
+# By Isolation.tmp.
+TMP: Final = {
+    "disk": "each environment has a disk of its own",
+    "memory": "each environment has its own, in memory, which counts as the function's where a group counts it",
+    "machine": "functions share this machine's",
+}
 _PROBE: Final = (
     "import sys\n"
     "sys.path[:0] = sys.argv[1:2]\n"
@@ -84,6 +90,8 @@ class Isolation:
     doors: list[int] = field(default_factory=list)  # the ports of what they reach in a network of their own
     missing: dict[str, str] = field(default_factory=dict)  # wall: why it is not there
     no_restore: str = ""  # why environments cannot be restored from a template (SnapStart) with these walls
+    no_disk_rates: str = ""  # why the use of disks is not held to rates that were asked for
+    no_disk: str = ""  # why /tmp is in memory, and counts as the function's, and not on a disk of its own
 
     @property
     def own_network(self) -> bool:
@@ -94,10 +102,14 @@ class Isolation:
         """One line for the console."""
         if self.level == "process":
             return "isolation: process (resource limits only; --isolation auto gives more)"
-        network = "" if self.network == HOST else f"; network: {self.network}"
+        more = "" if self.network == HOST else f"; network: {self.network}"
+        if self.tmp == "memory" and os.geteuid() == 0:
+            more += f"; /tmp in memory, which counts as the function's: {self.no_disk}"
+        if self.no_disk_rates:
+            more += f"; no rates of disks: {self.no_disk_rates}"
         if not self.missing:
-            return f"isolation: full{network}"
-        return "isolation: all but " + "; ".join(self.shortcomings()) + network
+            return f"isolation: full{more}"
+        return "isolation: all but " + "; ".join(self.shortcomings()) + more
 
     def state(self) -> dict[str, Any]:
         """For programs: the level, which walls stand, and why others do not."""
@@ -107,6 +119,9 @@ class Isolation:
             "walls": sorted(standing),
             "missing": dict(self.missing),
             "network": self.network,
+            "tmp": self.tmp,
+            "tmp_reason": self.no_disk,
+            "no_disk_rates": self.no_disk_rates,
         }
 
     def check_full(self) -> None:
@@ -117,13 +132,22 @@ class Isolation:
                 " on a machine that permits it (fastlam doctor), or use --isolation auto."
             )
 
+    @property
+    def tmp(self) -> str:
+        """Where /tmp is: on a "disk" of its own, in "memory" of its own, or this "machine"'s."""
+        return "machine" if not self.own_root else "memory" if self.no_disk else "disk"
+
     def shortcomings(self) -> list[str]:
         """What is missing, what that means, and why."""
         return [f"{name} ({_WITHOUT.get(name, 'a wall')}): {reason}" for name, reason in sorted(self.missing.items())]
 
-    def walls(self, confinement: Confinement, environment_id: int, group: ControlGroup | None) -> control.Walls:
-        """The walls of one environment."""
-        uid = _USER_IDS_FROM + environment_id % _USER_IDS if self.own_user else -1
+    def walls(
+        self, confinement: Confinement, user: int, group: ControlGroup | None, *, given_tmp: bool = False
+    ) -> control.Walls:
+        """The walls of one environment, which is a user of that number. `given_tmp`: the mount of its /tmp is there
+        already.
+        """
+        uid = _USER_IDS_FROM + user % _USER_IDS if self.own_user else -1
         plan = control.Walls(
             groups=[] if group is None else group.procs_files,
             limits=_limits(own_count=self.own_user or self.user_namespace),
@@ -132,7 +156,8 @@ class Isolation:
             seccomp=self.seccomp,
         )
         if self.own_root:
-            _furnish(plan, self.stage, confinement, uid)
+            _furnish(plan, self.stage, confinement, uid, given_tmp=given_tmp)
+            plan.given_tmp, plan.keeps_tmp = given_tmp, True
             plan.own_user_namespace = self.user_namespace
             plan.own_network = bool(confinement.network)
             if self.network == NONE:
@@ -140,16 +165,26 @@ class Isolation:
         return plan
 
 
-def find(level: str, stage: str, network: str = HOST, freezing: bool = False) -> Isolation:
-    """Tries out what this machine permits; raises FastlamError where `full` is asked for and something is missing, or
-    the network cannot be had, or environments cannot be frozen that are to be.
+def find(
+    level: str,
+    stage: str,
+    network: str = HOST,
+    freezing: bool = False,
+    disks: str = "",
+    *,
+    disk_rates: bool = False,
+) -> Isolation:
+    """Tries out what this machine permits. `disks` is the directory for disks of /tmp, the stage if there is none;
+    `disk_rates`: the use of disks is to be held to rates. Raises FastlamError where `full` is asked for and something
+    is missing, or the network cannot be had, or environments cannot be frozen that are to be.
     """
     isolation = Isolation(level, stage, network=network)
     if level == "process":
         return isolation
-    isolation.groups = ControlGroups(freezing=freezing)
+    isolation.groups = ControlGroups(freezing=freezing, disks=disk_rates)
+    isolation.no_disk_rates = isolation.groups.io_missing if disk_rates else ""
     try:
-        _probe(isolation)
+        _probe(isolation, disks or stage)
         if level == "full":
             isolation.check_full()
         if network != HOST:
@@ -162,13 +197,14 @@ def find(level: str, stage: str, network: str = HOST, freezing: bool = False) ->
     return isolation
 
 
-def _probe(isolation: Isolation) -> None:
+def _probe(isolation: Isolation, disks: str) -> None:
     assert isolation.groups is not None
     isolation.missing |= isolation.groups.missing
     root = os.geteuid() == 0
     for user_namespace in (False, True) if root else (True,):
         become = root and not user_namespace
-        missing, landlock, no_restore = _try(isolation, user_namespace=user_namespace, become=become)
+        found = _try(isolation, user_namespace=user_namespace, become=become, disks="" if user_namespace else disks)
+        missing = found.missing
         if control.NAMESPACES not in missing:
             break
     for name, reason in missing.items():
@@ -181,9 +217,10 @@ def _probe(isolation: Isolation) -> None:
     isolation.own_root = control.NAMESPACES not in missing
     isolation.user_namespace = user_namespace and isolation.own_root
     isolation.own_user = root and not isolation.user_namespace and "user" not in missing
-    isolation.landlock = 0 if "landlock" in missing else landlock
+    isolation.landlock = 0 if "landlock" in missing else found.landlock
     isolation.seccomp = "seccomp" not in missing
-    isolation.no_restore = no_restore if isolation.own_root else ""
+    isolation.no_restore = found.no_restore if isolation.own_root else ""
+    isolation.no_disk = "only root can mount one" if user_namespace else found.no_disk
 
 
 def _check_network(isolation: Isolation) -> None:
@@ -236,10 +273,8 @@ def _check_freezing(isolation: Isolation) -> None:
         )
 
 
-def _try(isolation: Isolation, *, user_namespace: bool, become: bool) -> tuple[dict[str, str], int, str]:
-    """What failed in a process that went through all of it, the version of landlock, and why no environment could be
-    restored behind it.
-    """
+def _try(isolation: Isolation, *, user_namespace: bool, become: bool, disks: str) -> control.Findings:
+    """What failed in a process that went through all of it."""
     assert isolation.groups is not None
     nothing = Confinement(
         isolation.stage, "", limits.MEMORY_MB_MIN, limits.EPHEMERAL_STORAGE_MB_MIN, network=networks.OWN
@@ -251,7 +286,11 @@ def _try(isolation: Isolation, *, user_namespace: bool, become: bool) -> tuple[d
             seccomp=True,
         )  # fmt: skip
         plan = trial.walls(nothing, 0, group)
-        order = control.Probe(walls=plan, user_namespace=user_namespace, own_pids=True)
+        plan.keeps_tmp = False
+        room_bytes = image.storage_bytes(limits.EPHEMERAL_STORAGE_MB_MIN)
+        order = control.Probe(
+            walls=plan, user_namespace=user_namespace, own_pids=True, disks=disks, room_bytes=room_bytes
+        )
         path = [os.path.abspath(entry) for entry in sys.path if entry]
         probe = subprocess.run(
             [sys.executable, "-I", "-c", _PROBE, str(Path(__file__).parents[2]), *path],
@@ -269,7 +308,7 @@ def _try(isolation: Isolation, *, user_namespace: bool, become: bool) -> tuple[d
         group.remove()
 
 
-def _furnish(plan: control.Walls, stage: str, confinement: Confinement, uid: int) -> None:
+def _furnish(plan: control.Walls, stage: str, confinement: Confinement, uid: int, *, given_tmp: bool) -> None:
     plan.namespaces = _NAMESPACES
     plan.root = stage
     plan.directories = list(image.empty_directories())
@@ -277,7 +316,7 @@ def _furnish(plan: control.Walls, stage: str, confinement: Confinement, uid: int
     plan.files = image.user_files(uid if uid >= 0 else image.USER_ID)
     plan.mounts = list(image.system_mounts())
     plan.own_mounts = image.function_mounts(
-        confinement.code, confinement.opt, confinement.storage_mb, confinement.file_systems
+        confinement.code, confinement.opt, confinement.storage_mb, confinement.file_systems, given_tmp=given_tmp
     )
     plan.writable = [target for _, target in confinement.file_systems]
 

@@ -12,12 +12,15 @@ import errno
 import fcntl
 import os
 import socket
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fastlam import limits
+from fastlam.sandbox import image
+from fastlam.sandbox.disks import Disk, Disks, on_disk
 from fastlam.sandbox.environment_groups import EnvironmentGroups
+from fastlam.sandbox.estates import Estates
 from fastlam.sandbox.isolation import HOST, find
 from fastlam.sandbox.keeper import Keeper
 from fastlam.sandbox.lanes import lanes_of_kind
@@ -46,34 +49,63 @@ class Launcher:
         network: str = "host",
         cpu_follows_memory: bool = False,
         freezing: bool = False,
+        disks: str = "",
+        disk_rate_bytes: int = 0,
     ) -> None:
         """`isolation` is a level of sandbox.isolation; without one there are no walls. `network`: what functions reach.
         `cpu_follows_memory`: they have the part of a CPU that Lambda gives for their memory. `freezing`: the dispatcher
-        will want to freeze environments.
+        will want to freeze environments. `disks`: the directory for disks of /tmp; without one, that of the sockets.
+        `disk_rate_bytes`: with `cpu_follows_memory`, what one with the memory of a whole CPU may read from a disk in a
+        second, and write to it; 0: no bound.
         """
         self.lanes = lanes_of_kind(lane)
         self.directory = RuntimeDirectory()
         stage = self.directory.path / "stage"
         stage.mkdir()
         try:
-            self.isolation = find(isolation, str(stage), network, freezing) if isolation else None
+            disks = on_disk([*([disks] if disks else []), str(self.directory.path), "/var/tmp"])
+            disk_rate_bytes = disk_rate_bytes if cpu_follows_memory else 0
+            self.isolation = (
+                find(isolation, str(stage), network, freezing, disks, disk_rates=bool(disk_rate_bytes))
+                if isolation
+                else None
+            )
             in_user_namespace = self.isolation is not None and self.isolation.user_namespace
             # One for all zygotes: who is in another could not enter a network that is made in this one.
             self._user_namespace_fd = make_user_namespace() if in_user_namespace else -1
         except BaseException:
             self.directory.close()
             raise
-        self.groups = EnvironmentGroups(None if self.isolation is None else self.isolation.groups, cpu_follows_memory)
+        self.groups = EnvironmentGroups(
+            None if self.isolation is None else self.isolation.groups,
+            cpu_follows_memory,
+            disk_rate_bytes,
+            lambda environment: self.estates.device(environment),
+        )
         self.keeper = Keeper()
         self.zygotes: dict[str, Zygote] = {}
         self.homes: dict[int, Zygote] = {}  # environment id -> the zygote that its process came from
         self.templates = Templates(self)
-        self._held: dict[int, tuple[Environment, list[int]]] = {}  # descriptors of those that wait for their network
+        self._held: dict[int, tuple[Environment, list[int]]] = {}  # descriptors of those that wait for disk or network
         self.networks = Networks(
             self.keeper,
             lambda fd, callback: self.dispatcher.add_reader(fd, callback),
             lambda fd: self.dispatcher.remove_reader(fd),
             self._user_namespace_fd,
+        )
+        self.disks: Disks | None = None
+        if self.isolation is not None and self.isolation.tmp == "disk":
+            self.disks = Disks(
+                disks,
+                self.keeper,
+                lambda fd, callback: self.dispatcher.add_reader(fd, callback),
+                lambda fd: self.dispatcher.remove_reader(fd),
+                self._disks_are_memory,
+            )
+        self.estates = Estates(
+            lambda fd, callback: self.dispatcher.add_reader(fd, callback),
+            lambda fd: self.dispatcher.remove_reader(fd),
+            lambda disk: self.disks.give_back(disk) if self.disks is not None else None,
         )
 
     def zygote(self, kind: str) -> Zygote:
@@ -92,6 +124,10 @@ class Launcher:
             self.dispatcher.add_reader(zygote.fileno, zygote.on_readable)
         return zygote
 
+    def _disks_are_memory(self, reason: str) -> None:
+        assert self.isolation is not None
+        self.isolation.no_disk = reason
+
     def _zygote_ended(self, zygote: Zygote) -> None:
         self.dispatcher.remove_reader(zygote.fileno)
         if self.zygotes.get(zygote.kind) is zygote:
@@ -100,6 +136,8 @@ class Launcher:
     def open_doors(self, doors: list[Door]) -> None:
         """What environments with a network of their own reach there; call once, before the first one."""
         self.networks.open_doors(doors)
+        if self.disks is not None:
+            self.disks.prepare(image.storage_bytes(limits.EPHEMERAL_STORAGE_MB_MIN))
         if self.isolation is not None:
             self.isolation.doors = [door.port for door in doors]
             if self.isolation.network != HOST:
@@ -109,7 +147,7 @@ class Launcher:
         """Orders the process of a new environment; what fails raises OSError and leaves nothing open."""
         spec: LaunchSpec = environment.target.spec
         descriptors: list[int] = []
-        log_fd = -1
+        log_fd = tmp_fd = -1
         path = f"{self.directory.path}/{environment.id}"
         try:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -128,29 +166,32 @@ class Launcher:
             else:
                 descriptors += [_dup_or_null(1), _dup_or_null(2)]
             worker, own_pids = spec.worker, False
+            estate, tmp_fd = self.estates.take(environment)
             if self.isolation is not None and spec.confinement is not None:
                 group = self.groups.make(environment)
-                walls = self.isolation.walls(spec.confinement, environment.id, group)
+                given_tmp = tmp_fd >= 0 or self.disks is not None
+                walls = self.isolation.walls(spec.confinement, estate.number, group, given_tmp=given_tmp)
                 walls.restores = worker.template and walls.namespaces != 0
                 walls.own_user_namespace = walls.own_user_namespace and not walls.restores
                 worker, own_pids = msgspec.structs.replace(worker, walls=walls), self.isolation.own_root
-            descriptors.insert(0, self._spec_memfd(worker, streams=not spec.snapshot))
+            if worker.kind == "function" and (worker.walls is None or not worker.walls.root):
+                worker = msgspec.structs.replace(worker, tmp=estate.begin_directory(str(self.directory.path)))
+            descriptors.insert(0, self._spec_memfd(worker, estate.stream if not spec.snapshot else ""))
             descriptors += self.lanes.memory(environment)
+            if worker.walls is not None and worker.walls.keeps_tmp:
+                descriptors.append(estate.begin_tmp())
+            inherits = tmp_fd >= 0
+            if inherits:
+                descriptors.append(tmp_fd)
+                tmp_fd = -1
             zygote = self.zygote(spec.zygote_kind)
             given_log_fd, log_fd = log_fd, -1
             self.lanes.open(environment, path, spec.frame_bytes_max, given_log_fd)
             given, descriptors = descriptors, []
-            if worker.template:
-                self.templates.make(environment, zygote, given, own_pids=own_pids)
-            elif spec.snapshot:
-                self.templates.restore(environment, given)
-            elif worker.walls is not None and worker.walls.own_network:
-                assert spec.confinement is not None
-                self.homes[environment.id] = zygote
-                self._fork_with_network(environment, given, spec.confinement.network)
+            if inherits or worker.walls is None or not worker.walls.given_tmp:
+                self._order(environment, zygote, given, worker, own_pids=own_pids)
             else:
-                self.homes[environment.id] = zygote
-                zygote.fork(environment, given, own_pids=own_pids)
+                self._order_with_disk(environment, zygote, given, worker, own_pids=own_pids)
         except OSError as error:
             self.groups.remove(environment)
             if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -165,6 +206,64 @@ class Launcher:
                 os.close(descriptor)
             if log_fd >= 0:
                 os.close(log_fd)
+            if tmp_fd >= 0:
+                self.estates.close_later(tmp_fd)
+
+    def _order(
+        self,
+        environment: Environment,
+        zygote: Zygote,
+        descriptors: list[int],
+        worker: control.WorkerSpec,
+        *,
+        own_pids: bool,
+    ) -> None:
+        """Takes over the descriptors; raises OSError."""
+        spec: LaunchSpec = environment.target.spec
+        if worker.template:
+            self.templates.make(environment, zygote, descriptors, own_pids=own_pids)
+        elif spec.snapshot:
+            self.templates.restore(environment, descriptors)
+        elif worker.walls is not None and worker.walls.own_network:
+            assert spec.confinement is not None
+            self.homes[environment.id] = zygote
+            self._fork_with_network(environment, descriptors, spec.confinement.network)
+        else:
+            self.homes[environment.id] = zygote
+            zygote.fork(environment, descriptors, own_pids=own_pids)
+
+    def _order_with_disk(
+        self,
+        environment: Environment,
+        zygote: Zygote,
+        descriptors: list[int],
+        worker: control.WorkerSpec,
+        *,
+        own_pids: bool,
+    ) -> None:
+        """As soon as there is a disk for its /tmp. Takes over the descriptors."""
+        spec: LaunchSpec = environment.target.spec
+        assert self.disks is not None
+        assert spec.confinement is not None
+
+        def order(mount_fd: int, disk: Disk) -> None:
+            del self._held[environment.id]
+            estate = self.estates.of(environment)
+            if estate is not None:
+                estate.disk = disk
+            # The zygote may have ended meanwhile.
+            living = zygote if not zygote.ended else self.zygote(spec.zygote_kind)
+            try:
+                self._order(environment, living, [*descriptors, mount_fd], worker, own_pids=own_pids)
+            except OSError as error:
+                environment.start_failed(str(error))
+
+        def fail(reason: str) -> None:
+            self._let_go(environment.id)
+            environment.start_failed(reason)
+
+        self._held[environment.id] = environment, descriptors
+        self.disks.take(environment.id, image.storage_bytes(spec.confinement.storage_mb), order, fail)
 
     def _fork_with_network(self, environment: Environment, descriptors: list[int], name: str) -> None:
         """Orders the process as soon as its network is there."""
@@ -187,11 +286,9 @@ class Launcher:
         for descriptor in descriptors:
             os.close(descriptor)
 
-    def _spec_memfd(self, worker: control.WorkerSpec, *, streams: bool) -> int:
+    def _spec_memfd(self, worker: control.WorkerSpec, stream: str) -> int:
         environ = worker.environ
-        if worker.kind == "function" and streams:
-            version = environ.get("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-            stream = f"{datetime.now(UTC):%Y/%m/%d}/[{version}]{os.urandom(16).hex()}"
+        if worker.kind == "function" and stream:
             environ = {**environ, "AWS_LAMBDA_LOG_STREAM_NAME": stream}
         data = control.encode(msgspec.structs.replace(worker, environ=environ))
         fd = os.memfd_create("fastlam-spec", os.MFD_CLOEXEC)
@@ -213,7 +310,7 @@ class Launcher:
         """Kills what is left of the environment's process group; its end is reported as any other. False if there is
         nothing that could be killed.
         """
-        if self.networks.cancel(environment.id):
+        if self.networks.cancel(environment.id) or (self.disks is not None and self.disks.cancel(environment.id)):
             self._let_go(environment.id)
             environment.process_exited(STATUS_KILLED, 0)
             return True
@@ -238,6 +335,7 @@ class Launcher:
         self.homes.pop(environment.id, None)
         self.networks.left(environment.id)
         self.templates.forget(environment)
+        self.estates.leave(environment)
         self.groups.remove(environment)
         self.lanes.closed(lane)
         with contextlib.suppress(FileNotFoundError):
@@ -249,12 +347,15 @@ class Launcher:
         for zygote in list(self.zygotes.values()):
             zygote.close()
         self.networks.close()
+        if self.disks is not None:
+            self.disks.close()
         for environment_id in list(self._held):
             self._let_go(environment_id)
         if self._user_namespace_fd >= 0:
             os.close(self._user_namespace_fd)
             self._user_namespace_fd = -1
         self.keeper.close()
+        self.estates.close()
         self.groups.close()
         self.lanes.close()
         self.directory.close()
@@ -267,6 +368,8 @@ class Launcher:
         for zygote in self.zygotes.values():
             zygote.disown()
         self.networks.disown()
+        if self.disks is not None:
+            self.disks.disown()
 
 
 def _dup_or_null(fd: int) -> int:

@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 
 PACKET_BYTES_MAX: Final = 4096
-DESCRIPTORS_MAX: Final = 8
+DESCRIPTORS_MAX: Final = 10
 NAMESPACE_KINDS: Final = ("user", "pid", "mnt", "uts", "ipc", "cgroup")  # that a restored environment enters
-GROUPS_MAX: Final = 4  # files of control groups of one environment
+GROUPS_MAX: Final = 5  # files of control groups of one environment
 RESTORE_DESCRIPTORS_MAX: Final = 1 + len(NAMESPACE_KINDS) + GROUPS_MAX + DESCRIPTORS_MAX
 NAMESPACES: Final = "namespaces"  # what worker.probe calls all that stands on them
 
@@ -34,8 +34,8 @@ class Up(Message, tag=1):
 
 class Fork(Message, tag=2):
     """Owner: make a worker. Descriptors: spec memfd, listening socket, slot table memfd, stdout and stderr; with an
-    express lane then the memfd of its rings and the eventfd of its bell; with a network of its own, last, that
-    namespace.
+    express lane then the memfd of its rings and the eventfd of its bell; with Walls.keeps_tmp the socket that a copy of
+    /tmp's mount goes to; with Walls.given_tmp that mount itself; with a network of its own, last, that namespace.
     """
 
     environment_id: int
@@ -104,7 +104,7 @@ FromZygote = Up | Forked | Exited | ForkFailed
 class Mount(msgspec.Struct, array_like=True):
     """Something in the file system of an environment."""
 
-    kind: str  # "bind", "tmpfs" or "proc"
+    kind: str  # "bind", "tmpfs", "proc" or "given": by a descriptor that comes with the order
     target: str  # absolute, as the function sees it
     source: str = ""  # of "bind": what lies there outside
     options: str = ""  # of "tmpfs"
@@ -124,6 +124,8 @@ class Walls(msgspec.Struct, kw_only=True):
     directories: list[str] = []  # empty ones of the root
     links: list[tuple[str, str]] = []  # symbolic links of the root: path, what it leads to
     files: list[tuple[str, bytes]] = []  # small files of the root
+    given_tmp: bool = False  # /tmp is mounted already, and comes with the order
+    keeps_tmp: bool = False  # a copy of its mount goes back, for whoever comes after this environment
     writable: list[str] = []  # paths below which files may change, beside the usual ones
     limits: list[tuple[int, int, int]] = []  # RLIMIT_*, soft, hard; -1: none
     own_user_namespace: bool = False
@@ -139,6 +141,17 @@ class Probe(msgspec.Struct, kw_only=True):
     walls: Walls
     user_namespace: bool
     own_pids: bool
+    disks: str = ""  # the directory that a disk for /tmp is to be made in
+    room_bytes: int = 0  # on it
+
+
+class Findings(msgspec.Struct, kw_only=True):
+    """What worker.probe has found."""
+
+    missing: dict[str, str]  # wall: why it cannot be had
+    landlock: int  # the kernel's version of it
+    no_restore: str  # why nothing can be restored from a template behind the walls that can be had; "" if it can
+    no_disk: str  # why no disk can be made for /tmp; "" if one can, or none was asked for
 
 
 class WorkerSpec(msgspec.Struct, kw_only=True):
@@ -156,6 +169,7 @@ class WorkerSpec(msgspec.Struct, kw_only=True):
     preparation: bytes = b""  # pickled data of multiprocessing.spawn (tasks, embedded functions)
     initializer: bytes = b""  # pickled (function, arguments) of an executor's initializer
     walls: Walls | None = None
+    tmp: str = ""  # a directory of its own, where /tmp is everybody's
     template: bool = False  # after its INIT it forks environments instead of running invocations
 
 
@@ -173,13 +187,35 @@ class NetworkMade(Message, tag=11):
     reason: str = ""  # why there is none
 
 
+class MakeDisk(Message, tag=12):
+    """Owner, to the maker of disks: a mount that is nowhere, for somebody's /tmp."""
+
+    room_bytes: int
+
+
+class DiskMade(Message, tag=13):
+    """Maker of disks, in the order of the orders. Descriptor: the mount; none if there is not even one in memory."""
+
+    number: int
+    device: str  # major:minor; "" if it is in memory
+    reason: str = ""  # why it is
+
+
+class ReturnDisk(Message, tag=14):
+    """Owner, to the maker of disks: who had that one is gone."""
+
+    number: int
+
+
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_from_owner: Final = msgspec.msgpack.Decoder(FromOwner).decode
 decode_from_zygote: Final = msgspec.msgpack.Decoder(FromZygote).decode
 decode_network_order: Final = msgspec.msgpack.Decoder(MakeNetwork).decode
 decode_network_made: Final = msgspec.msgpack.Decoder(NetworkMade).decode
+decode_disk_order: Final = msgspec.msgpack.Decoder(MakeDisk | ReturnDisk).decode
+decode_disk_made: Final = msgspec.msgpack.Decoder(DiskMade).decode
 decode_from_keeper: Final = msgspec.msgpack.Decoder(Restore).decode
 decode_from_template: Final = msgspec.msgpack.Decoder(Restored).decode
 decode_spec: Final = msgspec.msgpack.Decoder(WorkerSpec).decode
 decode_probe: Final = msgspec.msgpack.Decoder(Probe).decode
-decode_findings: Final = msgspec.msgpack.Decoder(tuple[dict[str, str], int, str]).decode
+decode_findings: Final = msgspec.msgpack.Decoder(Findings).decode

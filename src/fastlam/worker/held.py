@@ -29,16 +29,19 @@ class Namespaces(NamedTuple):
 
     first: int
     descriptors: list[int]  # one for each kind that was asked for, in that order
+    further: list[int]  # what was prepared beside them
 
     def close(self) -> None:
-        for descriptor in self.descriptors:
+        for descriptor in (*self.descriptors, *self.further):
             os.close(descriptor)
 
 
-def make_held(kinds: Sequence[str], prepare: Callable[[], None], furnish: Callable[[], None]) -> Namespaces:
+def make_held(
+    kinds: Sequence[str], prepare: Callable[[], Sequence[int] | None], furnish: Callable[[], None]
+) -> Namespaces:
     """Namespaces of these kinds (names below /proc/self/ns). `prepare` runs in a helper, and unshares the pids at
-    least; `furnish` in the helper's child, which is the first of them and holds them all. That process is this one's
-    child, if this is a subreaper. Raises OSError or EOFError.
+    least; it may return further descriptors. `furnish` runs in the helper's child, which is the first of the namespaces
+    and holds them all. That process is this one's child, if this is a subreaper. Raises OSError or EOFError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
@@ -49,25 +52,28 @@ def make_held(kinds: Sequence[str], prepare: Callable[[], None], furnish: Callab
                 _hold(theirs, kinds, prepare, furnish)
         os.waitpid(helper, 0)
         said, descriptors, first = receive(ours)
-        if said != OK or len(descriptors) != len(kinds):
+        if said != OK or len(descriptors) < len(kinds):
             for descriptor in descriptors:
                 os.close(descriptor)
             raise OSError(f"no namespaces: {said[1:].decode(errors='replace')}")
         ours.send(OK)
-    return Namespaces(first, descriptors)
+    return Namespaces(first, descriptors[: len(kinds)], descriptors[len(kinds) :])
 
 
 def _hold(
-    report: socket.socket, kinds: Sequence[str], prepare: Callable[[], None], furnish: Callable[[], None]
+    report: socket.socket,
+    kinds: Sequence[str],
+    prepare: Callable[[], Sequence[int] | None],
+    furnish: Callable[[], None],
 ) -> NoReturn:
     """In the helper, and in its child: the helper ends first, so that the other is the maker's child."""
     try:
         signal.set_wakeup_fd(-1)
-        prepare()
+        further = prepare() or ()
         if os.fork() == 0:
             furnish()
             descriptors = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in kinds]
-            socket.send_fds(report, [OK], descriptors)
+            socket.send_fds(report, [OK], [*descriptors, *further])
             if report.recv(1) == OK:
                 settle_child()
                 hold_namespaces()

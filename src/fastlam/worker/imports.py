@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from importlib.abc import Loader
     from importlib.metadata import Distribution, DistributionFinder
 
 # Packages that `import boto3` loads, each with the name of its distribution.
@@ -105,6 +106,55 @@ def hide_runtime_modules(*, keep_boto3: bool = False) -> None:
     sys.path_importer_cache.clear()
     set_path(())
     sys.meta_path.append(RuntimePackagesFinder(_holding_packages(directories), hidden))
+
+
+class _TemporaryFinder:
+    """First of sys.meta_path until somebody imports tempfile, which few functions do and which takes milliseconds."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "tempfile":
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _TemporaryLoader(spec.loader, self.directory)  # type: ignore[assignment]
+        return spec
+
+
+class _TemporaryLoader:
+    """In the place of tempfile's own, until it is loaded. (Its base class would bring tempfile along.)"""
+
+    def __init__(self, own: Loader, directory: str) -> None:
+        self.own = own
+        self.directory = directory
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self.own
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.own
+        self.own.exec_module(module)
+        module.tempdir = self.directory  # type: ignore[attr-defined]
+
+
+def set_temporary_directory(directory: str) -> None:
+    """What tempfile makes lies there, unless the function has it elsewhere. (TMPDIR would be a variable that Lambda
+    does not set.)
+    """
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _TemporaryFinder)]
+    if os.environ.get("TMPDIR"):
+        return
+    if (module := sys.modules.get("tempfile")) is not None:
+        module.tempdir = directory  # type: ignore[attr-defined]
+    else:
+        sys.meta_path.insert(0, _TemporaryFinder(directory))
 
 
 def hide_program() -> list[ModuleType]:

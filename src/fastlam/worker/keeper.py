@@ -71,10 +71,18 @@ class Keeper(Zygote):
         """Raises OSError or EOFError; then nothing is left of the attempt."""
         if self.template is None:
             raise EOFError("the template is gone")
-        walls = _spec(descriptors).walls
-        groups = [] if walls is None else walls.groups
+        plan = _spec(descriptors).walls
+        groups = [] if plan is None else plan.groups
+        tmp = (-1, -1) if plan is None else start.pop_tmp(plan, descriptors)
         quick = [path for path in groups if os.path.basename(path) == _QUICK][: control.GROUPS_MAX]
         namespaces = self._take_namespaces()
+        try:
+            _furnish_tmp(namespaces, tmp)
+        except OSError:
+            if namespaces is not None:
+                os.kill(namespaces.first, signal.SIGKILL)
+                namespaces.close()
+            raise
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         given: list[int] = []
         with ours:
@@ -173,6 +181,19 @@ class Keeper(Zygote):
     def _make_spare(self) -> None:
         if self._lacks_spare and self.walls is not None:
             self.spare = make_namespaces(self.walls)
+
+
+def _furnish_tmp(namespaces: Namespaces | None, tmp: walls.Tmp) -> None:
+    """Takes over the descriptors of `tmp`."""
+    mount_fd, keeper_fd = tmp
+    if namespaces is None:
+        for descriptor in tmp:
+            if descriptor >= 0:
+                os.close(descriptor)
+    elif mount_fd >= 0:
+        walls.take_tmp_there(namespaces.descriptors[control.NAMESPACE_KINDS.index("mnt")], tmp)
+    elif keeper_fd >= 0:
+        walls.hand_over(keeper_fd, namespaces.further[0])
 
 
 def make_namespaces(plan: control.Walls) -> Namespaces:

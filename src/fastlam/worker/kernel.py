@@ -35,6 +35,13 @@ MOUNT_ATTR_NOSUID: Final = 2
 MOUNT_ATTR_NODEV: Final = 4
 _AT_RECURSIVE: Final = 0x8000
 _AT_FDCWD: Final = -100
+_OPEN_TREE_CLONE: Final = 1
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 4
+_FSOPEN_CLOEXEC: Final = 1
+_FSMOUNT_CLOEXEC: Final = 1
+_FSCONFIG_SET_FLAG: Final = 0
+_FSCONFIG_SET_STRING: Final = 1
+_FSCONFIG_CMD_CREATE: Final = 6
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
@@ -45,6 +52,11 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 SECCOMP_MODE_FILTER: Final = 2
 
 # The same on every architecture, being newer than the common table of system calls.
+_SYS_OPEN_TREE: Final = 428
+_SYS_MOVE_MOUNT: Final = 429
+_SYS_FSOPEN: Final = 430
+_SYS_FSCONFIG: Final = 431
+_SYS_FSMOUNT: Final = 432
 _SYS_MOUNT_SETATTR: Final = 442
 _SYS_LANDLOCK_CREATE_RULESET: Final = 444
 _SYS_LANDLOCK_ADD_RULE: Final = 445
@@ -84,6 +96,39 @@ def restrict_mount(path: str, attributes: int, *, recursive: bool = True) -> Non
     flags = _AT_RECURSIVE if recursive else 0
     result = _libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, _text(path), flags, change, len(change))
     _check(result, "mount_setattr", path)
+
+
+def copy_mount(path: str) -> int:
+    """A descriptor of a second mount of what is mounted at the path: it is nowhere, and outlives the first one."""
+    return _check(
+        _libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, _text(path), _OPEN_TREE_CLONE | os.O_CLOEXEC), "open_tree", path
+    )
+
+
+def attach_mount(descriptor: int, target: str) -> None:
+    """Mounts what is mounted nowhere; the descriptor stays the caller's."""
+    result = _libc.syscall(_SYS_MOVE_MOUNT, descriptor, b"", _AT_FDCWD, _text(target), _MOVE_MOUNT_F_EMPTY_PATH)
+    _check(result, "move_mount", target)
+
+
+def unmount(path: str) -> None:
+    """At once, and for good when nobody uses it any more."""
+    _check(_libc.umount2(_text(path), _MNT_DETACH), "umount2", path)
+
+
+def new_mount(kind: str, options: Iterable[tuple[str, str]], attributes: int) -> int:
+    """A descriptor of a new mount that is nowhere. An option without a value has an empty one; attributes are
+    MOUNT_ATTR_*.
+    """
+    context = _check(_libc.syscall(_SYS_FSOPEN, _text(kind), _FSOPEN_CLOEXEC), "fsopen", kind)
+    try:
+        for name, value in options:
+            command = _FSCONFIG_SET_STRING if value else _FSCONFIG_SET_FLAG
+            _check(_libc.syscall(_SYS_FSCONFIG, context, command, _text(name), _text(value), 0), "fsconfig", name)
+        _check(_libc.syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0), "fsconfig", kind)
+        return _check(_libc.syscall(_SYS_FSMOUNT, context, _FSMOUNT_CLOEXEC, attributes), "fsmount", kind)
+    finally:
+        os.close(context)
 
 
 def pivot_root_here() -> None:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from fastlam.wire.control import NAMESPACES, Walls, decode_probe, encode
-from fastlam.worker import keeper, kernel, walls
+from fastlam.wire.control import NAMESPACES, Findings, Probe, Walls, decode_probe, encode
+from fastlam.worker import disk_maker, disks, keeper, kernel, walls
 from fastlam.worker import user_namespace as namespace
 from fastlam.worker.held import Namespaces
 
@@ -111,6 +111,18 @@ def _enter(plan: Walls, made: Namespaces) -> tuple[str, str]:
     return "", ""
 
 
+def try_disk(order: Probe) -> str:
+    """Why no disk for /tmp can be made; "" if one can."""
+    if not order.disks:
+        return ""
+    try:
+        mount, _ = disks.Disks(order.disks).make_mount(order.room_bytes)
+        os.close(mount)
+    except OSError as error:
+        return disk_maker.text(error)
+    return ""
+
+
 def _in_child(function: Callable[[], tuple[str, str]]) -> tuple[str, str]:
     reading, writing = os.pipe()
     pid = os.fork()
@@ -146,4 +158,5 @@ def main() -> None:
         left |= {"uid": -1} if "user" in missing else {}
         able = msgspec.structs.replace(plan, **left)
         no_restore = try_restoring(able, user_namespace=order.user_namespace, own_pids=order.own_pids)
-    sys.stdout.buffer.write(encode((missing, plan.landlock, no_restore)))
+    found = Findings(missing=missing, landlock=plan.landlock, no_restore=no_restore, no_disk=try_disk(order))
+    sys.stdout.buffer.write(encode(found))

@@ -27,7 +27,7 @@ from fastlam.worker.context import ContextFactory
 from fastlam.worker.marshaller import Marshaller
 
 # Set in zygotes whose workers have walls: a worker cannot import what is hidden from it by then.
-raise_walls: Callable[[control.Walls, int, bool], None] | None = None
+raise_walls: Callable[[control.Walls, int, tuple[int, int], bool], None] | None = None
 # Likewise, where workers may be templates: worker.template.Template, and worker.walls.enter_namespaces.
 make_template: Callable[..., functions.FunctionWorker] | None = None
 enter_namespaces: Callable[[Iterable[int], control.Walls], None] | None = None
@@ -90,7 +90,8 @@ def start_worker(descriptors: list[int], keeper: socket.socket | None = None, *,
     is_function = spec.kind == "function"
     if spec.walls is not None:
         assert raise_walls is not None, "workers of this zygote have no walls"
-        raise_walls(spec.walls, express.pop() if spec.walls.own_network else -1, ahead)
+        network_fd = express.pop() if spec.walls.own_network else -1
+        raise_walls(spec.walls, network_fd, pop_tmp(spec.walls, express), ahead)
         if spec.walls.root:
             sys.executable = INTERPRETER
     elif is_function:
@@ -142,6 +143,8 @@ def start_worker(descriptors: list[int], keeper: socket.socket | None = None, *,
         sys.path[:] = spec.path
         for entry in [entry for entry, finder in sys.path_importer_cache.items() if finder is None]:
             del sys.path_importer_cache[entry]
+    if spec.tmp:
+        imports.set_temporary_directory(spec.tmp)
     status = 0
     try:
         worker.serve()
@@ -149,6 +152,12 @@ def start_worker(descriptors: list[int], keeper: socket.socket | None = None, *,
         status = _exit_status(leaving)
     _run_exit_functions()
     return status
+
+
+def pop_tmp(walls: control.Walls, descriptors: list[int]) -> tuple[int, int]:
+    """What an order brings for /tmp (worker.walls.Tmp), taken from the end of its descriptors."""
+    mount = descriptors.pop() if walls.given_tmp else -1
+    return mount, descriptors.pop() if walls.keeps_tmp else -1
 
 
 class Title:

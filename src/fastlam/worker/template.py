@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastlam.core.channel import Channel, fork_between, settle_child
 from fastlam.wire import control
-from fastlam.worker import logs, snapshots
+from fastlam.worker import imports, logs, snapshots
 from fastlam.worker.faults import AFTER_RESTORE_ERROR, BEFORE_SNAPSHOT_ERROR, payload_from_exception
 from fastlam.worker.functions import FunctionWorker, HookFailure
 from fastlam.worker.held import FAILED, OK
@@ -134,6 +134,8 @@ class Template(FunctionWorker):
         self.channel = None  # type: ignore[assignment]
         for descriptor in (spec_fd, stderr_fd, self.log_fd, *self.own):
             os.close(descriptor)
+        if spec.tmp:
+            imports.set_temporary_directory(spec.tmp)
         title = self.make_title(spec.title)
         title.show("starting")
         channel = Channel(listen_fd, slots_fd, *express)
@@ -144,7 +146,7 @@ class Template(FunctionWorker):
                 os._exit(_FAILED)
         if not namespaces:  # whose first process ends with the keeper, and with it all in them
             settle_child()
-        elif os.listdir(self.files_fd):
+        elif os.listdir(self.files_fd) and not os.listdir(_TEMPORARY):  # what a reset has left there stays as it is
             snapshots.copy_files(self.files_fd, _TEMPORARY)
         if namespaces:
             os.close(self.files_fd)

@@ -12,6 +12,7 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -20,6 +21,7 @@ from fastlam.worker import kernel, network, user_namespace
 from fastlam.worker.syscall_filter import filter_program
 
 WRITABLE: Final = ("/tmp", "/mnt", "/dev", "/proc")  # what is writable there, by its own permissions, stays so
+TMP: Final = "/tmp"
 AHEAD: Final = ("mnt", "uts", "ipc")  # kinds of namespaces that can be made before it is known for whom
 _HOST_NAME: Final = "169.254.100.1"
 _ROOT_OPTIONS: Final = "mode=755,size=1m,nr_inodes=4096"
@@ -33,6 +35,9 @@ _DEVICE_LINKS: Final = (
 
 # A template's children enter namespaces that others have made for them, and then take the whole filter.
 _OF_TEMPLATES: Final = ("setns",)
+
+Tmp = tuple[int, int]  # descriptors that an order brings for /tmp, -1: none: Walls.given_tmp, Walls.keeps_tmp
+_NO_TMP: Final = (-1, -1)
 
 _filters: dict[tuple[bool, bool], bytes] = {}  # by whether only TCP is let through, and whether for a template
 
@@ -49,15 +54,17 @@ def _program(*, tcp_only: bool, template: bool) -> bytes:
     return filter_program(tcp_only=tcp_only, allowed=_OF_TEMPLATES if template else ())
 
 
-def raise_walls(walls: Walls, network_fd: int = -1, ahead: bool = False) -> None:
-    """Raises all walls of the plan, or OSError with the name of what was not permitted. Takes over the descriptor of
-    the network namespace. `ahead`: after `enter_ahead`.
+def raise_walls(walls: Walls, network_fd: int = -1, tmp: Tmp = _NO_TMP, ahead: bool = False) -> None:
+    """Raises all walls of the plan, or OSError with the name of what was not permitted. Takes over the descriptors: of
+    the network namespace, and of /tmp. `ahead`: after `enter_ahead`.
     """
-    for _, step in steps(walls, network_fd, ahead=ahead):
+    for _, step in steps(walls, network_fd, tmp, ahead=ahead):
         step()
 
 
-def steps(walls: Walls, network_fd: int = -1, *, ahead: bool = False) -> Iterator[tuple[str, Callable[[], None]]]:
+def steps(
+    walls: Walls, network_fd: int = -1, tmp: Tmp = _NO_TMP, *, ahead: bool = False
+) -> Iterator[tuple[str, Callable[[], None]]]:
     """The walls by their names, in their order; each must be raised before the next is asked for. Without a network
     namespace one is made where the plan wants one: by those who only try.
     """
@@ -72,7 +79,7 @@ def steps(walls: Walls, network_fd: int = -1, *, ahead: bool = False) -> Iterato
     if walls.namespaces & kernel.CLONE_NEWUTS and not ahead:
         yield "host name", lambda: kernel.sethostname(_HOST_NAME)
     if walls.root:
-        yield "root file system", lambda: _finish_root(walls) if ahead else _enter_root(walls)
+        yield "root file system", lambda: _finish_root(walls, tmp) if ahead else _enter_root(walls, tmp)
     if walls.limits:
         yield "resource limits", lambda: _limit(walls.limits)
     if walls.own_user_namespace:
@@ -113,13 +120,16 @@ def _drops_ahead(walls: Walls) -> bool:
     return not walls.own_user_namespace
 
 
-def prepare_namespaces(walls: Walls) -> None:
+def prepare_namespaces(walls: Walls) -> list[int]:
     """In a process with privileges, before it becomes the first of its namespaces: the root that a restored environment
-    will have, which only privileges can reach together. What is left is done within the namespaces.
+    will have, which only privileges can reach together. What is left is done within the namespaces. Returns a
+    descriptor: a copy of /tmp's mount; none where /tmp comes with the order.
     """
     kernel.unshare(kernel.CLONE_NEWNS)
     _enter_root(walls)
+    copies = [] if walls.given_tmp else [kernel.copy_mount(TMP)]
     user_namespace.enter_for(walls.uid)
+    return copies
 
 
 def furnish_namespaces(walls: Walls) -> None:
@@ -150,6 +160,42 @@ def _filter_calls(walls: Walls, *, template: bool) -> None:
     kernel.install_filter(_filters.get((tcp_only, template)) or _program(tcp_only=tcp_only, template=template))
 
 
+def take_tmp_there(namespace_fd: int, tmp: Tmp) -> None:
+    """As `take_tmp`, in the mount namespace of a restored environment. Raises OSError."""
+    if os.geteuid() == 0:
+        root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        own_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            kernel.setns(namespace_fd, kernel.CLONE_NEWNS)
+            try:
+                take_tmp(tmp, TMP)
+            finally:
+                kernel.setns(own_fd, kernel.CLONE_NEWNS)
+                os.fchdir(root_fd)
+                os.chroot(".")  # what was the root may have been none of the namespace's
+        finally:
+            os.close(own_fd)
+            os.close(root_fd)
+        return
+    pid = os.fork()  # an ordinary user's process would find no way back
+    if pid == 0:
+        status = 1
+        try:
+            kernel.setns(namespace_fd, kernel.CLONE_NEWNS)
+            take_tmp(tmp, TMP)
+            status = 0
+        except OSError as error:
+            status = error.errno or 1
+        finally:
+            os._exit(status)
+    for descriptor in tmp:
+        if descriptor >= 0:
+            os.close(descriptor)
+    _, waited = os.waitpid(pid, 0)
+    if waited:
+        raise OSError(os.waitstatus_to_exitcode(waited), "the mount of /tmp")
+
+
 def _restrict_writing(walls: Walls) -> None:
     kernel.restrict((*WRITABLE, *walls.writable), walls.landlock, walls.tcp_ports)
 
@@ -163,10 +209,28 @@ def _join_groups(groups: list[str]) -> None:
             os.close(fd)
 
 
-def _enter_root(walls: Walls) -> None:
+def _enter_root(walls: Walls, tmp: Tmp = _NO_TMP) -> None:
     """A small file system in memory with what the plan mounts into it takes the place of the machine's."""
     _begin_root(walls)
-    _finish_root(walls)
+    _finish_root(walls, tmp)
+
+
+def take_tmp(tmp: Tmp, target: str) -> None:
+    """Mounts the one that came with the order, if any; who keeps what outlives this process gets a copy."""
+    mount_fd, keeper_fd = tmp
+    if mount_fd >= 0:
+        kernel.attach_mount(mount_fd, target)
+        os.close(mount_fd)
+    if keeper_fd >= 0:
+        copy = kernel.copy_mount(target)
+        hand_over(keeper_fd, copy)
+        os.close(copy)
+
+
+def hand_over(keeper_fd: int, mount_fd: int) -> None:
+    """The mount waits in the socket until somebody asks for it. Takes over the socket."""
+    with socket.socket(fileno=keeper_fd) as keeper, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        socket.send_fds(keeper, [b"+"], [mount_fd])
 
 
 def _begin_root(walls: Walls) -> None:
@@ -184,7 +248,7 @@ def _begin_root(walls: Walls) -> None:
     _make_devices(root)
 
 
-def _finish_root(walls: Walls) -> None:
+def _finish_root(walls: Walls, tmp: Tmp) -> None:
     root = walls.root
     for target, content in walls.files:
         _make_directory(root, os.path.dirname(target))
@@ -193,6 +257,7 @@ def _finish_root(walls: Walls) -> None:
         os.close(fd)
     for mount in walls.own_mounts:
         _mount(root, mount)
+    take_tmp(tmp, root + TMP)
     os.chdir(root)
     kernel.pivot_root_here()
     kernel.restrict_mount("/", kernel.MOUNT_ATTR_RDONLY, recursive=False)
@@ -211,7 +276,7 @@ def _mount(root: str, mount: Mount) -> None:
         kernel.restrict_mount(target, attributes | (0 if mount.writable else kernel.MOUNT_ATTR_RDONLY))
     elif mount.kind == "proc":
         kernel.mount("proc", target, "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
-    else:
+    elif mount.kind == "tmpfs":
         kernel.mount("tmpfs", target, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, mount.options)
 
 
