@@ -168,9 +168,7 @@ class Estates:
 
     def _drop(self, estate: Estate) -> None:
         ours, estate.socket = estate.socket, None
-        if ours is not None and estate.disk is not None:
-            ours.close()  # the maker of disks still has it mounted: nothing is unmounted here
-        elif ours is not None:
+        if ours is not None:
             self.close_later(ours.detach())
         self._give_back(estate)
         if estate.directory:

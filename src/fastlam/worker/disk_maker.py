@@ -25,8 +25,10 @@ _SPARE_MAX: Final = 8  # emptied ones of a size that wait to be given out
 class Maker:
     """Serves `owner`. The thread shares with it `_spare` and `_returned`, and the disks that pass through them."""
 
-    def __init__(self, owner: socket.socket, directory: str, stage: str) -> None:
+    def __init__(self, owner: socket.socket, directory: str, stage: str, broken: OSError | None) -> None:
+        """`broken`: why there is no stage."""
         self._owner = owner
+        self._broken = broken
         self._disks = disks.Disks(directory, stage)
         self._out: dict[int, disks.Disk] = {}
         self._number = 0
@@ -48,6 +50,8 @@ class Maker:
         made, device, reason = -1, "", ""
         self._number += 1
         try:
+            if self._broken is not None:
+                raise self._broken
             disk = self._take_spare(room_bytes) or self._disks.make(room_bytes)
             made, device = disks.tmp_of(disk), disk.device
             self._out[self._number] = disk
@@ -104,7 +108,11 @@ def main(owner_fd: int, directory_fd: int) -> None:
         pass
     os.set_inheritable(directory_fd, False)
     stage = os.readlink(f"/proc/self/fd/{directory_fd}")
-    disks.enter_stage(stage)
+    broken = None
+    try:
+        disks.enter_stage(stage)
+    except OSError as error:
+        broken = error
     with socket.socket(fileno=owner_fd) as owner, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         owner.set_inheritable(False)
-        Maker(owner, f"/proc/self/fd/{directory_fd}", stage).serve()
+        Maker(owner, f"/proc/self/fd/{directory_fd}", stage, broken).serve()
