@@ -35,6 +35,7 @@ TOPICS: Final = {
     "meter": Entry("bench.meter", "Duration against the handler's own clock", True, 1800),
     "concurrency": Entry("bench.concurrency", "200 functions that sleep for a second at the same time", True, 600),
     "environments": Entry("bench.environments", "Environments that come and go, and what they leave", True, 1800),
+    "isolation": Entry("bench.isolation", "Warm invocations with walls and without", True, 900),
     "cpu_share": Entry("bench.cpu_share", "CPU time that follows memory (--cpu lambda)", True, 900),
     "control": Entry("bench.control", "Control-plane reads, and start with a thousand functions", True, 900),
     "sources": Entry("bench.sources", "SQS messages to a function, against a client that receives them", True, 900),
