@@ -305,6 +305,33 @@ def test_a_function_that_hangs_delays_nobody_else(stage: Stage, gate: Gate) -> N
     await_that(lambda: row(stage.daemon, stage.name)["completed"] == 20)
 
 
+def test_long_ones_get_more_room(stage: Stage, gate: Gate) -> None:
+    stage.daemon.lambda_.update_function_configuration(FunctionName=stage.name, Timeout=60)
+    stage.daemon.settle(stage.name)
+    for _ in range(20):
+        stage.send(gate=gate.port)
+    gate.arrive(20)
+    assert row(stage.daemon, stage.name)["in_flight"] == 20
+    gate.open()
+    await_that(lambda: row(stage.daemon, stage.name)["completed"] == 20)
+
+
+def test_more_than_memory_holds(stage: Stage, gate: Gate) -> None:
+    """They are read back in their order."""
+    stage.daemon.lambda_.put_function_concurrency(FunctionName=stage.name, ReservedConcurrentExecutions=1)
+    stage.daemon.lambda_.update_function_configuration(FunctionName=stage.name, Timeout=60)
+    stage.daemon.settle(stage.name)
+    stage.send(gate=gate.port)
+    gate.arrive()
+    sent = [stage.send() for _ in range(700)]
+    found = row(stage.daemon, stage.name)
+    assert (found["depth"], found["in_flight"]) == (701, 1) and found["oldest_seconds"] == 0
+    stage.daemon.send_invoke(stage.name, b"null")  # throttled, and of no consequence
+    gate.open()
+    await_that(lambda: row(stage.daemon, stage.name)["completed"] == 701)
+    assert [line.split()[0] for line in lines(stage.path)][1:] == [one.request_id for one in sent]
+
+
 CALLS_ITSELF = """
 import boto3, os
 

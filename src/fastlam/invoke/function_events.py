@@ -168,8 +168,10 @@ class FunctionEvents:
                     self._ready.append(Event(number, header, payload, since_ms))
                 else:
                     self._behind += 1
-            answer(error)
-            self.pump()
+            try:
+                answer(error)
+            finally:
+                self.pump()
 
         size = len(payload)
         number = self._owner.queue.append(self.number, encode_header(header), payload, stored)
