@@ -11,6 +11,7 @@ import pytest
 
 from daemon_running import ACCOUNT, REGION, Gate, RunningDaemon, running_daemon
 from event_running import ATTEMPTS, TOLD, Sent, advance, attempts_with, counters, lines, records, row, settle
+from fastlam import limits
 from waiting import await_that
 
 FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function"
@@ -326,6 +327,7 @@ def test_more_than_memory_holds(stage: Stage, gate: Gate) -> None:
     sent = [stage.send() for _ in range(700)]
     found = row(stage.daemon, stage.name)
     assert (found["depth"], found["in_flight"]) == (701, 1) and found["oldest_seconds"] == 0
+    assert found["in_memory"] <= limits.EVENT_WINDOW_ITEMS
     stage.daemon.send_invoke(stage.name, b"null")  # throttled, and of no consequence
     gate.open()
     await_that(lambda: row(stage.daemon, stage.name)["completed"] == 701)

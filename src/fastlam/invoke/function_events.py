@@ -458,6 +458,7 @@ class FunctionEvents:
             "region": self.key.region,
             "depth": self.depth,
             "oldest_seconds": None if (oldest_ms := self.oldest_ms()) is None else oldest_ms / 1000,
+            "in_memory": len(self._ready),  # ahead of their turn, with their payloads
             "in_flight": self.running,
             "waiting_retry": self.waiting_retry,
             "accepted": self.accepted,
