@@ -184,8 +184,11 @@ def test_the_sync_to_disk_returns_before_the_202_is_sent(place: Place) -> None:
     prefix += ["-e", "trace=fdatasync,fsync,recvfrom,read,sendto,write,writev,sendmsg", "--"]
     with place.daemon(prefix=prefix) as daemon:
         daemon.deploy("noted", ATTEMPTS)
-        for _ in range(20):
+        for number in range(20):
             Sent(daemon, "noted", place.attempts)
+            if number % 4 == 0:  # then the queue has time to write down, unsynced, that it is over
+                settle(daemon)
+                await_that(lambda: counters(daemon)["queue"]["written"])
         settle(daemon)
     asked = synced = False
     answers = 0

@@ -96,3 +96,18 @@ def test_settings_survive_a_restart(tmp_path: Path) -> None:
     with running_daemon(*options, ephemeral=False) as daemon:
         assert autoscale(daemon, "--json") == before
         await_that(lambda: ready(daemon, "kept") == 2)
+
+
+def test_the_calendar_on_a_virtual_clock() -> None:
+    with running_daemon("--clock", "virtual") as daemon:
+        publish(daemon, "timed")
+        now = datetime.fromtimestamp(daemon.send("GET", "/_fastlam/clock").json["wall_ms"] / 1000, UTC)
+        moments = [f"at({now + timedelta(hours=hours):%Y-%m-%dT%H:%M:%S})" for hours in (1, 2)]
+        autoscale(
+            daemon, "timed:live", "--min", "1", "--max", "4", "--at", moments[0], "3", "4", "--at", moments[1], "2", "2"
+        )
+        for duration, minimum, maximum in (("59m", 1, 4), ("2m", 3, 4), ("2h", 2, 2)):
+            assert daemon.send("POST", "/_fastlam/clock", json.dumps({"advance": duration}).encode()).status == 200
+            (setting,) = json.loads(autoscale(daemon, "--json"))
+            assert (setting["minimum"], setting["maximum"]) == (minimum, maximum)
+        await_that(lambda: ready(daemon, "timed") == 2)

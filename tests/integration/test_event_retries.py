@@ -11,6 +11,7 @@ import pytest
 
 from daemon_running import ACCOUNT, REGION, Gate, RunningDaemon, running_daemon
 from event_running import ATTEMPTS, TOLD, Sent, advance, attempts_with, counters, lines, records, row, settle
+from fastlam import limits
 from waiting import await_that
 
 FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function"
@@ -303,6 +304,34 @@ def test_a_function_that_hangs_delays_nobody_else(stage: Stage, gate: Gate) -> N
         gate.arrive(2)
     gate.open()
     await_that(lambda: row(stage.daemon, stage.name)["completed"] == 20)
+
+
+def test_long_ones_get_more_room(stage: Stage, gate: Gate) -> None:
+    stage.daemon.lambda_.update_function_configuration(FunctionName=stage.name, Timeout=60)
+    stage.daemon.settle(stage.name)
+    for _ in range(20):
+        stage.send(gate=gate.port)
+    gate.arrive(20)
+    assert row(stage.daemon, stage.name)["in_flight"] == 20
+    gate.open()
+    await_that(lambda: row(stage.daemon, stage.name)["completed"] == 20)
+
+
+def test_more_than_memory_holds(stage: Stage, gate: Gate) -> None:
+    """They are read back in their order."""
+    stage.daemon.lambda_.put_function_concurrency(FunctionName=stage.name, ReservedConcurrentExecutions=1)
+    stage.daemon.lambda_.update_function_configuration(FunctionName=stage.name, Timeout=60)
+    stage.daemon.settle(stage.name)
+    stage.send(gate=gate.port)
+    gate.arrive()
+    sent = [stage.send() for _ in range(700)]
+    found = row(stage.daemon, stage.name)
+    assert (found["depth"], found["in_flight"]) == (701, 1) and found["oldest_seconds"] == 0
+    assert found["in_memory"] <= limits.EVENT_WINDOW_ITEMS
+    stage.daemon.send_invoke(stage.name, b"null")  # throttled, and of no consequence
+    gate.open()
+    await_that(lambda: row(stage.daemon, stage.name)["completed"] == 701)
+    assert [line.split()[0] for line in lines(stage.path)][1:] == [one.request_id for one in sent]
 
 
 CALLS_ITSELF = """

@@ -308,6 +308,59 @@ def test_ls_follows_the_pages(daemon: Daemon) -> None:
     assert "No functions yet" in run("ls").stderr
 
 
+def test_queue(daemon: Daemon) -> None:
+    empty = {"functions": [], "destinations": [], "statistics": {}}
+    daemon.say("GET /_fastlam/queue", empty)
+    result = run("queue")
+    assert result.stdout == "" and "fastlam invoke --async" in result.stderr
+    function = {
+        "function": "hello",
+        "depth": 7,
+        "oldest_seconds": 61.0,
+        "in_flight": 4,
+        "waiting_retry": 3,
+        "completed": 12,
+        "dropped": 1,
+    }
+    destination = {"destination": "arn:aws:sqs:r:a:dead", "waiting": 2, "delivered": 5, "failed": 0, "last_error": ""}
+    found = {
+        "functions": [function, {**function, "function": "idle", "oldest_seconds": None}],
+        "destinations": [destination, {**destination, "last_error": "nobody there"}],
+    }
+    daemon.answers["GET /_fastlam/queue"].clear()
+    daemon.say("GET /_fastlam/queue", found)
+    lines = run("queue").stdout.splitlines()
+    assert lines[1].split() == ["hello", "7", "1m", "4", "3", "12", "1"]
+    assert lines[2].split() == ["idle", "7", "-", "4", "3", "12", "1"]
+    assert lines[3] == ""
+    assert lines[5].split() == ["arn:aws:sqs:r:a:dead", "2", "5", "0", "-"]
+    assert lines[6].endswith("nobody there")
+    assert json.loads(run("queue", "--json").stdout) == found
+
+
+def test_clock(daemon: Daemon) -> None:
+    daemon.say("GET /_fastlam/clock", {"clock": "system", "wall_ms": 1_767_225_600_007})
+    assert run("clock").stdout == "2026-01-01 00:00:00.007 UTC, system clock\n"
+    state = {
+        "clock": "virtual",
+        "wall_ms": 1_767_225_720_000,
+        "elapsed_ms": 120_000,
+        "scheduled": 2,
+        "next_due_seconds": 59.95,
+        "works": 0,
+    }
+    daemon.say("POST /_fastlam/clock", state)
+    assert run("clock", "advance", "2m").stdout == (
+        "2026-01-01 00:02:00.000 UTC, virtual clock, 2m since the start; 2 scheduled, the next in 60.0s\n"
+    )
+    assert json.loads(run("clock", "advance", "2m", "--json").stdout) == state
+    for arguments in (("advance",), ("advance", "soon"), ("back", "2m")):
+        run("clock", *arguments, status=2)
+    daemon.answers["POST /_fastlam/clock"].clear()
+    daemon.say("POST /_fastlam/clock", {"message": "only a virtual one"}, 409)
+    assert "only a virtual one" in run("clock", "advance", "1s", status=2).stderr
+
+
 def test_ps(daemon: Daemon) -> None:
     one = {
         "id": 7,

@@ -168,8 +168,10 @@ class FunctionEvents:
                     self._ready.append(Event(number, header, payload, since_ms))
                 else:
                     self._behind += 1
-            answer(error)
-            self.pump()
+            try:
+                answer(error)
+            finally:
+                self.pump()
 
         size = len(payload)
         number = self._owner.queue.append(self.number, encode_header(header), payload, stored)
@@ -456,6 +458,7 @@ class FunctionEvents:
             "region": self.key.region,
             "depth": self.depth,
             "oldest_seconds": None if (oldest_ms := self.oldest_ms()) is None else oldest_ms / 1000,
+            "in_memory": len(self._ready),  # ahead of their turn, with their payloads
             "in_flight": self.running,
             "waiting_retry": self.waiting_retry,
             "accepted": self.accepted,

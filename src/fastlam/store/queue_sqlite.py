@@ -232,6 +232,7 @@ class SqliteQueue:
             "appended": self._appended,
             "groups": self._groups,
             "refused": self._refused,
+            "written": not self._writing and not self._group.writes,  # all that has been asked for
             "failure": self._failure,
         }
 
