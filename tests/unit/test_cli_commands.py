@@ -337,6 +337,24 @@ def test_ps(daemon: Daemon) -> None:
     assert json.loads(run("ps", "--json").stdout)[0] == one
 
 
+def test_sources(daemon: Daemon) -> None:
+    one = {
+        "uuid": "91eaeb7e",
+        "source": "redis",
+        "event_source_arn": "arn:aws:fastlam:::redis://127.0.0.1:6379/0",
+        "function_arn": "arn:aws:lambda:us-east-1:000000000000:function:hello:live",
+        "state": "Enabled",
+        "last_processing_result": None,
+        "metrics": {"PolledEventCount": 5, "InvokedEventCount": 4, "FailedInvokeEventCount": 1},
+    }
+    daemon.say("GET /_fastlam/sources", {"sources": [one]})
+    lines = run("sources").stdout.splitlines()
+    assert lines[1].split() == ["91eaeb7e", "hello:live", "redis://127.0.0.1:6379/0", "Enabled", "5", "3", "1", "-"]
+    assert json.loads(run("sources", "--json").stdout) == [one]
+    daemon.say("GET /_fastlam/sources", {"sources": []})
+    assert "No event source mappings" in run("sources").stderr
+
+
 def event(sequence: int, message: str) -> dict[str, Any]:
     return {"sequence": sequence, "timestamp_ms": 1_700_000_000_000 + sequence, "message": message}
 

@@ -1,5 +1,5 @@
-"""What is asked of the daemon itself: /_fastlam/health, environments, logs, reset, autoscaling. The command line and
-the tests use it.
+"""What is asked of the daemon itself: /_fastlam/health, environments, sources, logs, reset, autoscaling. The command
+line and the tests use it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class House(Protocol):
 
     def environments(self) -> list[dict[str, Any]]: ...
 
+    def event_sources(self) -> list[dict[str, Any]]: ...
+
     def log_of(self, key: RecordKey) -> LogGroup | None: ...
 
     def reset(self) -> str | None:
@@ -53,6 +55,7 @@ class AdminRoute:
             (b"GET", b"health"): self._health,
             (b"HEAD", b"health"): self._health,
             (b"GET", b"environments"): self._environments,
+            (b"GET", b"sources"): self._sources,
             (b"GET", b"logs"): self._logs,
             (b"POST", b"reset"): self._reset,
             (b"GET", b"autoscaling"): self._list_scaled,
@@ -77,6 +80,9 @@ class AdminRoute:
 
     def _environments(self, request: Request) -> None:
         _respond(request, 200, {"environments": self._house.environments()})
+
+    def _sources(self, request: Request) -> None:
+        _respond(request, 200, {"sources": self._house.event_sources()})
 
     def _reset(self, request: Request) -> None:
         refusal = self._house.reset()
