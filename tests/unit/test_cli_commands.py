@@ -326,9 +326,7 @@ def test_ps(daemon: Daemon) -> None:
     }
     other = {**one, "state": "busy", "age_seconds": 61, "initialization_type": "provisioned-concurrency"}
     restored = {**one, "initialization_type": "snap-start"}
-    daemon.say(
-        "GET /_fastlam/environments", {"environments": [one, other, restored, {**restored, "template": True}]}
-    )
+    daemon.say("GET /_fastlam/environments", {"environments": [one, other, restored, {**restored, "template": True}]})
     lines = run("ps").stdout.splitlines()
     assert lines[1].split() == ["7", "hello:$LATEST", "on", "demand", "idle", "42", "31", "MB", "12", "2h01m", "1.0s"]
     assert lines[2].split()[2:4] == ["ahead", "busy"]
@@ -351,6 +349,9 @@ def test_sources(daemon: Daemon) -> None:
     lines = run("sources").stdout.splitlines()
     assert lines[1].split() == ["91eaeb7e", "hello:live", "redis://127.0.0.1:6379/0", "Enabled", "5", "3", "1", "-"]
     assert json.loads(run("sources", "--json").stdout) == [one]
+
+
+def test_no_sources(daemon: Daemon) -> None:
     daemon.say("GET /_fastlam/sources", {"sources": []})
     assert "No event source mappings" in run("sources").stderr
 
