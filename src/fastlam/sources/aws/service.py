@@ -87,7 +87,7 @@ class AwsClients:
         self._session: Any = None
         self._loading: asyncio.Lock | None = None
         self._services: dict[tuple[str, str], _Model] = {}
-        self._plain: Keys | None = None
+        self._plain: dict[bool, Keys] = {}  # for AWS, and for anything else
         self._roles: dict[tuple[str, str], Keys | None] = {}
 
     def endpoint_of(self, service: str) -> str | None:
@@ -104,8 +104,10 @@ class AwsClients:
     async def client(self, service: str, region: str, role: str = "", session_name: str = "") -> AwsService:
         """A client that calls as `role`, or with the plain credentials without one."""
         model = await self._model(service, region)
-        keys = await self._keys(region, role, session_name)
-        return AwsService(self, model, keys, lambda: self._keys(region, role, session_name))
+        if not self.is_aws(service) and self.is_aws("sts"):
+            role = ""  # AWS is not asked for a role with which to call something else
+        keys = await self._keys(service, region, role, session_name)
+        return AwsService(self, model, keys, lambda: self._keys(service, region, role, session_name))
 
     def close(self) -> None:
         self.http.close()
@@ -162,28 +164,36 @@ class AwsClients:
             self._session = session
         return self._session
 
-    async def _keys(self, region: str, role: str, session_name: str) -> Keys:
+    async def _keys(self, service: str, region: str, role: str, session_name: str) -> Keys:
         now = time.monotonic()
-        if self._plain is None or self._plain.until <= now:
-            self._plain = await asyncio.get_running_loop().run_in_executor(None, self._found_keys)
+        for_aws = self.is_aws(service)
+        plain = self._plain.get(for_aws)
+        if plain is None or plain.until <= now:
+            loop = asyncio.get_running_loop()
+            plain = self._plain[for_aws] = await loop.run_in_executor(None, self._found_keys, for_aws)
         if not role:
-            return self._plain
+            return plain
         if (role, session_name) in self._roles:
             known = self._roles[role, session_name]
             if known is None:
-                return self._plain
+                return plain
             if known.until > now:
                 return known
-        taken = await self._assumed(region, role, session_name)
+        try:
+            taken = await self._assumed(region, role, session_name)
+        except NoAnswer:
+            if for_aws:
+                raise
+            return plain  # the service is likely to be away as well, and has a better word on it
         self._roles[role, session_name] = taken
-        return taken or self._plain
+        return taken or plain
 
-    def _found_keys(self) -> Keys:
+    def _found_keys(self, for_aws: bool) -> Keys:
         """In a thread: whatever the SDKs would find, which may be the answer of a program."""
         until = time.monotonic() + limits.SOURCE_CREDENTIALS_SECONDS
         credentials = self._made_session().get_credentials()
         if credentials is None:
-            if self.is_aws("sts"):
+            if for_aws:
                 raise NoCredentials(
                     "There are no AWS credentials to read it with, nor another endpoint (--aws-endpoint)"
                 )
@@ -197,7 +207,7 @@ class AwsClients:
         try:
             answer = await sts.call("AssumeRole", RoleArn=role, RoleSessionName=session_name or "fastlam")
             found = answer["Credentials"]
-        except (AwsError, NoAnswer, KeyError):
+        except (AwsError, KeyError):
             if self.is_aws("sts"):
                 raise
             return None
