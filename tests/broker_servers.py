@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import shutil
 import subprocess
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from local_servers import Server, directory, free_port, program, running
+from local_servers import Server, directory, free_port, free_ports, program, running
 from needs import missing
 
 INSTALL: Final = "install a JDK, 17 or later, and Maven (Debian: apt-get install openjdk-17-jdk-headless maven)"
@@ -63,7 +61,7 @@ def _class_path(path: Path, artifacts: tuple[str, ...]) -> str:
 @contextmanager
 def running_kafka() -> Iterator[Server]:
     """One node that is broker and controller."""
-    port, controller = free_port(), free_port()
+    port, controller = free_ports(2)
     with directory() as path:
         class_path = _class_path(path, _KAFKA)
         config = path / "server.properties"
@@ -85,9 +83,10 @@ auto.create.topics.enable=false
 """
         )
         java = ["java", *_JVM, "-cp", class_path]
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        format_ = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)]
-        subprocess.run(format_, check=True, capture_output=True)
+        # Any id will do, but one that begins with a dash.
+        format_ = [*java, "kafka.tools.StorageTool", "format", "-t", "fastlamfastlamfastlam0", "-c", str(config)]
+        done = subprocess.run(format_, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
         with running(Server([*java, "kafka.Kafka", str(config)], port, path)) as server:
             yield server
 
@@ -107,7 +106,7 @@ def running_activemq() -> Iterator[Server]:
 @contextmanager
 def running_rabbitmq() -> Iterator[Server]:
     """A node of its own, found by nobody else."""
-    port, distribution, mapper = free_port(), free_port(), free_port()
+    port, distribution, mapper = free_ports(3)
     # The wrapper on the path wants to be another user.
     places = sorted(str(path) for path in Path("/usr/lib/rabbitmq").glob("lib/*/sbin"))
     server_program = program("rabbitmq-server", "rabbitmq-server", *places)

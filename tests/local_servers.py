@@ -4,6 +4,7 @@ Mosquitto, PostgreSQL. Each says what to install where it is not there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -22,11 +23,15 @@ from waiting import POLL_SECONDS, WAIT_SECONDS
 _PLACES: Final = ("/usr/sbin", "/usr/local/sbin")
 
 
+def free_ports(count: int) -> list[int]:
+    """Different ones that nobody has now; servers that choose for themselves do not say which."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
 def free_port() -> int:
-    """One that nobody has now; servers that choose for themselves do not say which."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 def program(name: str, package: str, *places: str) -> str:

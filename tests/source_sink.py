@@ -90,6 +90,6 @@ class Sink:
 
     def metrics(self, uuid: str) -> dict[str, int]:
         """What has gone through a mapping since the daemon's start."""
-        rows = self.daemon.health()["sources"]
+        rows = self.daemon.send("GET", "/_fastlam/sources").json["sources"]
         found: dict[str, int] = next(row["metrics"] for row in rows if row["uuid"] == uuid)
         return found

@@ -408,7 +408,6 @@ class Daemon:
             "isolation": self.isolation.state() if self.isolation is not None else None,
             "fronts": self.http.fronts(),
             "provisioned": self.provisioner.rows(),
-            "sources": self.sources.rows(),
             "statistics": {
                 "dispatcher": self.dispatcher.statistics(),
                 "http": asdict(self.http.statistics()),
@@ -477,6 +476,9 @@ class Daemon:
                 }
             )
         return rows
+
+    def event_sources(self) -> list[dict[str, Any]]:
+        return self.sources.rows()
 
     def log_of(self, key: RecordKey) -> LogGroup | None:
         return self.targets.log_of(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from broker_servers import running_activemq, running_kafka, running_rabbitmq
 from daemon_running import RunningDaemon, running_daemon
 from local_servers import Server
 from mapping_plane import filters
+from moto_running import running_aws
 from source_sink import Sink
 from waiting import await_that
 
@@ -277,6 +279,35 @@ def test_rabbitmq_missing_queue(daemon: RunningDaemon, rabbitmq: Server, tmp_pat
     await_that(lambda: "not-there" in sink.mapping(uuid)["LastProcessingResult"])
     amqp_publish(rabbitmq, "not-there", b"late")
     sink.await_events(1)
+
+
+def test_rabbitmq_with_a_secret(rabbitmq: Server, tmp_path: Path) -> None:
+    """User and password from Secrets Manager; a wrong one is shown, and the right one found by itself."""
+    with running_aws() as aws, running_daemon("--aws-endpoint", aws.url, complains=True) as daemon:
+        secrets = aws.client("secretsmanager")
+        wrong = json.dumps({"username": "guest", "password": "wrong"})
+        uri = secrets.create_secret(Name="rabbit", SecretString=wrong)["ARN"]
+        amqp_publish(rabbitmq, "guarded", b"first")
+        sink = Sink(daemon, "rabbitmq-secret", tmp_path)
+        access = [{"Type": "BASIC_AUTH", "URI": uri}, {"Type": "VIRTUAL_HOST", "URI": "/"}]
+        address = f"arn:aws:fastlam:::amqp://127.0.0.1:{rabbitmq.port}"
+        uuid = sink.map(address, Queues=["guarded"], SourceAccessConfigurations=access)
+        await_that(lambda: "cannot be read" in sink.mapping(uuid).get("LastProcessingResult", ""))
+        assert "wrong" not in sink.mapping(uuid)["LastProcessingResult"]
+        secrets.put_secret_value(SecretId=uri, SecretString=json.dumps({"username": "guest", "password": "guest"}))
+        sink.await_events(1)
+        await_that(lambda: sink.mapping(uuid)["LastProcessingResult"] == "OK")
+
+
+def test_library_that_is_missing(tmp_path: Path) -> None:
+    """The mapping says what to install."""
+    (tmp_path / "aio_pika.py").write_text("raise ImportError('not here')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with running_daemon(complains=True, environment={"PYTHONPATH": path}) as daemon:
+        sink = Sink(daemon, "rabbitmq-missing-library", tmp_path)
+        uuid = sink.map("arn:aws:fastlam:::amqp://127.0.0.1:1/", Queues=["q"])
+        expected = "PROBLEM: The Python package for this source is not installed: pip install 'fastlam[rabbitmq]'."
+        await_that(lambda: sink.mapping(uuid)["LastProcessingResult"] == expected)
 
 
 # ActiveMQ ------------------------------------------------------------------------------------------

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from daemon_running import RunningDaemon, running_daemon
+from fastlam.cli import cli
 from local_servers import Server, directory, running_mosquitto, running_nats, running_postgresql, running_redis
 from mapping_plane import filters
 from source_sink import Sink
@@ -306,3 +308,23 @@ def test_directory_while_the_daemon_is_away(tmp_path: Path) -> None:
         records = sink.await_records(3)
     told = [(each["eventName"], each["s3"]["object"]["key"]) for each in records]
     assert told == [("ObjectCreated:Put", "a"), ("ObjectRemoved:Delete", "a"), ("ObjectCreated:Put", "b")]
+
+
+def test_command_line(daemon: RunningDaemon, tmp_path: Path) -> None:
+    pytest.importorskip("watchfiles")
+    watched = tmp_path / "inbox"
+    watched.mkdir()
+    (watched / "a.txt").write_text("a")
+    sink = Sink(daemon, "commanded", tmp_path)
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(cli, ["--endpoint-url", daemon.url, "sources", *arguments], catch_exceptions=False)
+
+    pattern = '{"s3": {"object": {"key": [{"suffix": ".txt"}]}}}'
+    uuid = run("add", "commanded", f"file://{watched}", "--from", "oldest", "--filter", pattern).stdout.strip()
+    assert sink.await_records(1)[0]["s3"]["object"]["key"] == "a.txt"
+    await_that(lambda: any(uuid in line and "Enabled" in line for line in run().stdout.splitlines()))
+    assert run("rm", uuid).exit_code == 0
+    await_that(lambda: uuid not in run().stdout)
+    refused = run("add", "commanded", "gopher://127.0.0.1")
+    assert (refused.exit_code, "Unrecognized event source." in refused.output) == (2, True)

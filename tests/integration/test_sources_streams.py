@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from daemon_running import RunningDaemon, running_daemon
+from local_servers import directory
 from mapping_plane import filters, on_failure
 from moto_running import AwsServer, running_aws
 from source_sink import Sink
@@ -127,6 +128,33 @@ def test_kinesis_latest_and_restart(aws: AwsServer, tmp_path: Path) -> None:
         stream.put("3")
         sink.await_events(3)
     assert [data_of(event) for event in sink.events()] == [["1"], ["2"], ["3"]]
+
+
+def test_kinesis_restart_in_the_middle(aws: AwsServer, tmp_path: Path) -> None:
+    """Of a daemon that is killed nothing is lost, and each key stays in order."""
+    stream = Stream(aws, "killed", 2)
+    for number in range(40):
+        for key in "ab":
+            stream.put(f"{key}{number}", key=key)
+    with directory() as short:  # a killed daemon leaves its sockets
+        own = {"TMPDIR": str(short), "XDG_RUNTIME_DIR": str(short)}
+        options = ("--data-dir", str(tmp_path / "data"), "--aws-endpoint", aws.url)
+        with running_daemon(*options, ephemeral=False, environment=own) as daemon:
+            sink = Sink(daemon, "kinesis-killed", tmp_path, "import time\ndef behave(event): time.sleep(0.02)")
+            sink.map(stream.arn, StartingPosition="TRIM_HORIZON", BatchSize=3)
+        for count in (20, 50):
+            with running_daemon(*options, ephemeral=False, environment=own) as daemon:
+                sink.daemon = daemon
+                sink.await_records(count)
+                daemon.process.kill()
+                daemon.process.wait()
+        with running_daemon(*options, ephemeral=False, environment=own):
+            await_that(lambda: {"a39", "b39"} <= {data for event in sink.events() for data in data_of(event)})
+    seen = [data for event in sink.events() for data in data_of(event)]
+    for key in "ab":
+        first_times = list(dict.fromkeys(each for each in seen if each[0] == key))
+        assert first_times == [f"{key}{number}" for number in range(40)]
+    assert len(seen) < 110  # not all of it again
 
 
 def test_kinesis_retries_and_failure_record(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:

@@ -379,15 +379,34 @@ def test_ps(daemon: Daemon) -> None:
     }
     other = {**one, "state": "busy", "age_seconds": 61, "initialization_type": "provisioned-concurrency"}
     restored = {**one, "initialization_type": "snap-start"}
-    daemon.say(
-        "GET /_fastlam/environments", {"environments": [one, other, restored, {**restored, "template": True}]}
-    )
+    daemon.say("GET /_fastlam/environments", {"environments": [one, other, restored, {**restored, "template": True}]})
     lines = run("ps").stdout.splitlines()
     assert lines[1].split() == ["7", "hello:$LATEST", "on", "demand", "idle", "42", "31", "MB", "12", "2h01m", "1.0s"]
     assert lines[2].split()[2:4] == ["ahead", "busy"]
     assert lines[2].split()[-2:] == ["1m", "-"]
     assert [line.split()[2] for line in lines[3:]] == ["restored", "template"]
     assert json.loads(run("ps", "--json").stdout)[0] == one
+
+
+def test_sources(daemon: Daemon) -> None:
+    one = {
+        "uuid": "91eaeb7e",
+        "source": "redis",
+        "event_source_arn": "arn:aws:fastlam:::redis://127.0.0.1:6379/0",
+        "function_arn": "arn:aws:lambda:us-east-1:000000000000:function:hello:live",
+        "state": "Enabled",
+        "last_processing_result": None,
+        "metrics": {"PolledEventCount": 5, "InvokedEventCount": 4, "FailedInvokeEventCount": 1},
+    }
+    daemon.say("GET /_fastlam/sources", {"sources": [one]})
+    lines = run("sources").stdout.splitlines()
+    assert lines[1].split() == ["91eaeb7e", "hello:live", "redis://127.0.0.1:6379/0", "Enabled", "5", "3", "1", "-"]
+    assert json.loads(run("sources", "--json").stdout) == [one]
+
+
+def test_no_sources(daemon: Daemon) -> None:
+    daemon.say("GET /_fastlam/sources", {"sources": []})
+    assert "No event source mappings" in run("sources").stderr
 
 
 def event(sequence: int, message: str) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""What is asked of the daemon itself: /_fastlam/health, environments, logs, queue, clock, reset, autoscaling. The
-command line and the tests use it.
+"""What is asked of the daemon itself: /_fastlam/health, environments, sources, logs, queue, clock, reset, autoscaling.
+The command line and the tests use it.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class House(Protocol):
     def advance(self, seconds: float, done: Callable[[], None]) -> str | None:
         """Lets time pass, and calls back when what was due is over; or the reason when it will not."""
 
+    def event_sources(self) -> list[dict[str, Any]]: ...
+
     def log_of(self, key: RecordKey) -> LogGroup | None: ...
 
     def reset(self) -> str | None:
@@ -61,6 +63,7 @@ class AdminRoute:
             (b"GET", b"health"): self._health,
             (b"HEAD", b"health"): self._health,
             (b"GET", b"environments"): self._environments,
+            (b"GET", b"sources"): self._sources,
             (b"GET", b"logs"): self._logs,
             (b"GET", b"queue"): self._queue,
             (b"GET", b"clock"): self._clock,
@@ -114,6 +117,9 @@ class AdminRoute:
         refusal = self._house.advance(seconds, passed)
         if refusal is not None:
             _respond(request, 409, {"message": refusal})
+
+    def _sources(self, request: Request) -> None:
+        _respond(request, 200, {"sources": self._house.event_sources()})
 
     def _reset(self, request: Request) -> None:
         refusal = self._house.reset()

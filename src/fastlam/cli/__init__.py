@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "logs": Entry("Functions", "logs", "Print what a function has logged."),
     "ps": Entry("Functions", "ps", "List the execution environments and their states."),
     "queue": Entry("Functions", "queue", "Show what waits: asynchronous events, and records for destinations."),
+    "sources": Entry("Functions", "sources", "List, add and remove what calls functions: queues, streams, topics."),
     "autoscale": Entry("Functions", "autoscale", "Let provisioned concurrency follow its use, or the calendar."),
     "rm": Entry("Functions", "rm", "Delete functions."),
     "env": Entry("Tools", "env", "Print the variables that point AWS SDKs and tools at the daemon."),

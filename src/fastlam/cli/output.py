@@ -13,6 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 STYLES = {
     "Active": "green",
+    "Enabled": "green",
     "idle": "green",
     "busy": "cyan",
     "starting": "yellow",

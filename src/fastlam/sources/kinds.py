@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ def poller_of(kind: str) -> MakePoller:
 
 def library(module: str, extra: str) -> Any:
     """A client library that is an optional extra. Raises SourceProblem with how to get it."""
+    # What they would log the mapping says in its own words.
+    logging.getLogger(module.partition(".")[0]).setLevel(logging.CRITICAL)
     try:
         return import_module(module)
     except ImportError:

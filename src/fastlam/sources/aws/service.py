@@ -18,10 +18,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
+
 from fastlam import limits
 from fastlam.config import DEFAULT_ACCOUNT
 from fastlam.errors import FastlamError
 from fastlam.sources.aws.http import HttpClient, NoAnswer
+from fastlam.sources.aws.signing import sign
 
 _DENIED: Final = frozenset(
     {"AccessDenied", "AccessDeniedException", "AuthorizationError", "ExpiredToken", "ExpiredTokenException"}
@@ -87,7 +90,7 @@ class AwsClients:
         self._session: Any = None
         self._loading: asyncio.Lock | None = None
         self._services: dict[tuple[str, str], _Model] = {}
-        self._plain: Keys | None = None
+        self._plain: dict[bool, Keys] = {}  # for AWS, and for anything else
         self._roles: dict[tuple[str, str], Keys | None] = {}
 
     def endpoint_of(self, service: str) -> str | None:
@@ -104,8 +107,10 @@ class AwsClients:
     async def client(self, service: str, region: str, role: str = "", session_name: str = "") -> AwsService:
         """A client that calls as `role`, or with the plain credentials without one."""
         model = await self._model(service, region)
-        keys = await self._keys(region, role, session_name)
-        return AwsService(self, model, keys, lambda: self._keys(region, role, session_name))
+        if not self.is_aws(service) and self.is_aws("sts"):
+            role = ""  # AWS is not asked for a role with which to call something else
+        keys = await self._keys(service, region, role, session_name)
+        return AwsService(self, model, keys, lambda: self._keys(service, region, role, session_name))
 
     def close(self) -> None:
         self.http.close()
@@ -138,10 +143,9 @@ class AwsClients:
         parsers.set_parser_defaults(blob_parser=lambda text: text, timestamp_parser=lambda value: value)
         endpoint = self.endpoint_of(service)
         if endpoint is None:
-            found = session.get_component("endpoint_resolver").construct_endpoint(service, region)
-            if found is None:
-                raise FastlamError(f"AWS has no endpoint of {service} in {region}.")
-            endpoint = f"https://{found['hostname']}"
+            endpoint = session.create_client(service, region_name=region).meta.endpoint_url
+        speaks_json = protocol == "json"
+        parts = urlsplit(endpoint)
         return _Model(
             service,
             region,
@@ -149,6 +153,11 @@ class AwsClients:
             model,
             create_serializer(protocol, include_validation=False),
             parsers.create_parser(protocol),
+            model.signing_name,
+            model.metadata["targetPrefix"] if speaks_json else None,
+            f"application/x-amz-json-{model.metadata.get('jsonVersion', '1.0')}",
+            parts.netloc.rpartition("@")[2],
+            parts.path or "/",
         )
 
     def _made_session(self) -> Any:
@@ -162,28 +171,36 @@ class AwsClients:
             self._session = session
         return self._session
 
-    async def _keys(self, region: str, role: str, session_name: str) -> Keys:
+    async def _keys(self, service: str, region: str, role: str, session_name: str) -> Keys:
         now = time.monotonic()
-        if self._plain is None or self._plain.until <= now:
-            self._plain = await asyncio.get_running_loop().run_in_executor(None, self._found_keys)
+        for_aws = self.is_aws(service)
+        plain = self._plain.get(for_aws)
+        if plain is None or plain.until <= now:
+            loop = asyncio.get_running_loop()
+            plain = self._plain[for_aws] = await loop.run_in_executor(None, self._found_keys, for_aws)
         if not role:
-            return self._plain
+            return plain
         if (role, session_name) in self._roles:
             known = self._roles[role, session_name]
             if known is None:
-                return self._plain
+                return plain
             if known.until > now:
                 return known
-        taken = await self._assumed(region, role, session_name)
+        try:
+            taken = await self._assumed(region, role, session_name)
+        except NoAnswer:
+            if for_aws:
+                raise
+            return plain  # the service is likely to be away as well, and has a better word on it
         self._roles[role, session_name] = taken
-        return taken or self._plain
+        return taken or plain
 
-    def _found_keys(self) -> Keys:
+    def _found_keys(self, for_aws: bool) -> Keys:
         """In a thread: whatever the SDKs would find, which may be the answer of a program."""
         until = time.monotonic() + limits.SOURCE_CREDENTIALS_SECONDS
         credentials = self._made_session().get_credentials()
         if credentials is None:
-            if self.is_aws("sts"):
+            if for_aws:
                 raise NoCredentials(
                     "There are no AWS credentials to read it with, nor another endpoint (--aws-endpoint)"
                 )
@@ -197,7 +214,7 @@ class AwsClients:
         try:
             answer = await sts.call("AssumeRole", RoleArn=role, RoleSessionName=session_name or "fastlam")
             found = answer["Credentials"]
-        except (AwsError, NoAnswer, KeyError):
+        except (AwsError, KeyError):
             if self.is_aws("sts"):
                 raise
             return None
@@ -214,6 +231,11 @@ class _Model(NamedTuple):
     model: Any
     serializer: Any
     parser: Any
+    signing_name: str
+    target: str | None  # before the names of operations, of services that speak JSON; None: of the others
+    content_type: str
+    host: str
+    path: str
 
 
 class AwsService:
@@ -239,10 +261,47 @@ class AwsService:
         """The parsed answer. Raises AwsError, or NoAnswer."""
         if self._keys.until <= time.monotonic():
             self._keys = await self._renew()
+        if self._model.target is not None:
+            return await self._call_json(operation, parameters, timeout_seconds)
         model = self._model.model.operation_model(operation)
         method, url, headers, body = self._signed(model, parameters)
         answer = await self._clients.http.request(method, url, headers, body, timeout_seconds)
         return self._parsed(model, answer.status, answer.headers, answer.body)
+
+    async def _call_json(self, operation: str, parameters: Mapping[str, Any], timeout_seconds: float) -> Any:
+        """The short way of services that take JSON and give it: blobs are base64, times are numbers in both."""
+        headers = {"Content-Type": self._model.content_type, "X-Amz-Target": f"{self._model.target}.{operation}"}
+        body = msgspec.json.encode(parameters)
+        sign(
+            headers,
+            body,
+            host=self._model.host,
+            path=self._model.path,
+            access_key=self._keys.access_key,
+            secret_key=self._keys.secret_key,
+            token=self._keys.token,
+            region=self._model.region,
+            service=self._model.signing_name,
+        )
+        url = self._model.endpoint + self._model.path if self._model.path == "/" else self._model.endpoint
+        answer = await self._clients.http.request("POST", url, headers, body, timeout_seconds)
+        try:
+            found = msgspec.json.decode(answer.body) if answer.body else {}
+        except msgspec.DecodeError:
+            found = None
+        if answer.status < 300 and isinstance(found, dict):
+            return found
+        service = self._model.service
+        if not isinstance(found, dict):
+            text = answer.body[:200].decode("utf-8", "replace")
+            said = f"the answer is no JSON object: {text}"
+            raise AwsError(service, operation, str(answer.status), said, answer.status)
+        # Queues have kept the codes of their older protocol beside the new ones.
+        code = answer.headers.get("x-amzn-query-error", "").partition(";")[0] or str(
+            found.get("__type") or answer.status
+        )
+        message = str(found.get("message") or found.get("Message") or "")
+        raise AwsError(service, operation, code, message, answer.status)
 
     def _signed(self, model: Any, parameters: Mapping[str, Any]) -> tuple[str, str, dict[str, str], bytes]:
         from botocore.auth import S3SigV4Auth, SigV4Auth

@@ -27,6 +27,7 @@ class RabbitmqPoller(MessagePoller):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._aio_pika = library("aio_pika", "rabbitmq")
+        library("aiormq", "rabbitmq")  # which it is made of
         self._connection: Any = None
         access = access_of(context, "VIRTUAL_HOST")
         self._virtual_host = "/" if access is None else access[1]
