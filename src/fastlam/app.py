@@ -201,7 +201,7 @@ class Daemon:
             self.store,
             settle=self.plane.event_source_mappings.settle,
             report=self.plane.event_source_mappings.report,
-            invoker=Invocations(self.dispatcher, self.targets, self._may_be_invoked_by_source),
+            invoker=Invocations(self.dispatcher, self.targets, self._may_be_invoked_by_source, clock),
             aws=self._aws,
             failures=FailureRecords(self._aws),
             clock=clock,

@@ -160,6 +160,19 @@ class VirtualClock:
             self._stepping = False
 
 
+_TURNS: Final = 16  # of an event loop
+
+
+def end_work_in_turns(clock: Clock, call_soon: Callable[..., object], turns: int = _TURNS) -> None:
+    """Ends a work when coroutines that have just been woken have had that many turns of their loop, to begin what they
+    were woken for: virtual time would go on before they do.
+    """
+    if turns > 0 and isinstance(clock, VirtualClock):
+        call_soon(end_work_in_turns, clock, call_soon, turns - 1)
+    else:
+        clock.end_work()
+
+
 def seconds_of(duration: float | str) -> float:
     """Seconds, from a number of them or from a text such as "90s" or "1h 30m". ValueError."""
     if isinstance(duration, str):

@@ -108,7 +108,7 @@ class Room:
             for _ in range(50):
                 await asyncio.sleep(0)
             if not task.done() and self.clock.pending:
-                self.clock.advance(0.1)
+                self.clock.advance_then(0.1, lambda: None)
         return task.result()
 
 
@@ -294,10 +294,10 @@ def test_window_of_a_lane() -> None:
                 await asyncio.sleep(0)
 
         await put(1, 2)
-        room.clock.advance(59)
+        room.clock.advance_then(59, lambda: None)
         await put()
         assert room.function.data() == []
-        room.clock.advance(2)
+        room.clock.advance_then(2, lambda: None)
         await put()
         assert room.function.data() == [[1, 2]]
         await put(3, 4, 5, 6)

@@ -8,6 +8,7 @@ from typing import Final
 
 from fastlam.abc import Invoked, Outcome
 from fastlam.arn import FunctionAddress
+from fastlam.clock import Clock, end_work_in_turns
 from fastlam.core.dispatcher import (
     OUTCOME_FUNCTION_ERROR,
     OUTCOME_OK,
@@ -33,9 +34,10 @@ MayInvoke = Callable[[FunctionAddress, str], None]
 
 
 class Invocations:
-    """The invoker of one daemon. Lives in the driver's thread."""
+    """The invoker of one daemon, in the driver's thread. A virtual clock stands still while an invocation runs."""
 
-    def __init__(self, dispatcher: Dispatcher, targets: Targets, may_invoke: MayInvoke) -> None:
+    def __init__(self, dispatcher: Dispatcher, targets: Targets, may_invoke: MayInvoke, clock: Clock) -> None:
+        self._clock = clock
         self._dispatcher = dispatcher
         self._targets = targets
         self._may_invoke = may_invoke
@@ -64,7 +66,11 @@ class Invocations:
             self._dispatcher.submit(invocation)
         except DispatcherClosed:
             return Invoked(Outcome.UNAVAILABLE, b"", identifier, "", "The daemon is stopping.")
-        await ended
+        self._clock.begin_work()
+        try:
+            await ended
+        finally:
+            end_work_in_turns(self._clock, loop.call_soon)
         outcome = _OUTCOMES.get(invocation.outcome, Outcome.UNAVAILABLE)
         ran = outcome in (Outcome.OK, Outcome.FUNCTION_ERROR)
         reason = (

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from fastlam.clock import Clock, Schedule
+from fastlam.clock import Clock, Schedule, end_work_in_turns
 
 _T = TypeVar("_T")
 
@@ -26,11 +26,14 @@ class Timing:
 
     def timer(self, seconds: float) -> asyncio.Future[None]:
         """Done when so much time has passed. One that nobody awaits any longer costs nothing but its place."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
 
         def ring() -> None:
             if not future.done():
                 future.set_result(None)
+                self.clock.begin_work()
+                end_work_in_turns(self.clock, loop.call_soon)
 
         self._schedule(max(0.0, seconds), ring)
         return future

@@ -1,0 +1,53 @@
+"""Event sources on a virtual clock: windows and retries pass with it, and it stands still while functions run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon_running import RunningDaemon, running_daemon
+from event_running import advance
+from moto_running import AwsServer, Queue, running_aws
+from source_sink import Sink
+from waiting import await_that
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[AwsServer]:
+    with running_aws() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def daemon(aws: AwsServer) -> Iterator[RunningDaemon]:
+    with running_daemon("--aws-endpoint", aws.url, "--clock", "virtual") as running:
+        yield running
+
+
+def test_a_window_ends_when_its_time_has_passed(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:
+    queue = Queue(aws, "window")
+    sink = Sink(daemon, "window", tmp_path, "import time\ndef behave(event): time.sleep(0.1)")
+    uuid = sink.map(queue.arn, MaximumBatchingWindowInSeconds=300)
+    queue.client.send_message(QueueUrl=queue.url, MessageBody="alone")
+    await_that(lambda: sink.metrics(uuid)["PolledEventCount"] == 1)
+    advance(daemon, "299s")
+    assert sink.events() == []
+    advance(daemon, "1s")
+    assert [record["body"] for record in sink.records()] == ["alone"]
+
+
+def test_retries_of_a_stream_take_no_time(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:
+    """The waits between them add up to minutes: one advance sees all of them, and the end."""
+    kinesis = aws.client("kinesis")
+    kinesis.create_stream(StreamName="retried", ShardCount=1)
+    arn = kinesis.describe_stream_summary(StreamName="retried")["StreamDescriptionSummary"]["StreamARN"]
+    kinesis.put_record(StreamName="retried", PartitionKey="k", Data=b"poison")
+    sink = Sink(daemon, "retried", tmp_path, "def behave(event): raise ValueError('always')")
+    uuid = sink.map(arn, StartingPosition="TRIM_HORIZON", MaximumRetryAttempts=8)
+    sink.await_events(1)
+    advance(daemon, "1h")
+    assert len(sink.events()) == 9
+    await_that(lambda: sink.metrics(uuid)["DroppedEventCount"] == 1)
+    assert len({call["request_id"] for call in sink.calls()}) == 1
