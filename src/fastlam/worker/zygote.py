@@ -296,8 +296,10 @@ class Zygote:
             for pid in children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            # Whoever ends first: the first process of a pid namespace ends after all in it have been reaped, here too.
+            for _ in children:
                 with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
+                    os.waitpid(-1, 0)
 
 
 def resident_bytes() -> int:
