@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -92,13 +93,18 @@ def test_a_throttled_call_neither_runs_nor_is_logged(daemon: RunningDaemon) -> N
     assert (daemon.environments("never"), daemon.logs("never")) == ([], [])
 
 
-def test_a_throttled_event_waits_for_its_turn(daemon: RunningDaemon) -> None:
-    daemon.deploy("patient", "def handler(event, context):\n    print('now', event)\n")
-    daemon.lambda_.put_function_concurrency(FunctionName="patient", ReservedConcurrentExecutions=0)
-    assert daemon.send_invoke("patient", b"7", Invocation_Type="Event").status == 202
-    assert daemon.environments("patient") == []
-    daemon.lambda_.delete_function_concurrency(FunctionName="patient")
-    daemon.logs("patient", until=lambda lines: "now 7\n" in lines)
+def test_a_throttled_event_waits_for_its_turn(
+    daemon: RunningDaemon, callers: ThreadPoolExecutor, gate: Gate
+) -> None:
+    daemon.deploy("patient", HELD, Timeout=60)
+    daemon.lambda_.put_function_concurrency(FunctionName="patient", ReservedConcurrentExecutions=1)
+    running = hold(daemon, callers, gate, "patient", 1)
+    event = json.dumps({"gate": gate.port, "call": "late"}).encode()
+    assert daemon.send_invoke("patient", event, Invocation_Type="Event").status == 202
+    released(gate, running)
+    gate.arrive()
+    gate.open()
+    daemon.logs("patient", until=lambda lines: sum("REPORT" in line for line in lines) == 2)
 
 
 def test_the_accounts_limit(callers: ThreadPoolExecutor, gate: Gate) -> None:
