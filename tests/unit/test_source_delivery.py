@@ -202,6 +202,20 @@ def test_bisection_uses_up_no_retry() -> None:
     asyncio.run(run())
 
 
+def test_halves_have_all_retries() -> None:
+    async def run() -> None:
+        def answer(event: Any) -> None:
+            if any(record["n"] == 0 for record in event["Records"]):
+                raise ValueError
+
+        room = Room(answer, MaximumRetryAttempts=2, BisectBatchOnFunctionError=True)
+        assert await room.passing(room.delivery().deliver(room.items(*range(4))))
+        assert room.function.data().count([0]) == 3
+        assert room.done == list(range(4))
+
+    asyncio.run(run())
+
+
 def test_partial_failures_move_on() -> None:
     async def run() -> None:
         def answer(event: Any) -> Any:
