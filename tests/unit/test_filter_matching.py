@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from moto.events.models import EventPattern
 
@@ -171,5 +171,8 @@ PATTERNS = st.recursive(
     suppress_health_check=list(HealthCheck),
 )
 def test_as_another_implementation(pattern: Any, event: Any) -> None:
+    texts = json.dumps(pattern), json.dumps(event)
+    # To the other one true and false are numbers.
+    assume("numeric" not in texts[0] or not ("true" in texts[1] or "false" in texts[1]))
     theirs = EventPattern(json.dumps(pattern), pattern).matches_event(event)
     assert matches(pattern, event) == theirs
