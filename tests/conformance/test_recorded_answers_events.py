@@ -296,6 +296,8 @@ def _mapping(word: str, **more: Any) -> dict[str, Any]:
     }
 
 
+# Nothing here can be read, which the mapping says as soon as it has been tried; a queue's says nothing before.
+NOTHING_READ: Final = re.compile("No records processed|PROBLEM: .*")
 QUEUE_MAPPING: Final = _mapping(
     "queue",
     EventSourceArn=QUEUE,
@@ -311,7 +313,7 @@ STREAM_MAPPING: Final = _mapping(
     BisectBatchOnFunctionError=False,
     DestinationConfig={"OnFailure": {}},
     FunctionResponseTypes=[],
-    LastProcessingResult="No records processed",
+    LastProcessingResult=NOTHING_READ,
     MaximumBatchingWindowInSeconds=0,
     MaximumRecordAgeInSeconds=-1,
     MaximumRetryAttempts=-1,
@@ -328,7 +330,7 @@ KAFKA_MAPPING: Final = _mapping(
     SourceAccessConfigurations=KAFKA["SourceAccessConfigurations"],
     StartingPosition="LATEST",
     Topics=["orders"],
-    LastProcessingResult="No records processed",
+    LastProcessingResult=NOTHING_READ,
     StateTransitionReason="USER_INITIATED",
 )
 
@@ -347,14 +349,14 @@ HARMLESS: Final[list[Row]] = [
         },
     ),
     ok("none of a function", f"GET {CONFIGS}/plain/event-invoke-config/list", 200, {"FunctionEventInvokeConfigs": []}),
-    ok("a queue's mapping", f"GET {MAPPINGS}/<<queue>>", 200, QUEUE_MAPPING),
+    ok("a queue's mapping", f"GET {MAPPINGS}/<<queue>>", 200, Has(QUEUE_MAPPING)),
     ok("a stream's mapping", f"GET {MAPPINGS}/<<stream>>", 200, STREAM_MAPPING),
     ok("a cluster's mapping", f"GET {MAPPINGS}/<<kafka>>", 200, Has(KAFKA_MAPPING)),
     ok(
         "mappings of a queue",
         f"GET {MAPPINGS}?EventSourceArn={locator(QUEUE)}",
         200,
-        {"EventSourceMappings": [QUEUE_MAPPING]},
+        {"EventSourceMappings": [Has(QUEUE_MAPPING)]},
     ),
     ok("mappings of a function", f"GET {MAPPINGS}?FunctionName=staged", 200, {"EventSourceMappings": [ANY, ANY, ANY]}),
     ok("none of its alias", f"GET {MAPPINGS}?FunctionName=staged:live", 200, {"EventSourceMappings": []}),

@@ -20,8 +20,7 @@ def pid(event: Any, context: Any) -> int:
 
 
 def live() -> int:
-    assert engine._current is not None
-    count: int = engine._current.dispatcher.statistics()["environments_live"]
+    count: int = engine._current[False].dispatcher.statistics()["environments_live"]
     return count
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastlam.errors import FastlamError
 from fastlam.http.link import Link, Links, Tally
 from fastlam.limits import FRONT_AGAIN_SECONDS, FRONT_LEAVE_SECONDS
+from fastlam.wire.descriptors import receive
 
 if TYPE_CHECKING:
     from fastlam.http.server import HttpServer
@@ -116,7 +117,7 @@ class FrontProcess:
     def received_socket(self) -> int:
         """The next one that the process has sent; -1 when there is none."""
         with contextlib.suppress(OSError):
-            _, descriptors, _, _ = socket.recv_fds(self._control, 1, 1, socket.MSG_CMSG_CLOEXEC)
+            _, descriptors = receive(self._control, 1, 1)
             if descriptors:
                 return descriptors[0]
         return -1

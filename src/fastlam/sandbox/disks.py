@@ -21,6 +21,7 @@ from typing import Final
 from fastlam.sandbox import programs
 from fastlam.sandbox.keeper import Keeper
 from fastlam.wire import control
+from fastlam.wire.descriptors import receive
 
 log = logging.getLogger(__name__)
 
@@ -158,9 +159,7 @@ class Disks:
     def _on_readable(self) -> None:
         while self._socket is not None:
             try:
-                packet, descriptors, _, _ = socket.recv_fds(
-                    self._socket, control.PACKET_BYTES_MAX, 1, socket.MSG_CMSG_CLOEXEC
-                )
+                packet, descriptors = receive(self._socket, control.PACKET_BYTES_MAX, 1)
             except BlockingIOError:
                 break
             except ConnectionResetError:

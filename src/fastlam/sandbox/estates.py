@@ -23,6 +23,8 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
+from fastlam.wire.descriptors import receive
+
 if TYPE_CHECKING:
     from fastlam.core.dispatcher import Environment, Target
     from fastlam.sandbox.disks import Disk
@@ -40,6 +42,7 @@ class Estate:
     stream: str  # of its log
     disk: Disk | None = None  # that /tmp is on
     directory: str = ""  # its own, where /tmp is everybody's
+    given: bool = False  # an order brings the mount of /tmp, behind the socket for its copy
     socket: socket.socket | None = field(default=None, repr=False)  # ours: where the copy of /tmp's mount comes
 
     def begin_directory(self, parent: str) -> str:
@@ -61,7 +64,7 @@ class Estate:
             return -1
         with ours:
             try:
-                _, descriptors, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+                _, descriptors = receive(ours, 1, 1, socket.MSG_DONTWAIT)
             except OSError:
                 return -1
         return descriptors[0] if descriptors else -1
@@ -127,6 +130,26 @@ class Estates:
         until = time.monotonic() + keepalive_ns / 1e9 if keepalive_ns > 0 else float("inf")
         self._left.setdefault(environment.target, []).append((until, estate))
         self._tick()
+
+    def order_again(self, environment: Environment, descriptors: list[int]) -> list[int]:
+        """What a second order brings, when the first one has come to nothing. The mount of /tmp may have been attached
+        where it is no use any more, and nothing is attached twice: its copy takes the place. Raises OSError.
+        """
+        estate = self._live.get(environment.id)
+        if estate is None or not estate.given:
+            return descriptors
+        *others, theirs, mount_fd = descriptors
+        copy_fd = estate.take_mount()
+        os.close(theirs)
+        if copy_fd >= 0:
+            self.close_later(mount_fd)
+            mount_fd = copy_fd
+        try:
+            return [*others, estate.begin_tmp(), mount_fd]
+        except OSError:
+            for descriptor in (*others, mount_fd):
+                os.close(descriptor)
+            raise
 
     def leave(self, environment: Environment) -> None:
         """The environment is gone, and nobody replaces it."""

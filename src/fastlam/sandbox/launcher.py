@@ -173,6 +173,7 @@ class Launcher:
                 walls = self.isolation.walls(spec.confinement, estate.number, group, given_tmp=given_tmp)
                 walls.restores = worker.template and walls.namespaces != 0
                 walls.own_user_namespace = walls.own_user_namespace and not walls.restores
+                estate.given = walls.given_tmp and walls.keeps_tmp
                 worker, own_pids = msgspec.structs.replace(worker, walls=walls), self.isolation.own_root
             if worker.kind == "function" and (worker.walls is None or not worker.walls.root):
                 worker = msgspec.structs.replace(worker, tmp=estate.begin_directory(str(self.directory.path)))

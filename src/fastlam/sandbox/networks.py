@@ -21,6 +21,7 @@ from typing import Final
 from fastlam.sandbox import programs
 from fastlam.sandbox.keeper import Keeper
 from fastlam.wire import control
+from fastlam.wire.descriptors import receive
 
 OWN: Final = "own"  # the network of an environment that shares it with nobody
 AHEAD: Final = 4  # so many lie ready: one is made in the time of a third of a cold start
@@ -189,9 +190,7 @@ class Networks:
     def _on_readable(self) -> None:
         while self._socket is not None:
             try:
-                packet, descriptors, _, _ = socket.recv_fds(
-                    self._socket, control.PACKET_BYTES_MAX, 1 + len(self._doors), socket.MSG_CMSG_CLOEXEC
-                )
+                packet, descriptors = receive(self._socket, control.PACKET_BYTES_MAX, 1 + len(self._doors))
             except BlockingIOError:
                 break
             except ConnectionResetError:

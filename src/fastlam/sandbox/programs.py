@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from fastlam.wire.descriptors import receive
+
 _PROGRAM: Final = (
     "import sys\n"
     "module, function, fds, *path = sys.argv[1:]\n"
@@ -43,7 +45,7 @@ def make_user_namespace() -> int:
             process = start("user_namespace", "make", theirs.fileno())
         ours.settimeout(_SECONDS_MAX)
         try:
-            _, descriptors, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
+            _, descriptors = receive(ours, 1, 1)
         finally:
             process.wait()
     if not descriptors:

@@ -227,7 +227,7 @@ class Templates:
             environment.start_failed(f"nothing could be restored: {reason}")
             return
         try:
-            self.restore(environment, descriptors)
+            self.restore(environment, self._launcher.estates.order_again(environment, descriptors))
         except OSError as error:
             environment.start_failed(str(error))
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastlam.sandbox.keeper import Keeper
 from fastlam.wire import control
+from fastlam.wire.descriptors import receive
 
 if TYPE_CHECKING:
     from fastlam.core.dispatcher import Environment
@@ -145,9 +146,7 @@ class Zygote:
         """Takes all reports that have come."""
         while not self.ended:
             try:
-                packet, descriptors, _, _ = socket.recv_fds(
-                    self.socket, control.PACKET_BYTES_MAX, control.DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
-                )
+                packet, descriptors = receive(self.socket, control.PACKET_BYTES_MAX, control.DESCRIPTORS_MAX)
             except BlockingIOError:
                 return
             except ConnectionResetError:

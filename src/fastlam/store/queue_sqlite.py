@@ -284,6 +284,8 @@ class SqliteQueue:
                 self._later(limits.QUEUE_RETRY_SECONDS, self._try_again)
         if self._group.appended or self._group.turns or self._group.amendments or self._group.reads:
             self._hand_over_soon()
+        elif self._group.removed and failure is None:  # their time may have been over while the writer was at work
+            self._later(limits.QUEUE_REMOVAL_SECONDS, self._hand_over_soon)
         self._groups += 1
         refused = sum(error is not None for error in refusals)
         self._refused += refused

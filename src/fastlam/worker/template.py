@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastlam.core.channel import Channel, fork_between, settle_child
 from fastlam.wire import control
+from fastlam.wire.descriptors import receive
 from fastlam.worker import imports, logs, snapshots
 from fastlam.worker.faults import AFTER_RESTORE_ERROR, BEFORE_SNAPSHOT_ERROR, payload_from_exception
 from fastlam.worker.functions import FunctionWorker, HookFailure
@@ -69,9 +70,7 @@ class Template(FunctionWorker):
     def _serve(self, handler: Callable[[Any, Any], Any]) -> None:
         self.title.show("template")
         while True:
-            packet, descriptors, _, _ = socket.recv_fds(
-                self.keeper, control.PACKET_BYTES_MAX, control.RESTORE_DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
-            )
+            packet, descriptors = receive(self.keeper, control.PACKET_BYTES_MAX, control.RESTORE_DESCRIPTORS_MAX)
             if not packet:
                 return  # the keeper is gone
             began_ns = time.monotonic_ns()

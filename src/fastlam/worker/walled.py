@@ -18,6 +18,7 @@ import msgspec
 import setproctitle
 
 from fastlam.wire import control
+from fastlam.wire.descriptors import receive
 from fastlam.worker import kernel, walls
 from fastlam.worker.held import OK, make_held
 from fastlam.worker.zygote import Zygote
@@ -97,7 +98,7 @@ class WalledZygote(Zygote):
         """In the worker, whose environment is not known yet."""
         setproctitle.setproctitle(TITLE)
         walls.enter_ahead(namespaces, plan)
-        said, descriptors, _, _ = socket.recv_fds(door, len(OK), control.DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC)
+        said, descriptors = receive(door, len(OK), control.DESCRIPTORS_MAX)
         door.close()
         return self.start_worker(descriptors, ahead=True) if said == OK else 0
 

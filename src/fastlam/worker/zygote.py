@@ -24,6 +24,7 @@ from pathlib import Path
 
 from fastlam.core.channel import be_first_process, settle_child
 from fastlam.wire import control
+from fastlam.wire.descriptors import receive
 from fastlam.worker import kernel
 from fastlam.worker import user_namespace as namespace
 
@@ -102,9 +103,7 @@ class Zygote:
     def take_order(self) -> bool:
         """One packet; False at end of file."""
         try:
-            packet, descriptors, _, _ = socket.recv_fds(
-                self.owner, control.PACKET_BYTES_MAX, control.DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
-            )
+            packet, descriptors = receive(self.owner, control.PACKET_BYTES_MAX, control.DESCRIPTORS_MAX)
         except ConnectionResetError:
             return False
         if not packet:
