@@ -133,7 +133,8 @@ def test_deploy(packages: PackageCache, tmp_path: Path) -> None:
     place = project(tmp_path / "jobs", "jobs")
     # A daemon may say that nobody reads the queue.
     with running_aws() as aws, running_daemon("--aws-endpoint", aws.url, complains=True) as daemon:
-        aws.client("sqs").create_queue(QueueName="jobs")
+        # As AWS has it: no shorter than a function may run, which with Chalice is a minute.
+        aws.client("sqs").create_queue(QueueName="jobs", Attributes={"VisibilityTimeout": "60"})
         environment = sdk_environment(daemon, PYTHONPATH=str(packages.install(CHALICE)))
         run(chalice("deploy"), place, environment)
         name = "jobs-dev-work"

@@ -114,13 +114,19 @@ class SqsPoller:
 
     async def _find_queue(self, client: AwsService) -> None:
         _, _, _, _, account, name = self._context.arn.split(":", 5)
-        found = await client.call("GetQueueUrl", QueueName=name, QueueOwnerAWSAccountId=account)
+        emulated = not self._context.around.aws.is_aws("sqs")
+        try:
+            found = await client.call("GetQueueUrl", QueueName=name, QueueOwnerAWSAccountId=account)
+        except AwsError:
+            if not emulated:
+                raise
+            found = await client.call("GetQueueUrl", QueueName=name)  # whose accounts may be others than the daemon's
         self._queue = found["QueueUrl"]
         answer = await client.call(
             "GetQueueAttributes", QueueUrl=self._queue, AttributeNames=["VisibilityTimeout", "QueueArn"]
         )
         attributes = answer.get("Attributes") or {}
-        if attributes.get("QueueArn", self._context.arn) != self._context.arn:
+        if not emulated and attributes.get("QueueArn", self._context.arn) != self._context.arn:
             raise AwsError("sqs", "GetQueueAttributes", "AWS.SimpleQueueService.NonExistentQueue", "", 400)
         self._visibility = float(attributes.get("VisibilityTimeout", 30))
         if self._visibility < self._context.timeout_seconds:
