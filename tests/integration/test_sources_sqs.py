@@ -105,6 +105,17 @@ def test_event(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:
     assert "md5OfMessageAttributes" not in sink.await_records(2)[1]
 
 
+def test_an_update_that_changes_nothing(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:
+    queue = Queue(aws, "unchanged")
+    sink = Sink(daemon, "sqs-unchanged", tmp_path)
+    uuid = sink.map(queue.arn, BatchSize=5)
+    for _ in range(3):
+        sink.update(uuid, BatchSize=5)
+        assert sink.mapping(uuid)["State"] == "Enabled"
+    queue.send("after")
+    assert bodies(sink.await_events(1)[0]) == ["after"]
+
+
 def test_many_messages(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:
     """Nothing is lost, and what was handled is deleted."""
     queue = Queue(aws, "many")

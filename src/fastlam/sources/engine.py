@@ -20,7 +20,7 @@ from fastlam.abc import FailureSender, Invoker
 from fastlam.clock import Clock, Schedule
 from fastlam.control.filter_patterns import InvalidPattern
 from fastlam.errors import ApiError, FastlamError
-from fastlam.model.event_source_mapping import DELETING, EventSourceMappingRecord
+from fastlam.model.event_source_mapping import DELETING, ENABLED, EventSourceMappingRecord
 from fastlam.model.key import RecordKey
 from fastlam.sources.aws.http import NoAnswer
 from fastlam.sources.aws.service import AwsClients
@@ -162,6 +162,7 @@ class _Supervisor:
         self._running: EventSourceMappingRecord | None = None  # what the poller was started for
         self._context: Context | None = None
         self._poller: asyncio.Task[None] | None = None
+        self._settled = False  # what runs has got through to its source, or has said why not
         self._trouble = ""
 
     def leave(self) -> None:
@@ -184,6 +185,8 @@ class _Supervisor:
                 elif self._running is None or _differ(self._running, mapping):
                     await self._stop_poller()
                     self._start_poller(mapping)
+                elif self._settled and mapping.state != ENABLED:  # an update that has changed nothing of what runs
+                    self._call(self._settle, self.key)
                 await self.changed.wait()
         finally:
             if self._poller is not None:
@@ -192,6 +195,7 @@ class _Supervisor:
 
     def _start_poller(self, mapping: EventSourceMappingRecord) -> None:
         self._running = mapping
+        self._settled = False
         self._trouble = ""
         self._poller = asyncio.get_running_loop().create_task(self._poll(mapping), name=f"poller {mapping.uuid}")
 
@@ -244,6 +248,7 @@ class _Supervisor:
             mapping = self._around.store.get(EVENT_SOURCE_MAPPING, self.key)
             if mapping is not None and (mapping.last_processing_result or "").startswith("PROBLEM"):
                 self._call(self._report, self.key, OK)
+        self._settled = True
         self._call(self._settle, self.key)
 
     def _tell(self, mapping: EventSourceMappingRecord, trouble: str) -> None:
@@ -251,6 +256,7 @@ class _Supervisor:
             log.warning("event source mapping %s of %s: %s", mapping.uuid, mapping.function_arn, trouble)
             self._trouble = trouble
         self._call(self._report, self.key, f"PROBLEM: {trouble}")
+        self._settled = True
         self._call(self._settle, self.key)
 
     def _reporting(self, result: str) -> None:
