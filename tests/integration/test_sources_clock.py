@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from daemon_running import RunningDaemon, running_daemon
+from daemon_running import GATE_CODE, Gate, RunningDaemon, running_daemon
 from event_running import advance
 from moto_running import AwsServer, Queue, running_aws
 from source_sink import Sink
@@ -28,7 +29,7 @@ def daemon(aws: AwsServer) -> Iterator[RunningDaemon]:
 
 def test_a_window_ends_when_its_time_has_passed(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:
     queue = Queue(aws, "window")
-    sink = Sink(daemon, "window", tmp_path, "import time\ndef behave(event): time.sleep(0.1)")
+    sink = Sink(daemon, "window", tmp_path)
     uuid = sink.map(queue.arn, MaximumBatchingWindowInSeconds=300)
     queue.client.send_message(QueueUrl=queue.url, MessageBody="alone")
     await_that(lambda: sink.metrics(uuid)["PolledEventCount"] == 1)
@@ -36,6 +37,29 @@ def test_a_window_ends_when_its_time_has_passed(daemon: RunningDaemon, aws: AwsS
     assert sink.events() == []
     advance(daemon, "1s")
     assert [record["body"] for record in sink.records()] == ["alone"]
+
+
+def test_time_stands_still_while_a_function_runs(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path, gate: Gate) -> None:
+    queue = Queue(aws, "held")
+    sink = Sink(daemon, "held", tmp_path, f"{GATE_CODE}\ndef behave(event): wait_at({gate.port})", Timeout=25)
+    uuid = sink.map(queue.arn, MaximumBatchingWindowInSeconds=60)
+    queue.client.send_message(QueueUrl=queue.url, MessageBody="held")
+    await_that(lambda: sink.metrics(uuid)["PolledEventCount"] == 1)
+    before_ms = clock_ms(daemon)
+    with ThreadPoolExecutor(1) as pool:
+        passing = pool.submit(advance, daemon, "1h")
+        gate.arrive()
+        assert clock_ms(daemon) == before_ms + 60_000
+        assert not passing.done()
+        gate.open()
+        passing.result()
+    assert clock_ms(daemon) == before_ms + 3_600_000
+    await_that(lambda: sink.metrics(uuid)["DeletedEventCount"] == 1)
+
+
+def clock_ms(daemon: RunningDaemon) -> int:
+    elapsed_ms: int = daemon.send("GET", "/_fastlam/clock").json["elapsed_ms"]
+    return elapsed_ms
 
 
 def test_retries_of_a_stream_take_no_time(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:

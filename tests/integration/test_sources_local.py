@@ -215,12 +215,11 @@ def test_mqtt(daemon: RunningDaemon, mosquitto: Server, tmp_path: Path) -> None:
 
 def test_mqtt_unhandled_messages_come_again(mosquitto: Server, tmp_path: Path, short: Path) -> None:
     """A daemon that is killed in the middle has acknowledged nothing that was not handled."""
-    gate = tmp_path / "gate"
-    behaviour = f"""
-import time
+    behaviour = """
+import signal
 def behave(event):
-    while not os.path.exists({str(gate)!r}):
-        time.sleep(0.01)
+    while len(seen()) == 1:
+        signal.pause()
 """
     options = ("--data-dir", str(tmp_path / "data"))
     own = {"TMPDIR": str(short), "XDG_RUNTIME_DIR": str(short)}  # a killed daemon leaves its sockets
@@ -231,7 +230,6 @@ def behave(event):
         sink.await_records(1)
         daemon.process.kill()
         daemon.process.wait()
-    gate.touch()
     with running_daemon(*options, ephemeral=False, environment=own) as daemon:
         sink.daemon = daemon
         assert {each["data"] for each in sink.await_records(2)} == {base64.b64encode(b"1").decode()}

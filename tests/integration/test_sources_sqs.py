@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from daemon_running import RunningDaemon, running_daemon
+from daemon_running import GATE_CODE, Gate, RunningDaemon, running_daemon
 from local_servers import free_port
 from mapping_plane import filters
 from moto_running import AwsServer, running_aws
@@ -251,23 +251,19 @@ def behave(event):
     assert sink.records()[0]["attributes"].keys() >= {"MessageGroupId", "MessageDeduplicationId"}
 
 
-def test_maximum_concurrency(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:
+def test_maximum_concurrency(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path, gate: Gate) -> None:
+    """Each call is held until two are there: whatever more the mapping wanted would have an environment of its own."""
     queue = Queue(aws, "concurrent")
-    behaviour = """
-import time
-def behave(event):
-    with open(os.environ["SINK"] + ".spans", "a") as spans:
-        began = time.monotonic()
-        time.sleep(0.1)
-        spans.write(f"{began} {time.monotonic()}\\n")
-"""
-    sink = Sink(daemon, "sqs-concurrent", tmp_path, behaviour)
+    behaviour = f"{GATE_CODE}\ndef behave(event): wait_at({gate.port})"
+    sink = Sink(daemon, "sqs-concurrent", tmp_path, behaviour, Timeout=25)
     uuid = sink.map(queue.arn, BatchSize=1, ScalingConfig={"MaximumConcurrency": 2})
     queue.send(*map(str, range(20)))
+    for _ in range(10):
+        gate.arrive(2)
+        assert len(daemon.environments("sqs-concurrent")) == 2
+        gate.open()
     await_that(lambda: sink.metrics(uuid)["DeletedEventCount"] >= 20)
-    spans = [tuple(map(float, line.split())) for line in Path(f"{sink.path}.spans").read_text().splitlines()]
-    overlapping = [sum(1 for began, ended in spans if began <= start < ended) for start, _ in spans]
-    assert max(overlapping) == 2
+    assert len(daemon.environments("sqs-concurrent")) == 2
 
 
 def test_queue_that_vanishes(daemon: RunningDaemon, aws: AwsServer, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from daemon_running import SNAPPED_RUNTIME, RunningDaemon, descendants, running_
 from fastlam.runtimes.python import INTERPRETER
 from fastlam.sandbox.image import storage_bytes
 from ordinary_user import as_ordinary_user
+from permitted import no_namespaces
 from waiting import await_that
 
 CODE: Final = """
@@ -122,7 +123,7 @@ def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
         assert running.process.stdout is not None
         line = running.process.stdout.readline()
         if f"{HOLDS_A_WALL} (" in line:
-            pytest.skip(f"this machine permits no namespaces: {line}")
+            no_namespaces(line, prefix)
         yield Daemon(running, line, as_root=request.param == "root")
 
 
