@@ -152,6 +152,15 @@ def setup_logging(log_format: str | None, log_level: str | None) -> None:
     root.addHandler(handler)
 
 
+def rehearse() -> None:
+    """Does once, without an effect, what every worker does at its start (worker.start.rehearse_function)."""
+    root = logging.getLogger()
+    handlers, converter = root.handlers[:], logging.Formatter.converter
+    open_streams()
+    setup_logging(None, None)
+    root.handlers[:], logging.Formatter.converter = handlers, converter
+
+
 def error_event(payload: ErrorPayload, log_format: str | None, marshaller: Marshaller) -> str:
     """The log event of a failed invocation or INIT, ready to be written to the log."""
     if not is_json(log_format):

@@ -333,10 +333,8 @@ def main(owner_fd: int, kind: str, user_namespace_fd: int = -1) -> None:
 
     for name in PRELOADED.get(kind, ()):
         importlib.import_module(name)
-    start.rehearse_function()
     start_keeper = None
     if kind == "embedded":
-        start.rehearse_tasks()
         imports.hide_program()
     else:
         from fastlam.worker import keeper, template, walled, walls
@@ -350,6 +348,12 @@ def main(owner_fd: int, kind: str, user_namespace_fd: int = -1) -> None:
         imports.preload_boto3()
         imports.hide_runtime_modules(keep_boto3=True)
     os.chdir("/")
+    # The cache of attributes holds their names: a worker that puts in another one writes to the page of the name, which
+    # may lie anywhere (0.1 MB in all).
+    sys._clear_type_cache()
+    start.rehearse_function()
+    if kind == "embedded":
+        start.rehearse_tasks()
     gc.collect()
     gc.freeze()
     kept = packing.fill_gaps()
