@@ -75,25 +75,30 @@ def deploy(url: str, name: str, directory: Path | None = None, **more: Any) -> A
     return client
 
 
-@contextlib.contextmanager
-def recording_daemon(name: str) -> Iterator[tuple[Server, Path]]:
-    """A daemon with the function of that name, which may write into a file of this machine: a mounted directory is the
-    only one that it and this program both see.
+def deploy_recording(daemon: Server, name: str, data: Path) -> Path:
+    """Creates the function of that name, which may write into a file of this machine: a mounted directory is the only
+    one that it and this program both see. `data`: the daemon's data directory.
     """
     access_point = f"arn:aws:elasticfilesystem:us-east-1:{ACCOUNT}:access-point/fsap-0123456789abcdef0"
+    record = FileSystems(data).directory(access_point) / "nonces"
+    record.touch()
+    record.chmod(0o666)
+    own_root = "namespaces" in daemon.get("/_fastlam/health")["isolation"]["walls"]
+    seen = f"/mnt/record/{record.name}" if own_root else str(record)
+    deploy(
+        daemon.url,
+        name,
+        Environment={"Variables": {"RECORD": seen}},
+        FileSystemConfigs=[{"Arn": access_point, "LocalMountPath": "/mnt/record"}],
+    )
+    return record
+
+
+@contextlib.contextmanager
+def recording_daemon(name: str) -> Iterator[tuple[Server, Path]]:
+    """A daemon with such a function."""
     with tempfile.TemporaryDirectory(prefix="bench-") as data, fastlam_daemon("--data-dir", data) as daemon:
-        record = FileSystems(Path(data)).directory(access_point) / "nonces"
-        record.touch()
-        record.chmod(0o666)
-        own_root = "namespaces" in daemon.get("/_fastlam/health")["isolation"]["walls"]
-        seen = f"/mnt/record/{record.name}" if own_root else str(record)
-        deploy(
-            daemon.url,
-            name,
-            Environment={"Variables": {"RECORD": seen}},
-            FileSystemConfigs=[{"Arn": access_point, "LocalMountPath": "/mnt/record"}],
-        )
-        yield daemon, record
+        yield daemon, deploy_recording(daemon, name, Path(data))
 
 
 def request(port: int, name: str, body: bytes = b"{}") -> bytes:

@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from bench.client import Answer, run_closed_loop
-from bench.daemon import ACCOUNT, Server, deploy, fastlam_daemon, invoke_path
+from bench.daemon import Server, deploy_recording, fastlam_daemon, invoke_path
 from bench.events import directory_on_disk
 from bench.measure import Topic
-
-from fastlam.store.file_systems import FileSystems
 
 COUNT_DEFAULT: Final = 100_000
 KILLS: Final = 20
@@ -29,7 +27,6 @@ CONNECTIONS: Final = 16
 DRAIN_SECONDS: Final = 600.0
 NAME: Final = "nonce"
 TWICE_MAX: Final = 0.01  # of all events
-ACCESS_POINT: Final = f"arn:aws:elasticfilesystem:us-east-1:{ACCOUNT}:access-point/fsap-0123456789abcdef0"
 
 
 class Events:
@@ -69,18 +66,7 @@ def life(data: Path) -> Iterator[Server]:
 def prepare(data: Path) -> Path:
     """Deploys the function; the file into which it writes what it runs."""
     with life(data) as daemon:
-        record = FileSystems(data).directory(ACCESS_POINT) / "nonces"
-        record.touch()
-        record.chmod(0o666)
-        own_root = "namespaces" in daemon.get("/_fastlam/health")["isolation"]["walls"]
-        seen = f"/mnt/record/{record.name}" if own_root else str(record)
-        deploy(
-            daemon.url,
-            NAME,
-            Environment={"Variables": {"RECORD": seen}},
-            FileSystemConfigs=[{"Arn": ACCESS_POINT, "LocalMountPath": "/mnt/record"}],
-        )
-    return record
+        return deploy_recording(daemon, NAME, data)
 
 
 def run(topic: Topic) -> None:

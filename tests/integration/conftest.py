@@ -1,4 +1,4 @@
-"""Fixtures of the integration tests: the API alone, and packages from the registry to put into functions."""
+"""Fixtures of the integration tests: the API alone, other services, and packages from the registry to put into functions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from api_server import ApiServer, api_server
 from http_running import Running
+from moto_running import AwsServer, running_aws
 from real_packages import PackageCache
 
 
@@ -24,6 +25,13 @@ def server(tmp_path: Path) -> Iterator[ApiServer]:
 def client(server: ApiServer) -> Any:
     """boto3's client for `server`."""
     return server.client()
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[AwsServer]:
+    """Other services of AWS: moto's server."""
+    with running_aws() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

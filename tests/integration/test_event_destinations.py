@@ -12,17 +12,11 @@ import pytest
 
 from daemon_running import REGION, RunningDaemon, running_daemon
 from event_running import ATTEMPTS, Sent, advance, counters, destination_row, settle
-from moto_running import AwsServer, Queue, running_aws
+from moto_running import AwsServer, Queue
 
 AWS_ACCOUNT: Final = "123456789012"  # in which moto puts what nobody's role asks for
 ROLE: Final = f"arn:aws:iam::{AWS_ACCOUNT}:role/lambda-role"
 NAME: Final = re.compile(r"[^a-zA-Z0-9]+")
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[AwsServer]:
-    with running_aws() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from daemon_running import ACCOUNT, GATE_CODE, Gate, RunningDaemon, running_daemon
-from moto_running import AwsServer, running_aws
+from moto_running import AwsServer
 from real_packages import PackageCache
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[AwsServer]:
-    with running_aws() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from daemon_running import RunningDaemon, running_daemon, zipped
 from fastlam import limits
 from fastlam.cli import cli
 from fastlam.runtimes.python import INTERPRETER
-from moto_running import AwsServer, running_aws
+from moto_running import AwsServer
 from scripted_server import answer, s3_error, serving
 from waiting import await_that
 
@@ -29,12 +29,6 @@ ROLE = "arn:aws:iam::000000000000:role/lambda-role"
 @cache  # a zip holds the time at which it was made
 def returning(word: str) -> bytes:
     return zipped(f"def handler(event, context): return {word!r}\n")
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[AwsServer]:
-    with running_aws() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,9 @@ import pytest
 
 from daemon_running import GATE_CODE, Gate, RunningDaemon, running_daemon
 from event_running import advance
-from moto_running import AwsServer, Queue, running_aws
+from moto_running import AwsServer, Queue
 from source_sink import Sink
 from waiting import await_that
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[AwsServer]:
-    with running_aws() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

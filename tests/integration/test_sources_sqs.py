@@ -21,12 +21,6 @@ LIMIT = 6_291_456
 
 
 @pytest.fixture(scope="module")
-def aws() -> Iterator[AwsServer]:
-    with running_aws() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def daemon(aws: AwsServer) -> Iterator[RunningDaemon]:
     with running_daemon("--aws-endpoint", aws.url, complains=True) as running:  # it tells of queues that are gone
         yield running

@@ -13,15 +13,9 @@ import pytest
 from daemon_running import RunningDaemon, running_daemon
 from local_servers import directory
 from mapping_plane import filters, on_failure
-from moto_running import AwsServer, running_aws
+from moto_running import AwsServer
 from source_sink import Sink
 from waiting import await_that
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[AwsServer]:
-    with running_aws() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -20,8 +19,8 @@ from typing import Final
 
 from fastlam.sandbox import programs
 from fastlam.sandbox.keeper import Keeper
+from fastlam.sandbox.maker import Ignore, Maker, Watch
 from fastlam.wire import control
-from fastlam.wire.descriptors import receive
 
 log = logging.getLogger(__name__)
 
@@ -57,21 +56,19 @@ class Disks:
         self,
         directory: str,
         keeper: Keeper,
-        watch: Callable[[int, Callable[[], None]], None],
-        ignore: Callable[[int], None],
+        watch: Watch,
+        ignore: Ignore,
         on_memory: Callable[[str], None],
     ) -> None:
         self._directory = directory
-        self._keeper = keeper
-        self._watch = watch
-        self._ignore = ignore
+        self._maker = Maker(
+            keeper, watch, ignore, start=self._start, on_made=self._made, on_all=self._go_on, on_ended=self._ended
+        )
         self._on_memory = on_memory
         self._in_memory = False  # `on_memory` has been told
         self._ready: dict[int, deque[tuple[int, Disk]]] = {}  # by room; the size asked for last comes last
         self._waiting: deque[_Waiting] = deque()
         self._ordered: deque[int] = deque()  # room of those that are not there yet
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
 
     def prepare(self, room_bytes: int) -> None:
         """Has some made ahead."""
@@ -99,9 +96,9 @@ class Disks:
 
     def give_back(self, disk: Disk) -> None:
         """Nobody has it any more who may see what is on it."""
-        if self._socket is not None and disk.maker is self._process:
+        if disk.maker is self._maker.process is not None:
             with contextlib.suppress(OSError):  # then it is gone when the maker is
-                self._socket.send(control.encode(control.ReturnDisk(disk.number)))
+                self._maker.order(control.ReturnDisk(disk.number))
 
     def _give_out(self) -> None:
         for waiting in list(self._waiting):
@@ -126,10 +123,7 @@ class Disks:
                 if len(self._ordered) >= _UNDER_WAY_MAX:
                     return
                 try:
-                    if self._socket is None:
-                        self._start()
-                    assert self._socket is not None
-                    self._socket.send(control.encode(control.MakeDisk(room_bytes)))
+                    self._maker.order(control.MakeDisk(room_bytes))
                 except BlockingIOError:
                     return  # its answers are on their way, and with them another try
                 except OSError as error:
@@ -137,50 +131,34 @@ class Disks:
                     return
                 self._ordered.append(room_bytes)
 
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        directory_fd = -1
+    def _start(self, owner_fd: int) -> subprocess.Popen[bytes]:
+        directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            ours.setblocking(False)
-            directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._process = self._keeper.run(
-                lambda: programs.start("disk_maker", "main", theirs.fileno(), directory_fd)
-            )
-        except BaseException:
-            ours.close()
-            raise
+            return programs.start("disk_maker", "main", owner_fd, directory_fd)
         finally:
-            theirs.close()
-            if directory_fd >= 0:
-                os.close(directory_fd)
-        self._socket = ours
-        self._watch(ours.fileno(), self._on_readable)
+            os.close(directory_fd)
 
-    def _on_readable(self) -> None:
-        while self._socket is not None:
-            try:
-                packet, descriptors = receive(self._socket, control.PACKET_BYTES_MAX, 1)
-            except BlockingIOError:
-                break
-            except ConnectionResetError:
-                packet, descriptors = b"", []
-            if not packet:
-                self._stop()
-                self._fail("the process that makes disks has ended; its own message is on this program's stderr")
-                return
-            made = control.decode_disk_made(packet)
-            room_bytes = self._ordered.popleft()
-            if not descriptors:
-                self._fail(made.reason or "too many open files")
-                return
-            if made.reason and not self._in_memory:
-                self._in_memory = True
-                log.warning("/tmp of environments is in memory, which counts as theirs: %s", made.reason)
-                self._on_memory(made.reason)
-            ready = self._ready.setdefault(room_bytes, deque())
-            ready.append((descriptors[0], Disk(made.number, made.device, self._process)))
+    def _made(self, packet: bytes, descriptors: list[int]) -> bool:
+        made = control.decode_disk_made(packet)
+        room_bytes = self._ordered.popleft()
+        if not descriptors:
+            self._fail(made.reason or "too many open files")
+            return False
+        if made.reason and not self._in_memory:
+            self._in_memory = True
+            log.warning("/tmp of environments is in memory, which counts as theirs: %s", made.reason)
+            self._on_memory(made.reason)
+        ready = self._ready.setdefault(room_bytes, deque())
+        ready.append((descriptors[0], Disk(made.number, made.device, self._maker.process)))
+        return True
+
+    def _go_on(self) -> None:
         self._give_out()
         self._order()
+
+    def _ended(self) -> None:
+        self._ordered.clear()
+        self._fail("the process that makes disks has ended; its own message is on this program's stderr")
 
     def _fail(self, reason: str) -> None:
         """Those who wait hear of it; the next one who asks has another try."""
@@ -188,23 +166,11 @@ class Disks:
         for one in waiting:
             one.on_failed(f"there is no /tmp: {reason}")
 
-    def _stop(self) -> None:
-        assert self._socket is not None
-        assert self._process is not None
-        self._ignore(self._socket.fileno())
-        self._socket.close()
-        self._socket = None
-        self._process.kill()  # it has nothing to clean up
-        self._process.wait()
-        self._process = None
-        self._ordered.clear()
-
     # --- the end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
         """All environments are gone."""
-        if self._socket is not None:
-            self._stop()
+        self._maker.close()
         for ready in self._ready.values():
             for descriptor, _ in ready:
                 os.close(descriptor)
@@ -212,9 +178,7 @@ class Disks:
 
     def disown(self) -> None:
         """In a fork of the owner: closes what would keep the process alive beyond its owner."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self._maker.disown()
 
 
 def on_disk(directories: Iterable[str]) -> str:

@@ -20,8 +20,8 @@ from typing import Final
 
 from fastlam.sandbox import programs
 from fastlam.sandbox.keeper import Keeper
+from fastlam.sandbox.maker import Ignore, Maker, Watch
 from fastlam.wire import control
-from fastlam.wire.descriptors import receive
 
 OWN: Final = "own"  # the network of an environment that shares it with nobody
 AHEAD: Final = 4  # so many lie ready: one is made in the time of a third of a cold start
@@ -67,13 +67,13 @@ class Networks:
     def __init__(
         self,
         keeper: Keeper,
-        watch: Callable[[int, Callable[[], None]], None],
-        ignore: Callable[[int], None],
+        watch: Watch,
+        ignore: Ignore,
         user_namespace_fd: int = -1,
     ) -> None:
-        self._keeper = keeper
-        self._watch = watch
-        self._ignore = ignore
+        self._maker = Maker(
+            keeper, watch, ignore, start=self._start, on_made=self._made, on_all=self._go_on, on_ended=self._ended
+        )
         self._user_namespace_fd = user_namespace_fd
         self._doors: list[Door] = []
         self._ready: deque[_Network] = deque()
@@ -82,13 +82,11 @@ class Networks:
         self._by_environment: dict[int, _Network] = {}
         self._ordered = 0  # and not there yet
         self._number = 0
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
 
     @property
     def pid(self) -> int:
         """Of the process that makes them; -1 while there is none."""
-        return -1 if self._process is None else self._process.pid
+        return -1 if self._maker.process is None else self._maker.process.pid
 
     def open_doors(self, doors: list[Door]) -> None:
         """What is reached from now on; call once, before the first environment."""
@@ -161,10 +159,7 @@ class Networks:
         doors = [(door.address, door.port) for door in self._doors]
         for _ in range(wanted):
             try:
-                if self._socket is None:
-                    self._start()
-                assert self._socket is not None
-                self._socket.send(control.encode(control.MakeNetwork(self._number, doors)))
+                self._maker.order(control.MakeNetwork(self._number, doors))
             except BlockingIOError:
                 return  # its answers are on their way, and with them another try
             except OSError as error:
@@ -173,43 +168,28 @@ class Networks:
             self._number += 1
             self._ordered += 1
 
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            ours.setblocking(False)
-            with theirs:
-                self._process = self._keeper.run(
-                    lambda: programs.start("network_maker", "main", theirs.fileno(), self._user_namespace_fd)
-                )
-        except BaseException:
-            ours.close()
-            raise
-        self._socket = ours
-        self._watch(ours.fileno(), self._on_readable)
+    def _start(self, owner_fd: int) -> subprocess.Popen[bytes]:
+        return programs.start("network_maker", "main", owner_fd, self._user_namespace_fd)
 
-    def _on_readable(self) -> None:
-        while self._socket is not None:
-            try:
-                packet, descriptors = receive(self._socket, control.PACKET_BYTES_MAX, 1 + len(self._doors))
-            except BlockingIOError:
-                break
-            except ConnectionResetError:
-                packet, descriptors = b"", []
-            if not packet:
-                self._stop()
-                self._fail("the process that makes networks has ended; its own message is on this program's stderr")
-                return
-            made = control.decode_network_made(packet)
-            self._ordered -= 1
-            if len(descriptors) != 1 + len(self._doors):
-                for fd in descriptors:
-                    os.close(fd)
-                self._fail(made.reason or "too many open files")
-                return
-            listeners = [socket.socket(fileno=fd) for fd in descriptors[1:]]
-            self._ready.append(_Network(descriptors[0], listeners))
+    def _made(self, packet: bytes, descriptors: list[int]) -> bool:
+        made = control.decode_network_made(packet)
+        self._ordered -= 1
+        if len(descriptors) != 1 + len(self._doors):
+            for fd in descriptors:
+                os.close(fd)
+            self._fail(made.reason or "too many open files")
+            return False
+        listeners = [socket.socket(fileno=fd) for fd in descriptors[1:]]
+        self._ready.append(_Network(descriptors[0], listeners))
+        return True
+
+    def _go_on(self) -> None:
         self._give_out()
         self._order()
+
+    def _ended(self) -> None:
+        self._ordered = 0
+        self._fail("the process that makes networks has ended; its own message is on this program's stderr")
 
     def _fail(self, reason: str) -> None:
         """Those who wait hear of it; the next one who asks has another try."""
@@ -217,23 +197,11 @@ class Networks:
         for one in waiting:
             one.on_failed(f"no network could be made: {reason}")
 
-    def _stop(self) -> None:
-        assert self._socket is not None
-        assert self._process is not None
-        self._ignore(self._socket.fileno())
-        self._socket.close()
-        self._socket = None
-        self._process.kill()  # it has nothing to clean up
-        self._process.wait()
-        self._process = None
-        self._ordered = 0
-
     # --- the end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
         """All environments are gone."""
-        if self._socket is not None:
-            self._stop()
+        self._maker.close()
         for network in (*self._ready, *self._by_environment.values()):
             _close(network)
         self._ready.clear()
@@ -242,9 +210,7 @@ class Networks:
 
     def disown(self) -> None:
         """In a fork of the owner: closes what would keep the process alive beyond its owner."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self._maker.disown()
 
 
 def _close(network: _Network) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import threading
 from collections import deque
@@ -17,7 +16,8 @@ from queue import SimpleQueue
 from typing import Final
 
 from fastlam.wire import control
-from fastlam.worker import disks, kernel
+from fastlam.worker import disks
+from fastlam.worker.owner import belong_to
 
 _SPARE_MAX: Final = 8  # emptied ones of a size that wait to be given out
 
@@ -97,15 +97,7 @@ def text(error: OSError) -> str:
 
 def main(owner_fd: int, directory_fd: int) -> None:
     """Started by module name. The directory of the files is the stage too, in this process's own mounts."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    try:
-        from setproctitle import setproctitle
-
-        setproctitle("fastlam: disks")
-    except ImportError:
-        pass
+    owner = belong_to(owner_fd, "fastlam: disks")
     os.set_inheritable(directory_fd, False)
     stage = os.readlink(f"/proc/self/fd/{directory_fd}")
     broken = None
@@ -113,6 +105,5 @@ def main(owner_fd: int, directory_fd: int) -> None:
         disks.enter_stage(stage)
     except OSError as error:
         broken = error
-    with socket.socket(fileno=owner_fd) as owner, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        owner.set_inheritable(False)
+    with owner, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Maker(owner, f"/proc/self/fd/{directory_fd}", stage, broken).serve()

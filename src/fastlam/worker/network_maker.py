@@ -8,11 +8,11 @@ its owner.
 from __future__ import annotations
 
 import os
-import signal
 import socket
 
 from fastlam.wire import control
 from fastlam.worker import kernel, network, user_namespace
+from fastlam.worker.owner import belong_to
 
 
 def serve(owner: socket.socket) -> None:
@@ -44,15 +44,5 @@ def main(owner_fd: int, user_namespace_fd: int) -> None:
     """
     if user_namespace_fd >= 0:
         user_namespace.enter(user_namespace_fd)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    try:
-        from setproctitle import setproctitle
-
-        setproctitle("fastlam: networks")
-    except ImportError:
-        pass
-    with socket.socket(fileno=owner_fd) as owner:
-        owner.set_inheritable(False)
+    with belong_to(owner_fd, "fastlam: networks") as owner:
         serve(owner)
