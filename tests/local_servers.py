@@ -15,10 +15,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from needs import missing
 from waiting import POLL_SECONDS, WAIT_SECONDS
+
+if TYPE_CHECKING:
+    from certificates import Authority
 
 _PLACES: Final = ("/usr/sbin", "/usr/local/sbin")
 
@@ -118,38 +121,39 @@ def directory() -> Iterator[Path]:
 
 
 @contextmanager
-def running_redis() -> Iterator[Server]:
+def running_redis(authority: Authority | None = None) -> Iterator[Server]:
+    """With an authority, as each of these: TLS and nothing else."""
     port = free_port()
-    command = [
-        program("redis-server", "redis-server"),
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--appendonly",
-        "yes",
-    ]
+    command = [program("redis-server", "redis-server"), "--bind", "127.0.0.1", "--appendonly", "yes"]
+    if authority is None:
+        command += ["--port", str(port)]
+    else:
+        files = ["--tls-cert-file", str(authority.certificate_path), "--tls-key-file", str(authority.key_path)]
+        command += ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", *files]
     with directory() as path, running(Server(command, port, path)) as server:
         yield server
 
 
 @contextmanager
-def running_nats() -> Iterator[Server]:
+def running_nats(authority: Authority | None = None) -> Iterator[Server]:
     port = free_port()
     with directory() as path:
         command = [program("nats-server", "nats-server"), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(path)]
+        if authority is not None:
+            command += ["--tls", "--tlscert", str(authority.certificate_path), "--tlskey", str(authority.key_path)]
         with running(Server(command, port, path)) as server:
             yield server
 
 
 @contextmanager
-def running_mosquitto() -> Iterator[Server]:
+def running_mosquitto(authority: Authority | None = None) -> Iterator[Server]:
     port = free_port()
     with directory() as path:
         config = path / "mosquitto.conf"
         config.write_text(
             f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {path}/\n"
             + ("user root\n" if os.geteuid() == 0 else "")
+            + (f"certfile {authority.certificate_path}\nkeyfile {authority.key_path}\n" if authority else "")
         )
         with running(Server([program("mosquitto", "mosquitto"), "-c", str(config)], port, path)) as server:
             yield server

@@ -32,7 +32,7 @@ MakeLoop = Callable[[], asyncio.AbstractEventLoop]
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Executor]:
+def pool(lane_in_use: str) -> Iterator[Executor]:
     with Executor(2) as executor:
         yield executor
 
@@ -47,7 +47,7 @@ def single() -> Iterator[Executor]:
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
+def runtime(lane_in_use: str) -> Iterator[Runtime]:
     with Runtime() as runtime:
         yield runtime
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.lanes
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Executor]:
+def pool(lane_in_use: str) -> Iterator[Executor]:
     with Executor(2) as executor:
         yield executor
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
@@ -542,6 +544,34 @@ def test_ctrl_c_ends_the_wait_and_not_the_work(tmp_path: Path) -> None:
         hold.release()
         assert queued.result() == 25
         assert list(executor.map(tasks.square, range(50))) == [number**2 for number in range(50)]
+
+
+def test_an_interrupt_that_comes_as_one_falls_asleep(tmp_path: Path, rng: random.Random) -> None:
+    """Whoever waits looks for work before it sleeps: a signal that comes meanwhile must not wait for the next reply."""
+    main = threading.main_thread().ident
+    assert main is not None
+    due = threading.Lock()  # an interrupt in the middle of a semaphore's own code would break it
+    due.acquire()
+    delays_seconds = [rng.uniform(0, 0.0006) for _ in range(5000)]
+
+    def interrupt() -> None:
+        for delay_seconds in delays_seconds:
+            due.acquire()
+            time.sleep(delay_seconds)  # any moment will do
+            signal.pthread_kill(main, signal.SIGINT)
+
+    sender = threading.Thread(target=interrupt)
+    with Executor(1) as executor:
+        hold = tasks.Hold(executor, tmp_path, 1)
+        sender.start()
+        try:
+            for _ in delays_seconds:
+                with pytest.raises(KeyboardInterrupt):
+                    due.release()
+                    hold.futures[0].result(timeout=SECONDS)
+        finally:
+            hold.release()
+        sender.join()
 
 
 # An interrupt may also come in the middle of somebody else's garbage collection callback (hypothesis has one).

@@ -23,7 +23,7 @@ MEGABYTES_50 = 50 * 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Executor]:
+def pool(lane_in_use: str) -> Iterator[Executor]:
     with Executor(1) as executor:
         yield executor
 

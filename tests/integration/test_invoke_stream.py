@@ -139,7 +139,7 @@ HANDLERS = [
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[RunningDaemon]:
+def daemon(lane_in_use: str) -> Iterator[RunningDaemon]:
     with running_daemon() as running:
         for name in HANDLERS:
             running.deploy(name, CODE, handler=f"app.{name}", Timeout=30)

@@ -61,7 +61,7 @@ def set_layers(daemon: RunningDaemon, name: str, *arns: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[RunningDaemon]:
+def daemon(lane_in_use: str) -> Iterator[RunningDaemon]:
     with running_daemon() as running:
         yield running
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.lanes
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[RunningDaemon]:
+def daemon(lane_in_use: str) -> Iterator[RunningDaemon]:
     """One that may say that its own Python is not the one the functions ask for."""
     with running_daemon(complains=True) as running:
         yield running

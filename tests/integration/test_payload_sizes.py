@@ -54,7 +54,7 @@ def mirror(daemon: RunningDaemon) -> str:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Executor]:
+def pool(lane_in_use: str) -> Iterator[Executor]:
     with Executor(1) as executor:
         yield executor
 

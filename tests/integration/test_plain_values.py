@@ -70,7 +70,7 @@ LOOKALIKES: Final = (
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Executor]:
+def pool(lane_in_use: str) -> Iterator[Executor]:
     with Executor(1) as executor:
         yield executor
 

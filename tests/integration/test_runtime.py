@@ -33,7 +33,7 @@ SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
+def runtime(lane_in_use: str) -> Iterator[Runtime]:
     with Runtime() as runtime:
         yield runtime
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.lanes
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
+def runtime(lane_in_use: str) -> Iterator[Runtime]:
     with Runtime(inline=False) as runtime:
         yield runtime
 

@@ -111,6 +111,7 @@ cdef enum:
     TICK_NS = 1000000            # how often the background thread looks whether somebody drives
     TICKS_BEFORE_SLEEP = 200     # idle ticks before it sleeps until it is woken
     LINGER_NS = 50000000         # how long it goes on driving after the last call was done
+    SIGNALS_MS = 200             # how often a caller who sleeps looks for signals: one that comes as it falls asleep does not end the sleep
     LOOPS_TICKS = 10             # of TICK_NS, between looks whether the event loops that stand by do drive
     HOUSE_NS = 250000000         # between looks at how much is printed
     MEMORY_LOOK_NS = 100000      # of handlers' time between two looks at the peak of an environment's memory

@@ -528,6 +528,8 @@ cdef class Driver:
                     whole = True
                     return 0
                 may_sleep = False
+            if may_sleep and until_ns > now:
+                PyErr_CheckSignals()   # one that came meanwhile does not end the sleep
             if may_sleep and until_ns > now and fl_ring_announce_sleep(self.ring):
                 next_ns = max(now, self._next_ns())
                 if until_ns < next_ns:
@@ -537,6 +539,8 @@ cdef class Driver:
                 else:
                     # Rounded up: a deadline is never early, and the timer descriptor is exact.
                     timeout_ms = <int>min(<uint64_t>3600000, (next_ns - now + 999999) // 1000000)
+                if not self.background_drives and not 0 <= timeout_ms <= SIGNALS_MS:
+                    timeout_ms = SIGNALS_MS
                 self._arm_timer()
                 self.sleeps += 1
                 with nogil:

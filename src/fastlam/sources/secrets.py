@@ -40,10 +40,17 @@ async def secret(context: Context, uri: str) -> Mapping[str, Any]:
     return found
 
 
+def part_of(found: Mapping[str, Any], uri: str, name: str) -> str:
+    """What a secret has by that name. Raises SourceProblem."""
+    if not isinstance(found.get(name), str):
+        raise SourceProblem(f"The secret {uri} has no {name}.")
+    return str(found[name])
+
+
 async def user_of(context: Context) -> tuple[str, str] | None:
-    """User name and password of BASIC_AUTH; None without one."""
+    """User name and password of BASIC_AUTH; None without one. Raises SourceProblem."""
     access = access_of(context, "BASIC_AUTH")
     if access is None:
         return None
     found = await secret(context, access[1])
-    return str(found.get("username", "")), str(found.get("password", ""))
+    return part_of(found, access[1], "username"), part_of(found, access[1], "password")

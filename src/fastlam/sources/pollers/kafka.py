@@ -11,7 +11,7 @@ import asyncio
 import base64
 import ssl
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -26,7 +26,7 @@ from fastlam.sources.delivery import Item
 from fastlam.sources.kinds import library
 from fastlam.sources.lanes import Lanes, Progress
 from fastlam.sources.responses import WholeBatch, failed_items
-from fastlam.sources.secrets import access_of, secret
+from fastlam.sources.secrets import access_of, part_of, secret
 from fastlam.sources.timing import first_of, unless
 
 _GROUP_SECONDS: Final = 10.0  # for the broker's word on a consumer group; then it is taken to have none
@@ -115,23 +115,31 @@ class KafkaPoller:
             options = {
                 "security_protocol": found.get("securityProtocol") or "SASL_SSL",
                 "sasl_mechanism": {"BASIC_AUTH": "PLAIN"}.get(kind, f"SCRAM-SHA-{kind.split('_')[-2]}"),
-                "sasl_plain_username": found.get("username"),
-                "sasl_plain_password": found.get("password"),
+                "sasl_plain_username": part_of(found, uri, "username"),
+                "sasl_plain_password": part_of(found, uri, "password"),
             }
         client = access_of(self._context, "CLIENT_CERTIFICATE_TLS_AUTH")
         root = access_of(self._context, "SERVER_ROOT_CA_CERTIFICATE")
         if client is not None or root is not None:
             context = ssl.create_default_context()
-            if root is not None:
-                context.load_verify_locations(cadata=str((await secret(self._context, root[1]))["certificate"]))
-            if client is not None:
-                _load_certificate(context, await secret(self._context, client[1]))
+            for access, load in ((root, _load_authority), (client, _load_certificate)):
+                if access is not None:
+                    await self._load(context, access[1], load)
             options["ssl_context"] = context
         if options["security_protocol"] == "PLAINTEXT" and "ssl_context" in options:
             options["security_protocol"] = "SSL"
         if options["security_protocol"].endswith("SSL"):
             options.setdefault("ssl_context", ssl.create_default_context())
         return options
+
+    async def _load(
+        self, context: ssl.SSLContext, uri: str, load: Callable[[ssl.SSLContext, Mapping[str, Any], str], None]
+    ) -> None:
+        found = await secret(self._context, uri)
+        try:
+            load(context, found, uri)
+        except (ssl.SSLError, ValueError) as failure:
+            raise SourceProblem(f"The certificate in the secret {uri} cannot be used: {failure}") from None
 
     async def _connect(self) -> None:
         options = await self._options()
@@ -357,9 +365,14 @@ def _name(partition: Any) -> str:
     return f"{partition.topic}-{partition.partition}"
 
 
-def _load_certificate(context: ssl.SSLContext, found: Mapping[str, Any]) -> None:
-    """Python reads certificates from files only."""
+def _load_authority(context: ssl.SSLContext, found: Mapping[str, Any], uri: str) -> None:
+    context.load_verify_locations(cadata=part_of(found, uri, "certificate"))
+
+
+def _load_certificate(context: ssl.SSLContext, found: Mapping[str, Any], uri: str) -> None:
+    """Python reads certificates from files only. Where a password is missing, none is asked for."""
+    password = found.get("privateKeyPassword")
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write(f"{found['certificate']}\n{found['privateKey']}\n")
+        file.write(f"{part_of(found, uri, 'certificate')}\n{part_of(found, uri, 'privateKey')}\n")
         file.flush()
-        context.load_cert_chain(file.name, password=found.get("privateKeyPassword"))
+        context.load_cert_chain(file.name, password=password if isinstance(password, str) else "")
