@@ -51,6 +51,7 @@ class EnvironmentGroups:
         self._live: dict[int, ControlGroup] = {}
         self._names = itertools.count()
         self._ahead: deque[ControlGroup] = deque()  # one, or none: of the next environment
+        self._memory_bytes = 0  # the limit of the environment before, which is likely to be that of the next one
         self._work: SimpleQueue[ControlGroup | bool] = SimpleQueue()  # to be removed; True: make one ahead; False: end
         self._worker: threading.Thread | None = None
         self.left = 0  # that could not be removed
@@ -75,7 +76,8 @@ class EnvironmentGroups:
         group = self._live.get(environment.id)
         if group is not None:
             memory_bytes = environment.target.spec.confinement.memory_mb << 20
-            group.limit_memory(max(memory_bytes - shared_bytes, _LEAST_BYTES))
+            self._memory_bytes = max(memory_bytes - shared_bytes, _LEAST_BYTES)
+            group.limit_memory(self._memory_bytes)
             if path := group.memory_peak_path:
                 with contextlib.suppress(OSError):
                     counted = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -153,7 +155,7 @@ class EnvironmentGroups:
                 pause.wait(_AHEAD_SECONDS)
                 if not self._ahead and self._groups is not None:
                     with contextlib.suppress(OSError):  # the next environment's own try says why
-                        self._ahead.append(self._make(self._groups))
+                        self._ahead.append(self._make(self._groups, self._memory_bytes))
                 continue
             for _ in range(_TRIES):
                 work.kill()
@@ -163,11 +165,13 @@ class EnvironmentGroups:
             else:
                 self.left += 1
 
-    def _make(self, groups: ControlGroups) -> ControlGroup:
+    def _make(self, groups: ControlGroups, memory_bytes: int = 0) -> ControlGroup:
         """Raises OSError."""
         group = groups.make(str(next(self._names)))
         try:
             group.limit_pids(limits.PROCESSES_MAX)
+            if memory_bytes:
+                group.limit_memory(memory_bytes)
         except OSError:
             group.remove()
             raise

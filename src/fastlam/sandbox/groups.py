@@ -111,6 +111,7 @@ class ControlGroup:
 
     by_controller: dict[str, tuple[int, Path]]  # version and directory
     paths: list[Path]
+    _memory_bytes: int = 0  # its limit; 0: none
     _freezer_fd: int = -1  # of the file that freezes, once it has been written to
 
     @property
@@ -127,7 +128,8 @@ class ControlGroup:
         return [str(path / ("tasks" if path in by_threads else "cgroup.procs")) for path in self.paths]
 
     def limit_memory(self, memory_bytes: int) -> None:
-        if "memory" not in self.by_controller:
+        """Takes the kernel some tenths of a millisecond; nothing if this is the limit."""
+        if "memory" not in self.by_controller or memory_bytes == self._memory_bytes:
             return
         version, path = self.by_controller["memory"]
         if version == 2:
@@ -139,6 +141,7 @@ class ControlGroup:
             _write(path / "memory.memsw.limit_in_bytes", -1, optional=True)
             _write(path / "memory.limit_in_bytes", memory_bytes)
             _write(path / "memory.memsw.limit_in_bytes", memory_bytes, optional=True)
+        self._memory_bytes = memory_bytes
 
     def limit_pids(self, pids_max: int) -> None:
         if "pids" in self.by_controller:
