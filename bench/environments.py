@@ -16,7 +16,10 @@ from typing import Final, NamedTuple
 from bench.concurrency import started
 from bench.daemon import FUNCTIONS, START_SECONDS, Server, deploy, fastlam_daemon, invoke_path, lambda_client
 from bench.measure import Topic
-from bench.processes import Process, descriptors, family
+from bench.processes import descriptors, family
+
+from fastlam.sandbox.disks import AHEAD
+from fastlam.worker.disk_maker import SPARE_MAX
 
 TOGETHER: Final = 300
 EACH: Final = 2
@@ -25,6 +28,7 @@ HOLD_SECONDS: Final = (8.0, 20.0, 60.0)  # a call takes so long: the first must 
 SETTLE_SECONDS: Final = 30.0
 CONTROL_GROUPS: Final = "/sys/fs/cgroup"
 SLEEP: Final = "sleep"
+SPARE_DISKS_MAX: Final = AHEAD + SPARE_MAX  # of one size, and nothing here has another one
 
 
 class Remains(NamedTuple):
@@ -32,7 +36,7 @@ class Remains(NamedTuple):
 
     processes: int
     control_groups: int
-    mounts: int  # that the daemon and its zygotes see
+    mounts: int  # that the daemon and its zygotes see; `spare_disks` are in none of them
     descriptors: int
     files: int
 
@@ -44,17 +48,23 @@ def remains(daemon: Server, scratch: Path) -> Remains:
         for base, names, _ in os.walk(CONTROL_GROUPS)
         for name in names
     )
-    mounts = sum(Path(f"/proc/{one}/mountinfo").read_text().count("\n") for one in (pid, *map(_pid, _zygotes(pid))))
+    others = [one.pid for one in family(pid) if one.parent == pid and one.pid not in _makers_of_disks(pid)]
+    mounts = sum(Path(f"/proc/{one}/mountinfo").read_text().count("\n") for one in (pid, *others))
     files = sum(len(names) for base, _, names in os.walk(scratch) if "/data" not in base)  # code stays a while, by its hash
     return Remains(len(family(pid)), groups, mounts, descriptors(pid), files)
 
 
-def _pid(process: Process) -> int:
-    return process.pid
+def _makers_of_disks(pid: int) -> list[int]:
+    return [one.pid for one in family(pid) if Path(f"/proc/{one.pid}/cmdline").read_bytes().startswith(b"fastlam: disks")]
 
 
-def _zygotes(pid: int) -> list[Process]:
-    return [one for one in family(pid) if one.parent == pid]
+def spare_disks(daemon: Server) -> int:
+    """Those for /tmp that nobody has: made ahead, or emptied after their environment, and about to be given out."""
+    return sum(
+        line.split(" - ")[1].startswith("ext4 /dev/loop")
+        for maker in _makers_of_disks(daemon.process.pid)
+        for line in Path(f"/proc/{maker}/mountinfo").read_text().splitlines()
+    )
 
 
 def call(daemon: Server, name: str, event: bytes) -> int:
@@ -70,9 +80,11 @@ def call(daemon: Server, name: str, event: bytes) -> int:
 
 
 def settled(daemon: Server, scratch: Path, before: Remains) -> Remains:
-    """What is left once nothing goes on leaving; `before` is awaited for a while."""
+    """What is left once nothing goes on leaving; `before` is awaited for a while, and that disks have been taken down."""
     deadline = time.monotonic() + SETTLE_SECONDS
-    while (left := remains(daemon, scratch)) != before and time.monotonic() < deadline:
+    while (left := remains(daemon, scratch)) != before or spare_disks(daemon) > SPARE_DISKS_MAX:
+        if time.monotonic() >= deadline:
+            break
         time.sleep(0.1)
     return left
 
@@ -126,6 +138,7 @@ def together(topic: Topic, scratch: Path, environment: dict[str, str], functions
             client.delete_function(FunctionName=name)
         client.close()
         _nothing_left(topic, what, settled(daemon, scratch, before), before)
+        _check_spare_disks(topic, what, spare_disks(daemon))
 
 
 def in_a_row(topic: Topic, scratch: Path, environment: dict[str, str], count: int) -> None:
@@ -142,12 +155,18 @@ def in_a_row(topic: Topic, scratch: Path, environment: dict[str, str], count: in
         seconds = time.perf_counter() - begun
         fresh = started(daemon) - before
         left = settled(daemon, scratch, first)
+        disks = spare_disks(daemon)
     what = f"{count} environments in a row"
     topic.check(f"{what}: started", fresh, "", exactly=count, detail=f"{seconds / count * 1e3:.1f} ms each")
     topic.check(f"{what}: calls that failed", failed, "", exactly=0)
     _nothing_left(topic, what, left, first)
+    _check_spare_disks(topic, what, disks)
 
 
 def _nothing_left(topic: Topic, what: str, left: Remains, before: Remains) -> None:
     for name, now, then in zip(Remains._fields, left, before, strict=True):
         topic.check(f"{what}: {name.replace('_', ' ')} left over", now - then, "", at_most=0, detail=f"{then} before")
+
+
+def _check_spare_disks(topic: Topic, what: str, disks: int) -> None:
+    topic.check(f"{what}: spare disks for /tmp", disks, "", at_most=SPARE_DISKS_MAX)

@@ -19,7 +19,7 @@ from fastlam.wire import control
 from fastlam.worker import disks
 from fastlam.worker.owner import belong_to
 
-_SPARE_MAX: Final = 8  # emptied ones of a size that wait to be given out
+SPARE_MAX: Final = 8  # emptied ones of a size that wait to be given out
 
 
 class Maker:
@@ -81,7 +81,7 @@ class Maker:
             except OSError:
                 self._discard(disk)
                 continue
-            if len(spare) < _SPARE_MAX:
+            if len(spare) < SPARE_MAX:
                 spare.append(disk)
             else:
                 self._discard(disk)
