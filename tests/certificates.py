@@ -21,6 +21,11 @@ class Identity:
     certificate: str
     key: str
 
+    def encrypted_key(self, password: str) -> str:
+        key = serialization.load_pem_private_key(self.key.encode(), None)
+        how = serialization.BestAvailableEncryption(password.encode())
+        return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how).decode()
+
     def pkcs12(self) -> bytes:
         key = serialization.load_pem_private_key(self.key.encode(), None)
         certificate = load_pem_x509_certificate(self.certificate.encode())

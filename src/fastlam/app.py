@@ -139,6 +139,7 @@ class Daemon:
             freezing=config.freeze,
             disks=str(self._data_dir),
             disk_rate_bytes=config.disk_rate_mb * 1_000_000,
+            network_rate_bytes=config.network_rate_mb * 1_000_000,
         )
         self.isolation = self.launcher.isolation
         self._closers.append(self.launcher.close)

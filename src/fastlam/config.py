@@ -30,6 +30,7 @@ ISOLATION_LEVELS: Final = ("auto", "full", "process")  # and sandbox.isolation t
 NETWORKS: Final = ("host", "loopback", "none")  # and these
 CPU_MODES: Final = ("free", "lambda")
 CLOCKS: Final = ("system", "virtual")  # of retries, event age and schedules: this machine's, or one that users advance
+NETWORK_RATE_MB: Final = 75  # AWS names no figure; 600 Mbit/s is what functions are often measured to have
 DISK_RATE_MB: Final = 250  # AWS names no figure; a SATA disk without moving parts holds this one
 RATES: Final = ("free", "lambda")  # what comes too fast: runs all the same, or is throttled as Lambda does
 
@@ -71,6 +72,7 @@ class DaemonConfig:
     network: str = NETWORKS[0]  # what functions reach
     cpu: str = CPU_MODES[0]  # whether they have the CPU share of their memory, or what is free
     disk_rate_mb: int = DISK_RATE_MB  # that a function with a whole CPU reads and writes in a second; 0: no bound
+    network_rate_mb: int = NETWORK_RATE_MB  # likewise, over a network of its own
     freeze: bool = False  # environments stand still between invocations
     rates: str = RATES[0]  # whether the rates of requests and of new environments are limited
     keepalive_seconds: float = KEEPALIVE_SECONDS  # after which an unused environment is stopped; 0: after each call
@@ -121,6 +123,9 @@ class DaemonConfig:
             )
         if self.disk_rate_mb < 0:
             raise FastlamError(f"--disk-rate {self.disk_rate_mb} is no rate: give MB a second, or 0 for no bound.")
+        if self.network_rate_mb < 0:
+            rate = self.network_rate_mb
+            raise FastlamError(f"--network-rate {rate} is no rate: give MB a second, or 0 for no bound.")
         if not 0 <= self.fronts <= FRONTS_MAX:
             raise FastlamError(f"--fronts {self.fronts} is no number of front processes: give 0 to {FRONTS_MAX}.")
         if self.rates not in RATES:

@@ -96,17 +96,31 @@ def test_kafka_with_a_password(
     assert values(sink.await_records(1, kafka_records)) == ["guarded"]
 
 
+@pytest.mark.parametrize("password", ["", "of-the-key"])
 def test_kafka_with_a_certificate(
-    daemon: RunningDaemon, aws: AwsServer, authority: Authority, kafka: tuple[Server, int, int], tmp_path: Path
+    daemon: RunningDaemon,
+    aws: AwsServer,
+    authority: Authority,
+    kafka: tuple[Server, int, int],
+    tmp_path: Path,
+    password: str,
 ) -> None:
+    """A key's password that is missing is shown, and found by itself."""
     server, _, port = kafka
-    name = topic(server, "certificate")
+    name = topic(server, f"certificate-{password}")
     produce(server, name, b"guarded")
     client = authority.identity("client.example")
-    uri = secret(aws, "client", certificate=client.certificate, privateKey=client.key)
-    root = secret(aws, "root", certificate=authority.certificate)
-    sink = Sink(daemon, "kafka-certificate", tmp_path)
-    sink.map(**secured(name, port, [("CLIENT_CERTIFICATE_TLS_AUTH", uri), ("SERVER_ROOT_CA_CERTIFICATE", root)]))
+    key = client.encrypted_key(password) if password else client.key
+    content = {"certificate": client.certificate, "privateKey": key}
+    uri = secret(aws, f"client-{password}", **content)
+    root = secret(aws, f"root-{password}", certificate=authority.certificate)
+    sink = Sink(daemon, f"kafka-certificate-{password}", tmp_path)
+    access = [("CLIENT_CERTIFICATE_TLS_AUTH", uri), ("SERVER_ROOT_CA_CERTIFICATE", root)]
+    uuid = sink.map(**secured(name, port, access))
+    if password:
+        await_that(lambda: uri in sink.mapping(uuid).get("LastProcessingResult", ""))
+        whole = json.dumps({**content, "privateKeyPassword": password})
+        aws.client("secretsmanager").put_secret_value(SecretId=uri, SecretString=whole)
     assert values(sink.await_records(1, kafka_records)) == ["guarded"]
 
 

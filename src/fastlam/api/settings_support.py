@@ -33,8 +33,8 @@ SETTINGS: Final[dict[str, Setting]] = {
     "Role": Stored("what the role may do is not enforced; its name is in the function's session token"),
     "Timeout": Supported("up to 5400 seconds for functions on capacity providers"),
     "MemorySize": Supported(
-        "memory is limited where control groups can be made; CPU time and rates of disks follow it with --cpu lambda"
-        " (`fastlam doctor`)"
+        "memory is limited where control groups can be made; CPU time and the rates of disks and networks follow it"
+        " with --cpu lambda (`fastlam doctor`)"
     ),
     "EphemeralStorage": Supported(
         "where namespaces are permitted (`fastlam doctor`); on a disk as root, otherwise in memory, where it counts as"

@@ -159,7 +159,8 @@ def walls() -> list[Finding]:
     findings.append(Finding("/tmp", None, isolation.TMP[found.tmp] + (f": {found.no_disk}" if found.no_disk else "")))
     rates = found.no_disk_rates or ("" if found.tmp == "disk" else "/tmp is on none; file systems are held to them")
     findings.append(Finding("disk rates", not found.no_disk_rates, rates or "follow memory with --cpu lambda"))
-    findings.append(Finding("network rates", None, "not held: functions share this machine's interfaces, or have none"))
+    rates = found.no_network_rate or "follow memory with --cpu lambda and --network loopback or none"
+    findings.append(Finding("network rates", not found.no_network_rate, rates))
     freezer = isolation.freezer_missing()
     findings.append(Finding("freezer", not freezer, freezer or "environments stand still between calls with --freeze"))
     return [Finding("isolation", None, f"{level}{how}"), *findings]

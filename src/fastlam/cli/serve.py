@@ -26,6 +26,7 @@ from fastlam.config import (
     DISK_RATE_MB,
     ISOLATION_LEVELS,
     LANE_KINDS,
+    NETWORK_RATE_MB,
     NETWORKS,
     RATES,
     DaemonConfig,
@@ -142,6 +143,17 @@ def _choice(name: str, values: Sequence[str], **more: Any) -> Callable[[Any], An
     envvar="FASTLAM_DISK_RATE",
     help="With --cpu lambda, what a function of 1769 MB reads from a disk in a second, and writes to it; others have"
     " their share by their memory. 0: no bound.",
+)
+@click.option(
+    "--network-rate",
+    "network_rate_mb",
+    default=NETWORK_RATE_MB,
+    show_default=True,
+    type=int,
+    metavar="MB",
+    envvar="FASTLAM_NETWORK_RATE",
+    help="With --cpu lambda, what goes over the network of a function of 1769 MB in a second, both ways together, where"
+    " it has one of its own (--network loopback or none); others have their share by their memory. 0: no bound.",
 )
 @click.option(
     "--freeze",
@@ -266,7 +278,7 @@ def _arguments(config: DaemonConfig, port: int) -> list[str]:
     arguments += ["--keepalive", str(config.keepalive_seconds), "--recycle-after", str(config.recycle_after_seconds)]
     arguments += ["--rates", config.rates, "--lane", config.lane]
     arguments += ["--fronts", str(config.fronts), "--isolation", config.isolation, "--cpu", config.cpu]
-    arguments += ["--disk-rate", str(config.disk_rate_mb)]
+    arguments += ["--disk-rate", str(config.disk_rate_mb), "--network-rate", str(config.network_rate_mb)]
     arguments += ["--network", config.network]
     arguments += ["--clock", config.clock, "--retry-delay", f"{config.retry_seconds}s"]
     if config.freeze:

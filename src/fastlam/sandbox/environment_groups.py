@@ -36,7 +36,6 @@ class EnvironmentGroups:
     def __init__(
         self,
         groups: ControlGroups | None,
-        cpu_follows_memory: bool,
         disk_rate_bytes: int = 0,
         tmp_device: Callable[[Environment], str] = lambda environment: "",
     ) -> None:
@@ -46,7 +45,6 @@ class EnvironmentGroups:
         self._disk_rate_bytes = disk_rate_bytes
         self._tmp_device = tmp_device
         self._groups = groups if groups is not None and groups.controllers else None
-        self._cpu_follows_memory = cpu_follows_memory
         self._freezes = self._groups is not None and FREEZER in self._groups.controllers
         self._live: dict[int, ControlGroup] = {}
         self._names = itertools.count()
@@ -65,8 +63,6 @@ class EnvironmentGroups:
             group = self._make(self._groups)
         self._live[environment.id] = group
         self._hand_over(True)
-        if self._cpu_follows_memory:  # INIT is not held back
-            environment.on_ready = self._hold_back
         return group
 
     def limit(self, environment: Environment, shared_bytes: int) -> None:
@@ -83,12 +79,12 @@ class EnvironmentGroups:
                     counted = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                     environment.measure_memory(counted, shared_bytes, memory_bytes, os.fsencode(group.memory_stat_path))
 
-    def _hold_back(self, environment: Environment) -> None:
+    def hold_back(self, environment: Environment, share: float) -> None:
+        """It has that part of a CPU from now on, and of what a whole one reads from disks and writes to them."""
         group = self._live.get(environment.id)
         if group is None:
             return
         confinement: Confinement = environment.target.spec.confinement
-        share = confinement.memory_mb / limits.MEMORY_MB_PER_CPU
         group.limit_cpu(share)
         if self._disk_rate_bytes:
             disks = {self._tmp_device(environment), *(disk_of(source) for source, _ in confinement.file_systems)}

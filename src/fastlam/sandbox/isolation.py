@@ -90,6 +90,8 @@ class Isolation:
     doors: list[int] = field(default_factory=list)  # the ports of what they reach in a network of their own
     missing: dict[str, str] = field(default_factory=dict)  # wall: why it is not there
     no_restore: str = ""  # why environments cannot be restored from a template (SnapStart) with these walls
+    no_network_rate: str = ""  # why what goes over networks of environments' own can be held to no rate
+    network_rate_due: bool = False  # it is asked for
     no_disk_rates: str = ""  # why the use of disks is not held to rates that were asked for
     no_disk: str = ""  # why /tmp is in memory, and counts as the function's, and not on a disk of its own
 
@@ -107,6 +109,8 @@ class Isolation:
             more += f"; /tmp in memory, which counts as the function's: {self.no_disk}"
         if self.no_disk_rates:
             more += f"; no rates of disks: {self.no_disk_rates}"
+        if self.network_rate_due and self.no_network_rate:
+            more += f"; no rates of networks: {self.no_network_rate}"
         if not self.missing:
             return f"isolation: full{more}"
         return "isolation: all but " + "; ".join(self.shortcomings()) + more
@@ -122,6 +126,7 @@ class Isolation:
             "tmp": self.tmp,
             "tmp_reason": self.no_disk,
             "no_disk_rates": self.no_disk_rates,
+            "no_network_rate": self.no_network_rate,
         }
 
     def check_full(self) -> None:
@@ -173,12 +178,14 @@ def find(
     disks: str = "",
     *,
     disk_rates: bool = False,
+    network_rates: bool = False,
 ) -> Isolation:
     """Tries out what this machine permits. `disks` is the directory for disks of /tmp, the stage if there is none;
-    `disk_rates`: the use of disks is to be held to rates. Raises FastlamError where `full` is asked for and something
-    is missing, or the network cannot be had, or environments cannot be frozen that are to be.
+    `disk_rates`, `network_rates`: the use of disks and of networks is to be held to rates. Raises FastlamError where
+    `full` is asked for and something is missing, or the network cannot be had, or environments cannot be frozen that
+    are to be.
     """
-    isolation = Isolation(level, stage, network=network)
+    isolation = Isolation(level, stage, network=network, network_rate_due=network_rates and network != HOST)
     if level == "process":
         return isolation
     isolation.groups = ControlGroups(freezing=freezing, disks=disk_rates)
@@ -220,6 +227,7 @@ def _probe(isolation: Isolation, disks: str) -> None:
     isolation.landlock = 0 if "landlock" in missing else found.landlock
     isolation.seccomp = "seccomp" not in missing
     isolation.no_restore = found.no_restore if isolation.own_root else ""
+    isolation.no_network_rate = missing.get("network", "") or found.no_network_rate
     isolation.no_disk = "only root can mount one" if user_namespace else found.no_disk
 
 

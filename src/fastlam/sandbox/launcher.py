@@ -51,12 +51,13 @@ class Launcher:
         freezing: bool = False,
         disks: str = "",
         disk_rate_bytes: int = 0,
+        network_rate_bytes: int = 0,
     ) -> None:
         """`isolation` is a level of sandbox.isolation; without one there are no walls. `network`: what functions reach.
         `cpu_follows_memory`: they have the part of a CPU that Lambda gives for their memory. `freezing`: the dispatcher
         will want to freeze environments. `disks`: the directory for disks of /tmp; without one, that of the sockets.
         `disk_rate_bytes`: with `cpu_follows_memory`, what one with the memory of a whole CPU may read from a disk in a
-        second, and write to it; 0: no bound.
+        second, and write to it; 0: no bound. `network_rate_bytes`: likewise, what goes over a network of its own.
         """
         self.lanes = lanes_of_kind(lane)
         self.directory = RuntimeDirectory()
@@ -65,11 +66,13 @@ class Launcher:
         try:
             disks = on_disk([*([disks] if disks else []), str(self.directory.path), "/var/tmp"])
             disk_rate_bytes = disk_rate_bytes if cpu_follows_memory else 0
-            self.isolation = (
-                find(isolation, str(stage), network, freezing, disks, disk_rates=bool(disk_rate_bytes))
-                if isolation
-                else None
-            )
+            network_rate_bytes = network_rate_bytes if cpu_follows_memory else 0
+            self.isolation = None
+            if isolation:
+                self.isolation = find(
+                    isolation, str(stage), network, freezing, disks,
+                    disk_rates=bool(disk_rate_bytes), network_rates=bool(network_rate_bytes),
+                )  # fmt: skip
             in_user_namespace = self.isolation is not None and self.isolation.user_namespace
             # One for all zygotes: who is in another could not enter a network that is made in this one.
             self._user_namespace_fd = make_user_namespace() if in_user_namespace else -1
@@ -78,10 +81,11 @@ class Launcher:
             raise
         self.groups = EnvironmentGroups(
             None if self.isolation is None else self.isolation.groups,
-            cpu_follows_memory,
             disk_rate_bytes,
             lambda environment: self.estates.device(environment),
         )
+        self._cpu_follows_memory = cpu_follows_memory
+        self._network_rate_bytes = network_rate_bytes
         self.keeper = Keeper()
         self.zygotes: dict[str, Zygote] = {}
         self.homes: dict[int, Zygote] = {}  # environment id -> the zygote that its process came from
@@ -92,6 +96,7 @@ class Launcher:
             lambda fd, callback: self.dispatcher.add_reader(fd, callback),
             lambda fd: self.dispatcher.remove_reader(fd),
             self._user_namespace_fd,
+            holds=network_rate_bytes > 0,
         )
         self.disks: Disks | None = None
         if self.isolation is not None and self.isolation.tmp == "disk":
@@ -169,6 +174,8 @@ class Launcher:
             estate, tmp_fd = self.estates.take(environment)
             if self.isolation is not None and spec.confinement is not None:
                 group = self.groups.make(environment)
+                if self._cpu_follows_memory:  # INIT is not held back
+                    environment.on_ready = self._hold_back
                 given_tmp = tmp_fd >= 0 or self.disks is not None
                 walls = self.isolation.walls(spec.confinement, estate.number, group, given_tmp=given_tmp)
                 walls.restores = worker.template and walls.namespaces != 0
@@ -281,6 +288,14 @@ class Launcher:
 
         self._held[environment.id] = environment, descriptors
         self.networks.take(environment.id, name, fork, fail)
+
+    def _hold_back(self, environment: Environment) -> None:
+        spec: LaunchSpec = environment.target.spec
+        assert spec.confinement is not None
+        share = spec.confinement.memory_mb / limits.MEMORY_MB_PER_CPU
+        self.groups.hold_back(environment, share)
+        if self._network_rate_bytes:
+            self.networks.hold(environment.id, round(self._network_rate_bytes * share))
 
     def _let_go(self, environment_id: int) -> None:
         _, descriptors = self._held.pop(environment_id)

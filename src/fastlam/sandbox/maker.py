@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fastlam.sandbox.keeper import Keeper
 from fastlam.wire import control
@@ -45,12 +45,17 @@ class Maker:
         self._socket: socket.socket | None = None
         self.process: subprocess.Popen[bytes] | None = None  # while there is one
 
-    def order(self, message: control.Message) -> None:
-        """Raises OSError; BlockingIOError means that answers are on their way, and with them another try."""
+    def order(self, message: control.Message, descriptors: Sequence[int] = ()) -> None:
+        """The descriptors stay the caller's. Raises OSError; BlockingIOError means that answers are on their way, and
+        with them another try.
+        """
         if self._socket is None:
             self._begin()
         assert self._socket is not None
-        self._socket.send(control.encode(message))
+        if descriptors:
+            socket.send_fds(self._socket, [control.encode(message)], descriptors)
+        else:
+            self._socket.send(control.encode(message))
 
     def _begin(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

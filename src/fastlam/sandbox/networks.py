@@ -10,6 +10,7 @@ All of it belongs to the dispatcher's driver.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -22,6 +23,8 @@ from fastlam.sandbox import programs
 from fastlam.sandbox.keeper import Keeper
 from fastlam.sandbox.maker import Ignore, Maker, Watch
 from fastlam.wire import control
+
+log = logging.getLogger(__name__)
 
 OWN: Final = "own"  # the network of an environment that shares it with nobody
 AHEAD: Final = 4  # so many lie ready: one is made in the time of a third of a cold start
@@ -70,11 +73,17 @@ class Networks:
         watch: Watch,
         ignore: Ignore,
         user_namespace_fd: int = -1,
+        *,
+        holds: bool = False,
     ) -> None:
+        """`holds`: `hold` will be called for environments."""
         self._maker = Maker(
             keeper, watch, ignore, start=self._start, on_made=self._made, on_all=self._go_on, on_ended=self._ended
         )
         self._user_namespace_fd = user_namespace_fd
+        self._holds = holds
+        self._to_hold: deque[tuple[int, int]] = deque()  # environments, and bytes a second
+        self._complained = False
         self._doors: list[Door] = []
         self._ready: deque[_Network] = deque()
         self._waiting: deque[_Waiting] = deque()
@@ -131,6 +140,32 @@ class Networks:
                 door.closing(listener)
             _close(network)
 
+    def hold(self, environment_id: int, bytes_per_second: int) -> None:
+        """What goes over the network of that environment, both ways together, is no more than that soon. A network with
+        a name, which others are in too, is not held.
+        """
+        self._to_hold.append((environment_id, bytes_per_second))
+        self._hold_all()
+
+    def _hold_all(self) -> None:
+        while self._to_hold:
+            environment_id, bytes_per_second = self._to_hold[0]
+            network = self._by_environment.get(environment_id)
+            if network is not None and network.namespace_fd >= 0 and network not in self._by_name.values():
+                try:
+                    self._maker.order(control.HoldNetwork(bytes_per_second), [network.namespace_fd])
+                except BlockingIOError:
+                    return
+                except OSError as error:
+                    self._complain(error.strerror or str(error))
+                _close_namespace(network)
+            self._to_hold.popleft()
+
+    def _complain(self, reason: str) -> None:
+        if not self._complained:
+            self._complained = True
+            log.warning("networks of environments are held to no rate: %s", reason)
+
     def _give_out(self) -> None:
         while self._waiting and (self._ready or self._waiting[0].name in self._by_name):
             waiting = self._waiting.popleft()
@@ -142,9 +177,8 @@ class Networks:
                 if waiting.name != OWN:
                     self._by_name[waiting.name] = network
             self._join(network, waiting.environment_id, waiting.on_made)
-            if waiting.name == OWN:
-                os.close(network.namespace_fd)
-                network.namespace_fd = -1
+            if waiting.name == OWN and not self._holds:
+                _close_namespace(network)
 
     def _join(self, network: _Network, environment_id: int, on_made: OnMade) -> None:
         network.users.add(environment_id)
@@ -173,6 +207,10 @@ class Networks:
 
     def _made(self, packet: bytes, descriptors: list[int]) -> bool:
         made = control.decode_network_made(packet)
+        if isinstance(made, control.NetworkHeld):
+            if made.reason:
+                self._complain(made.reason)
+            return True
         self._ordered -= 1
         if len(descriptors) != 1 + len(self._doors):
             for fd in descriptors:
@@ -184,6 +222,7 @@ class Networks:
         return True
 
     def _go_on(self) -> None:
+        self._hold_all()
         self._give_out()
         self._order()
 
@@ -216,6 +255,10 @@ class Networks:
 def _close(network: _Network) -> None:
     for listener in network.listeners:
         listener.close()
+    _close_namespace(network)
+
+
+def _close_namespace(network: _Network) -> None:
     if network.namespace_fd >= 0:
         with contextlib.suppress(OSError):
             os.close(network.namespace_fd)

@@ -151,6 +151,7 @@ class Findings(msgspec.Struct, kw_only=True):
     missing: dict[str, str]  # wall: why it cannot be had
     landlock: int  # the kernel's version of it
     no_restore: str  # why nothing can be restored from a template behind the walls that can be had; "" if it can
+    no_network_rate: str  # why what goes over a network of its own can be held to no rate; "" if it can
     no_disk: str  # why no disk can be made for /tmp; "" if one can, or none was asked for
 
 
@@ -207,11 +208,23 @@ class ReturnDisk(Message, tag=14):
     number: int
 
 
+class HoldNetwork(Message, tag=15):
+    """Owner, to the maker of networks. Descriptor: a namespace, whose `lo` carries no more from now on."""
+
+    bytes_per_second: int
+
+
+class NetworkHeld(Message, tag=16):
+    """Maker of networks."""
+
+    reason: str = ""  # why it is not
+
+
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_from_owner: Final = msgspec.msgpack.Decoder(FromOwner).decode
 decode_from_zygote: Final = msgspec.msgpack.Decoder(FromZygote).decode
-decode_network_order: Final = msgspec.msgpack.Decoder(MakeNetwork).decode
-decode_network_made: Final = msgspec.msgpack.Decoder(NetworkMade).decode
+decode_network_order: Final = msgspec.msgpack.Decoder(MakeNetwork | HoldNetwork).decode
+decode_network_made: Final = msgspec.msgpack.Decoder(NetworkMade | NetworkHeld).decode
 decode_disk_order: Final = msgspec.msgpack.Decoder(MakeDisk | ReturnDisk).decode
 decode_disk_made: Final = msgspec.msgpack.Decoder(DiskMade).decode
 decode_from_keeper: Final = msgspec.msgpack.Decoder(Restore).decode

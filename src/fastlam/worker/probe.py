@@ -14,7 +14,7 @@ from collections.abc import Callable
 import msgspec
 
 from fastlam.wire.control import NAMESPACES, Findings, Probe, Walls, decode_probe, encode
-from fastlam.worker import disk_maker, disks, keeper, kernel, walls
+from fastlam.worker import disk_maker, disks, keeper, kernel, network, walls
 from fastlam.worker import user_namespace as namespace
 from fastlam.worker.held import Namespaces
 
@@ -111,6 +111,23 @@ def _enter(plan: Walls, made: Namespaces) -> tuple[str, str]:
     return "", ""
 
 
+def try_network_rate(*, user_namespace: bool) -> str:
+    """Why what goes over a network of an environment's own can be held to no rate; "" if it can."""
+    return _in_child(lambda: ("", _hold(user_namespace)))[1]
+
+
+def _hold(user_namespace: bool) -> str:
+    try:
+        if user_namespace:
+            namespace.enter_new()
+        for descriptor in network.make([]):
+            os.close(descriptor)
+        network.hold("lo", 1_000_000)
+    except OSError as error:
+        return str(error.args[1] if len(error.args) > 1 else error)
+    return ""
+
+
 def try_disk(order: Probe) -> str:
     """Why no disk for /tmp can be made; "" if one can."""
     if not order.disks:
@@ -158,5 +175,11 @@ def main() -> None:
         left |= {"uid": -1} if "user" in missing else {}
         able = msgspec.structs.replace(plan, **left)
         no_restore = try_restoring(able, user_namespace=order.user_namespace, own_pids=order.own_pids)
-    found = Findings(missing=missing, landlock=plan.landlock, no_restore=no_restore, no_disk=try_disk(order))
+    found = Findings(
+        missing=missing,
+        landlock=plan.landlock,
+        no_restore=no_restore,
+        no_disk=try_disk(order),
+        no_network_rate=try_network_rate(user_namespace=order.user_namespace),
+    )
     sys.stdout.buffer.write(encode(found))
