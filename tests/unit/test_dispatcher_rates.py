@@ -71,9 +71,8 @@ def test_a_call_over_its_rate_leaves_the_new_environments_alone(stage: Stage) ->
     turned_away = [stage.call(second).throttle_reason for _ in range(3000)]
     assert turned_away.count(RATE) > 1000, "600 requests a second are the account's"
     account.set_limit(10_000)
-    while stage.call(first).throttle_reason == RATE:
-        pass  # until there are requests to be had
-    assert stage.call(second).throttle_reason == ""
+    # Requests come back at 100,000 a second, environments at 100: had they been used up, hardly one would be started.
+    assert [stage.call(second).throttle_reason for _ in range(1000)].count("") > 100
 
 
 def test_events_are_accepted_at_the_accounts_rate_and_counted_apart(stage: Stage) -> None:
