@@ -33,6 +33,15 @@ def handler(event, context):
 """
 
 
+# Of a function whose first invocation never ends.
+HANGS_ONCE: Final = """
+import signal
+def behave(event):
+    while len(seen()) == 1:
+        signal.pause()
+"""
+
+
 class Sink:
     """A function of a daemon. `behaviour` may define `behave(event)`, whose result is the function's; `seen()` in it
     are all events so far.
@@ -75,6 +84,12 @@ class Sink:
     def mapping(self, uuid: str) -> dict[str, Any]:
         found: dict[str, Any] = self.daemon.lambda_.get_event_source_mapping(UUID=uuid)
         return found
+
+    def kill_daemon(self) -> None:
+        """With SIGKILL, while the first event is being handled."""
+        self.await_events(1)
+        self.daemon.process.kill()
+        self.daemon.process.wait()
 
     def update(self, uuid: str, **more: Any) -> None:
         """The change is in force when this returns."""

@@ -14,10 +14,10 @@ import pytest
 from broker_servers import running_activemq, running_kafka, running_rabbitmq
 from daemon_running import RunningDaemon, running_daemon
 from kafka_client import committed, kafka_records, produce, source, topic, values
-from local_servers import Server
+from local_servers import Server, directory
 from mapping_plane import filters
 from moto_running import running_aws
-from source_sink import Sink
+from source_sink import HANGS_ONCE, Sink
 from waiting import await_that
 
 
@@ -137,6 +137,22 @@ def test_kafka_restart_in_the_middle(kafka: Server, tmp_path: Path) -> None:
     produce(kafka, name, b"2")
     with running_daemon(*options, ephemeral=False, complains=True) as daemon:
         assert values(sink.await_records(3, kafka_records)) == ["0", "1", "2"]
+
+
+def test_kafka_unhandled_records_come_again(kafka: Server, tmp_path: Path) -> None:
+    """A daemon that is killed in the middle has not gone past what was not handled."""
+    name = topic(kafka, "killed")
+    options = ("--data-dir", str(tmp_path / "data"))
+    with directory() as short:
+        own = {"TMPDIR": str(short), "XDG_RUNTIME_DIR": str(short)}  # a killed daemon leaves its sockets
+        with running_daemon(*options, ephemeral=False, complains=True, environment=own) as daemon:
+            sink = Sink(daemon, "kafka-killed", tmp_path, HANGS_ONCE, Timeout=60)
+            produce(kafka, name, b"1")
+            sink.map(**source(kafka, name, BatchSize=1))
+            sink.kill_daemon()
+        with running_daemon(*options, ephemeral=False, complains=True, environment=own) as daemon:
+            sink.daemon = daemon
+            assert set(values(sink.await_records(2, kafka_records))) == {"1"}
 
 
 def test_kafka_missing_topic(daemon: RunningDaemon, kafka: Server, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from daemon_running import RunningDaemon, running_daemon
 from fastlam.cli import cli
 from local_servers import Server, directory, running_mosquitto, running_nats, running_postgresql, running_redis
 from mapping_plane import filters
-from source_sink import Sink
+from source_sink import HANGS_ONCE, Sink
 from waiting import await_that
 
 
@@ -121,6 +121,22 @@ def test_redis_position_survives_restart(redis_server: Server, tmp_path: Path) -
 # NATS ----------------------------------------------------------------------------------------------
 
 
+def test_redis_unhandled_entries_come_again(redis_server: Server, tmp_path: Path, short: Path) -> None:
+    """A daemon that is killed in the middle has not gone past what was not handled."""
+    options = ("--data-dir", str(tmp_path / "data"))
+    own = {"TMPDIR": str(short), "XDG_RUNTIME_DIR": str(short)}  # a killed daemon leaves its sockets
+    with redis_client(redis_server) as client:
+        with running_daemon(*options, ephemeral=False, environment=own) as daemon:
+            sink = Sink(daemon, "redis-killed", tmp_path, HANGS_ONCE, Timeout=60)
+            client.xadd("killed", {"number": "1"})
+            address = arn(f"redis://127.0.0.1:{redis_server.port}/0")
+            sink.map(address, Queues=["killed"], StartingPosition="TRIM_HORIZON", BatchSize=1)
+            sink.kill_daemon()
+        with running_daemon(*options, ephemeral=False, environment=own) as daemon:
+            sink.daemon = daemon
+            assert {each["fields"]["number"] for each in sink.await_records(2)} == {"1"}
+
+
 @pytest.fixture(scope="module")
 def nats_server() -> Iterator[Server]:
     pytest.importorskip("nats")
@@ -215,21 +231,13 @@ def test_mqtt(daemon: RunningDaemon, mosquitto: Server, tmp_path: Path) -> None:
 
 def test_mqtt_unhandled_messages_come_again(mosquitto: Server, tmp_path: Path, short: Path) -> None:
     """A daemon that is killed in the middle has acknowledged nothing that was not handled."""
-    behaviour = """
-import signal
-def behave(event):
-    while len(seen()) == 1:
-        signal.pause()
-"""
     options = ("--data-dir", str(tmp_path / "data"))
     own = {"TMPDIR": str(short), "XDG_RUNTIME_DIR": str(short)}  # a killed daemon leaves its sockets
     with running_daemon(*options, ephemeral=False, environment=own) as daemon:
-        sink = Sink(daemon, "mqtt-killed", tmp_path, behaviour, Timeout=60)
+        sink = Sink(daemon, "mqtt-killed", tmp_path, HANGS_ONCE, Timeout=60)
         sink.map(arn(f"mqtt://127.0.0.1:{mosquitto.port}"), Queues=["killed"], BatchSize=1)
         mqtt_publish(mosquitto, "killed", b"1")
-        sink.await_records(1)
-        daemon.process.kill()
-        daemon.process.wait()
+        sink.kill_daemon()
     with running_daemon(*options, ephemeral=False, environment=own) as daemon:
         sink.daemon = daemon
         assert {each["data"] for each in sink.await_records(2)} == {base64.b64encode(b"1").decode()}
