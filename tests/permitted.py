@@ -12,7 +12,11 @@ from typing import Final, NoReturn
 
 import pytest
 
+from needs import missing
+
 _KINDS: Final = ("--mount", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--mount-proc")
+_SHAPED: Final = "ip link set lo up && tc qdisc add dev lo root tbf rate 8mbit burst 128kb latency 100ms"
+_NOT_FOUND: Final = 127  # a shell's status where there is no such program
 _AS_USER: Final = 'if [ "$(id -u)" = 0 ]; then exec unshare "$@"; else exec unshare --user --map-root-user "$@"; fi'
 
 
@@ -20,20 +24,43 @@ def no_namespaces(told: object, prefix: Sequence[str] = ()) -> NoReturn:
     """Skips the test, which fails instead if another program of the same user (`prefix`) can make namespaces and mount
     something in them. `told`: what fastlam says.
     """
-    others = ["sh", "-c", _AS_USER, "sh", *_KINDS, "mount", "-t", "tmpfs", "none", "/mnt"]
-    tried = subprocess.run([*prefix, *others], check=False, capture_output=True, text=True)
-    assert tried.returncode != 0, f"unshare can make namespaces, and fastlam says: {told}"
-    pytest.skip(f"this machine permits no namespaces: {told}; {tried.stderr.strip()}")
+    refused = _refused([*_KINDS, "mount", "-t", "tmpfs", "none", "/mnt"], prefix, "util-linux")
+    assert refused, f"unshare can make namespaces, and fastlam says: {told}"
+    pytest.skip(f"this machine permits no namespaces: {told}; {refused}")
+
+
+def no_network_rate(told: object, prefix: Sequence[str] = ()) -> NoReturn:
+    """The same, of rates of what goes over `lo` of a network namespace, which tc sets."""
+    refused = _refused(["--net", "sh", "-c", _SHAPED], prefix, "iproute2")
+    assert refused, f"tc holds a network to a rate, and fastlam says: {told}"
+    pytest.skip(f"this machine holds networks to no rate: {told}; {refused}")
+
+
+def _refused(arguments: Sequence[str], prefix: Sequence[str], package: str) -> str:
+    """Why unshare cannot do it; "" if it can. The test asks for the package where a program is not there."""
+    tried = subprocess.run(
+        [*prefix, "sh", "-c", _AS_USER, "sh", *arguments], check=False, capture_output=True, text=True
+    )
+    if tried.returncode == _NOT_FOUND:
+        missing(f"install the package {package}, whose programs tell what this machine permits: {tried.stderr.strip()}")
+    return "" if tried.returncode == 0 else tried.stderr.strip() or f"exit status {tried.returncode}"
 
 
 def group_can_be_made(controller: str) -> bool:
-    """By a shell, as anybody would, in a hierarchy that has the controller."""
-    for hierarchy in Path("/sys/fs/cgroup").iterdir():
-        if controller in hierarchy.name.split(","):
-            made = subprocess.run(["mkdir", str(hierarchy / f"try-{os.getpid()}")], check=False, capture_output=True)
-            if made.returncode == 0:
-                (hierarchy / f"try-{os.getpid()}").rmdir()
+    """By a shell, as anybody would, in a hierarchy that has the controller, of either version."""
+    root = Path("/sys/fs/cgroup")
+    for hierarchy in (root, *root.iterdir()):
+        unified = (hierarchy / "cgroup.controllers").is_file() and (hierarchy / "cgroup.subtree_control").is_file()
+        if not unified and controller not in hierarchy.name.split(","):
+            continue
+        group = hierarchy / f"try-{os.getpid()}"
+        if subprocess.run(["mkdir", str(group)], check=False, capture_output=True).returncode:
+            continue
+        try:
+            if not unified or controller in (group / "cgroup.controllers").read_text().split():
                 return True
+        finally:
+            group.rmdir()
     return False
 
 
