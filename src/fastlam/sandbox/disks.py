@@ -96,7 +96,7 @@ class Disks:
 
     def give_back(self, disk: Disk) -> None:
         """Nobody has it any more who may see what is on it."""
-        if disk.maker is self._maker.process is not None:
+        if self._maker.alive and disk.maker is self._maker.process:
             with contextlib.suppress(OSError):  # then it is gone when the maker is
                 self._maker.order(control.ReturnDisk(disk.number))
 

@@ -45,6 +45,11 @@ class Maker:
         self._socket: socket.socket | None = None
         self.process: subprocess.Popen[bytes] | None = None  # while there is one
 
+    @property
+    def alive(self) -> bool:
+        """Whether there is one, and it is this process's: a fork's is not."""
+        return self._socket is not None
+
     def order(self, message: control.Message, descriptors: Sequence[int] = ()) -> None:
         """The descriptors stay the caller's. Raises OSError; BlockingIOError means that answers are on their way, and
         with them another try.
