@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -42,6 +43,8 @@ NUMPY: Final = "numpy"
 INSTALL: Final = 'pip install "fastlam[bench]"'
 PACKAGES: Final = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "urllib3", "six")
 METRIC: Final = "cold start p50"
+LEFT_THREAD: Final = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+COPIES_FROM_PID: Final = 300  # a fork is the second process of its namespace
 SETTLE_SECONDS: Final = 0.05  # for the environment before to be gone
 
 RUN_ONCE: Final = (
@@ -87,11 +90,11 @@ def cold_ms(runtime: Runtime, name: str, directory: Path, check: Callable[[Any],
 
 
 @contextlib.contextmanager
-def restoring_daemon(directory: Path) -> Iterator[tuple[Server, str]]:
+def restoring_daemon(directory: Path, *options: str) -> Iterator[tuple[Server, str]]:
     """A daemon with the function CLIENT from that directory, where every call has a cold start; and the qualified name of its version, which
     has a snapshot.
     """
-    with fastlam_daemon("--keepalive", "0") as daemon:
+    with fastlam_daemon("--keepalive", "0", *options) as daemon:
         runtime = max(SNAP_START_MIN, sys.version_info[:2])
         client = deploy(
             daemon.url,
@@ -109,6 +112,13 @@ def restoring_daemon(directory: Path) -> Iterator[tuple[Server, str]]:
                 raise RuntimeError(f"the version is {state}")
             time.sleep(0.01)
         yield daemon, "boto3_client:1"
+
+
+def copying_program() -> str:
+    """criu, as root's daemon would find it."""
+    from fastlam.sandbox.criu import installed_program
+
+    return installed_program() if os.geteuid() == 0 else ""
 
 
 def called_ms(daemon: Server, name: str, check: Callable[[Any], bool], count: int) -> float:
@@ -173,6 +183,17 @@ def run(topic: Topic) -> None:
         daemon, version = stack.enter_context(restoring_daemon(client))
         hello, shared = Path(scratch, "hello"), Path(scratch, "boto3_runtime")
         numbers = itertools.count()
+        criu = copying_program()
+        copied: dict[str, Callable[[], Metrics]] = {}
+        if criu:
+            threaded = Path(scratch, "threaded")
+            shutil.copytree(client, threaded)
+            with (threaded / "app.py").open("a") as file:
+                file.write(LEFT_THREAD)
+            copier, copy = stack.enter_context(restoring_daemon(threaded, "--criu", criu))
+            copied[f"fastlam, SnapStart by criu: {CLIENT}, a thread"] = lambda: {
+                METRIC: called_ms(copier, copy, lambda payload: payload["pid"] >= COPIES_FROM_PID, few)
+            }
 
         def is_hello(payload: Any) -> bool:
             return payload == {"statusCode": 200, "body": '"Hello from Lambda!"'}
@@ -200,6 +221,7 @@ def run(topic: Topic) -> None:
             f"fastlam, SnapStart: {CLIENT}": lambda: {METRIC: called_ms(daemon, version, initialized("snap-start"), many)},
             f"fastlam: {CLIENT}": lambda: {METRIC: called_ms(daemon, "boto3_client", initialized("on-demand"), few)},
             CLIENT_INTERPRETER: lambda: {METRIC: spawned_ms(RUN_ONCE, client, few)},
+            **copied,
         }
         for side in sides.values():
             side()  # zygotes up, caches warm
@@ -216,6 +238,11 @@ def run(topic: Topic) -> None:
     restored = f"fastlam, SnapStart: {CLIENT}", METRIC
     topic.ratio("SnapStart: restore / new interpreter", restored, (CLIENT_INTERPRETER, METRIC), at_most=1 / 40)
     topic.ratio("SnapStart: restore / cold start without it", restored, (f"fastlam: {CLIENT}", METRIC), at_most=1.0)
+    if copied:
+        (name,) = copied
+        topic.ratio("SnapStart by criu: restore / new interpreter", (name, METRIC), (CLIENT_INTERPRETER, METRIC), at_most=1.0)
+    else:
+        topic.note("No criu, or not root: what has threads was not restored from a copy.")
     topic.note(
         f"{CLIENT}: a daemon with its walls, over HTTP; all of that is within INIT, which is the snapshot's or, without one,"
         " the call's (boto3 itself is preloaded then)."

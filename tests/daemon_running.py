@@ -101,6 +101,7 @@ class RunningDaemon:
         self.port = int(url.rpartition(":")[2])
         self.stderr_path = stderr
         self.lambda_ = self.client()
+        self.leaves_threads = False  # INIT of all that is snapped: its environments are then copies, and no forks
 
     def client(self, service: str = "lambda", account: str = ACCOUNT, region: str = REGION, **config: Any) -> Any:
         return sdk_client(self.url, service, account, region, max_pool_connections=300, **config)
@@ -136,6 +137,8 @@ class RunningDaemon:
         """As `deploy`, with SnapStart and a version, whose snapshot is there when this returns; what to invoke. With
         `fails` it must have come to the state Failed instead.
         """
+        if self.leaves_threads:
+            code = _with_thread(code)
         self.deploy(name, code, Runtime=SNAPPED_RUNTIME, SnapStart={"ApplyOn": "PublishedVersions"}, **more)
         version = self.lambda_.publish_version(FunctionName=name)["Version"]
         assert self.state_of(name, version) == ("Failed" if fails else "Active")
@@ -217,6 +220,12 @@ class RunningDaemon:
         self.process.wait(WAIT_SECONDS)
 
 
+def _with_thread(code: str | Files | bytes) -> Files:
+    assert not isinstance(code, bytes)
+    files = {"app.py": code} if isinstance(code, str) else code
+    return {**files, "app.py": f"{files['app.py']}{LEFT_THREAD}"}
+
+
 class Gate:
     """Holds invocations: a handler that calls `wait_at(event["gate"], ...)` of GATE_CODE stays there until the gate
     lets it go on.
@@ -249,6 +258,11 @@ class Gate:
         self.open()
         self._listener.close()
 
+
+LEFT_THREAD: Final = (
+    "\nimport threading as _threading\n"
+    "_threading.Thread(target=_threading.Event().wait, daemon=True, name='left').start()\n"
+)
 
 GATE_CODE: Final = """
 import socket

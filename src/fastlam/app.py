@@ -140,6 +140,7 @@ class Daemon:
             disks=str(self._data_dir),
             disk_rate_bytes=config.disk_rate_mb * 1_000_000,
             network_rate_bytes=config.network_rate_mb * 1_000_000,
+            criu=config.criu,
         )
         self.isolation = self.launcher.isolation
         self._closers.append(self.launcher.close)
@@ -189,6 +190,7 @@ class Daemon:
             self._later,
             give_up=self.launcher.templates.fail,
             impossible=self.launches.why_not_restored,
+            copies=self.isolation is not None and self.isolation.criu is not None,
         )
         self.provisioner = Provisioner(self.dispatcher, self.store, self.targets, self._later)
         self.auto_scaler = AutoScaler(self.store, clock, self.provisioner.utilization_most, self._provision)
@@ -473,7 +475,7 @@ class Daemon:
                     "memory_peak_mb": -(-row.pop("memory_peak_kib") // 1024),
                     "current": key is not None,
                     "initialization_type": worker.environ.get(INITIALIZATION_TYPE, ""),
-                    "template": worker.template,
+                    "template": bool(worker.template),
                 }
             )
         return rows

@@ -73,6 +73,7 @@ class DaemonConfig:
     cpu: str = CPU_MODES[0]  # whether they have the CPU share of their memory, or what is free
     disk_rate_mb: int = DISK_RATE_MB  # that a function with a whole CPU reads and writes in a second; 0: no bound
     network_rate_mb: int = NETWORK_RATE_MB  # likewise, over a network of its own
+    criu: str | None = None  # what copies processes that cannot be forked; None: this machine's, "": none
     freeze: bool = False  # environments stand still between invocations
     rates: str = RATES[0]  # whether the rates of requests and of new environments are limited
     keepalive_seconds: float = KEEPALIVE_SECONDS  # after which an unused environment is stopped; 0: after each call

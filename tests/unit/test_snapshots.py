@@ -15,6 +15,7 @@ from fastlam.dispatch.launching import takes_snapshots
 from fastlam.dispatch.snapshots import Snapshots
 from fastlam.errors import ApiError
 from fastlam.model.function import FunctionRecord
+from fastlam.wire.control import COPIED, FORKED, NOT_COPIED, THREADS_LEFT
 from fastlam.wire.frames import PROTOCOL_VERSION, InitFailed
 from memory_plane import ACCOUNT, CALLER, REGION, MemoryPlane, targets_of
 from played_environments import Played, Stage, message, staged
@@ -25,7 +26,9 @@ SNAPPED = {"Runtime": "python3.13", "SnapStart": {"ApplyOn": "PublishedVersions"
 class Scene:
     """A function with SnapStart, published once."""
 
-    def __init__(self, stage: Stage, directory: Path, impossible: str = "", **function: Any) -> None:
+    def __init__(
+        self, stage: Stage, directory: Path, impossible: str = "", *, copies: bool = False, **function: Any
+    ) -> None:
         self.stage = stage
         self.given_up: list[tuple[str, str]] = []
         self.plane = MemoryPlane(directory, makes_snapshot=takes_snapshots)
@@ -37,6 +40,7 @@ class Scene:
         self.snapshots = Snapshots(
             stage.dispatcher, self.plane.store, self.targets, self.plane.clock.schedule,
             give_up=lambda *what: self.given_up.append(what), impossible=self.targets._launches.why_not_restored,
+            copies=copies,
         )  # fmt: skip
         self.snapshots.begin()
         self.published = self.plane.versions.publish(CALLER, {"FunctionName": "hello"})
@@ -100,7 +104,7 @@ def test_calls_do_not_go_to_the_template(scene: Scene) -> None:
     scene.pass_time()
     scene.stage.call(scene.resolve())
     assert len(scene.stage.played) == 2
-    assert [one.environment.target.spec.worker.template for one in scene.stage.played] == [True, False]
+    assert [one.environment.target.spec.worker.template for one in scene.stage.played] == [FORKED, ""]
 
 
 @pytest.mark.parametrize(
@@ -186,3 +190,65 @@ def test_a_restart_does_not_settle_what_waits(scene: Scene) -> None:
     scene.plane.restart()
     scene.plane.settle()
     assert scene.version.state == "Pending"
+
+
+# Copies in the place of forks ------------------------------------------------------------------------------------------
+
+
+def kinds(scene: Scene) -> list[tuple[str, bool]]:
+    """Of the templates that live: which kind, and whether they refuse to lose threads."""
+    workers = [one.environment.target.spec.worker for one in scene.templates]
+    return [(worker.template, worker.keeps_threads) for worker in workers]
+
+
+def test_what_has_threads_is_copied(stage: Stage, tmp_path: Path) -> None:
+    scene = Scene(stage, tmp_path, copies=True)
+    assert kinds(scene) == [(FORKED, True)]
+    scene.fail(THREADS_LEFT)
+    assert scene.version.state == "Pending"
+    assert kinds(scene) == [(COPIED, False)]
+    scene.templates[0].ready()
+    scene.pass_time()
+    assert scene.version.state == "Active"
+    assert scene.resolve().spec.snapshot == scene.templates[0].environment.target.spec.snapshot != ""
+    # One that dies is made again as it was.
+    stage.die(scene.templates[0].environment, 9)
+    scene.pass_time()
+    assert kinds(scene) == [(COPIED, False)]
+
+
+def test_what_cannot_be_copied_is_forked_without_its_threads(stage: Stage, tmp_path: Path) -> None:
+    scene = Scene(stage, tmp_path, copies=True)
+    scene.fail(THREADS_LEFT)
+    scene.fail(NOT_COPIED)
+    assert scene.version.state == "Pending"
+    assert kinds(scene) == [(FORKED, False)]
+    scene.templates[0].ready()
+    scene.pass_time()
+    assert scene.version.state == "Active"
+
+
+def test_a_copy_whose_init_fails(stage: Stage, tmp_path: Path) -> None:
+    scene = Scene(stage, tmp_path, copies=True)
+    scene.fail(THREADS_LEFT)
+    scene.fail("ValueError")
+    assert (scene.version.state, scene.version.state_reason_code) == ("Failed", "FunctionError")
+    assert scene.templates == []
+    assert scene.snapshots._kinds == {}
+
+
+def test_calls_that_wait_get_the_template_that_is_made(stage: Stage, tmp_path: Path) -> None:
+    """A version of an earlier daemon: its first call asks for a template, whose kind is not known any more."""
+    scene = Scene(stage, tmp_path, copies=True)
+    scene.templates[0].ready()
+    scene.pass_time()
+    stage.die(scene.templates[0].environment, 9)
+    target = scene.resolve()
+    scene.pass_time()
+    scene.fail(THREADS_LEFT)
+    assert kinds(scene) == [(COPIED, False)]
+    assert scene.templates[0].environment.target.spec.snapshot == target.spec.snapshot
+
+
+def test_without_criu_threads_are_lost(scene: Scene) -> None:
+    assert kinds(scene) == [(FORKED, False)]

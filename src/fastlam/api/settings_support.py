@@ -72,8 +72,8 @@ SETTINGS: Final[dict[str, Setting]] = {
         " permitted"
     ),
     "SnapStart": Supported(
-        "of Python functions; a snapshot is a process that has run INIT, from which environments are forked; it is made"
-        " again by the first call after a restart of the daemon"
+        "of Python functions; a snapshot is a process that has run INIT, from which environments are forked, or copied"
+        " by criu if INIT has left threads; it is made again by the first call after a restart of the daemon"
     ),
     "TenancyConfig": Supported(),
     "CapacityProviderConfig": Stored(

@@ -144,7 +144,7 @@ def walls() -> list[Finding]:
 
     with tempfile.TemporaryDirectory(prefix="fastlam-doctor-") as stage:
         try:
-            found = isolation.find("auto", stage, disk_rates=True)
+            found = isolation.find("auto", stage, disk_rates=True, criu=None, tries_criu=True)
         except FastlamError as error:
             return [Finding("isolation", False, str(error))]
         if found.groups is not None:
@@ -161,6 +161,8 @@ def walls() -> list[Finding]:
     findings.append(Finding("disk rates", not found.no_disk_rates, rates or "follow memory with --cpu lambda"))
     rates = found.no_network_rate or "follow memory with --cpu lambda and --network loopback or none"
     findings.append(Finding("network rates", not found.no_network_rate, rates))
+    copies = found.no_criu or "snapshots keep the threads that INIT has left"
+    findings.append(Finding("criu", not found.no_criu, copies))
     freezer = isolation.freezer_missing()
     findings.append(Finding("freezer", not freezer, freezer or "environments stand still between calls with --freeze"))
     return [Finding("isolation", None, f"{level}{how}"), *findings]

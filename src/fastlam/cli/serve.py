@@ -156,6 +156,13 @@ def _choice(name: str, values: Sequence[str], **more: Any) -> Callable[[Any], An
     " it has one of its own (--network loopback or none); others have their share by their memory. 0: no bound.",
 )
 @click.option(
+    "--criu",
+    metavar="PATH",
+    envvar="FASTLAM_CRIU",
+    help="The criu that takes snapshots (SnapStart) of what has threads, which a fork would lose; '' for none."
+    "  [default: criu on the PATH, if it is there and this is root's daemon]",
+)
+@click.option(
     "--freeze",
     is_flag=True,
     envvar="FASTLAM_FREEZE",
@@ -281,6 +288,8 @@ def _arguments(config: DaemonConfig, port: int) -> list[str]:
     arguments += ["--disk-rate", str(config.disk_rate_mb), "--network-rate", str(config.network_rate_mb)]
     arguments += ["--network", config.network]
     arguments += ["--clock", config.clock, "--retry-delay", f"{config.retry_seconds}s"]
+    if config.criu is not None:
+        arguments += ["--criu", config.criu and os.path.abspath(config.criu)]
     if config.freeze:
         arguments.append("--freeze")
     if config.ephemeral:

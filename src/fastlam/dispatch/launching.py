@@ -34,9 +34,11 @@ def ahead_of_calls(spec: LaunchSpec) -> LaunchSpec:
     return replace(spec, worker=msgspec.structs.replace(spec.worker, environ=environ))
 
 
-def template_of(spec: LaunchSpec) -> LaunchSpec:
-    """The template (SnapStart) that these environments are restored from."""
-    return replace(spec, worker=msgspec.structs.replace(spec.worker, template=True))
+def template_of(spec: LaunchSpec, kind: str, *, keeps_threads: bool = False) -> LaunchSpec:
+    """The template (SnapStart) that these environments are restored from: wire.control.FORKED or COPIED. With
+    `keeps_threads` one that is to be forked fails if its INIT leaves threads.
+    """
+    return replace(spec, worker=msgspec.structs.replace(spec.worker, template=kind, keeps_threads=keeps_threads))
 
 
 def restored_from(spec: LaunchSpec, name: str) -> LaunchSpec:

@@ -3,6 +3,9 @@
     version (Pending) ──► template ──INIT, hooks──► Active
                               └──fails──► Failed, with the reason
 
+Environments are forks of their template. Where INIT has left threads, which a fork has not, and the machine has criu,
+there is another template, of which environments are copies; if no copy can be made of it, they are forks all the same.
+
 The control plane writes that a version is Pending, this module how that ends. A template lives as long as the daemon
 and the version do: one that dies is made again at once. Those of an earlier daemon are gone with it: a version that was
 Active stays so, and its template is made when it is first called. Lives in the driver's thread.
@@ -27,9 +30,12 @@ from fastlam.errors import ApiError
 from fastlam.model.function import ACTIVE, FAILED, PENDING, SUCCESSFUL, FunctionRecord
 from fastlam.model.key import RecordKey
 from fastlam.store.records import VERSION, Change, RecordStore
+from fastlam.wire import control
 
 log = logging.getLogger(__name__)
 
+# By why a template could not be made: the kind that is tried instead.
+_NEXT_KIND: Final = {control.THREADS_LEFT: control.COPIED, control.NOT_COPIED: control.FORKED}
 # By the failure of a template: StateReasonCode and StateReason of its version.
 _REASONS: Final = {
     "Sandbox.Timedout": ("FunctionError.InitTimeout", "Initialization has timed out for this function."),
@@ -53,6 +59,7 @@ class Snapshots:
         schedule: Schedule,
         give_up: Callable[[str, str], None] = lambda name, reason: None,
         impossible: Callable[[FunctionRecord], str] = lambda record: "",
+        copies: bool = False,
     ) -> None:
         self._dispatcher = dispatcher
         self._store = store
@@ -60,6 +67,8 @@ class Snapshots:
         self._schedule = schedule
         self._give_up = give_up
         self._impossible = impossible
+        self._copies = copies  # what cannot be forked soundly
+        self._kinds: dict[RecordKey, str] = {}  # of templates that are not what is tried first
         self._templates: dict[RecordKey, ProvisionedTarget] = {}
         self._retry_seconds: dict[RecordKey, float] = {}
         self._retrying: set[RecordKey] = set()
@@ -88,6 +97,7 @@ class Snapshots:
     def _forget(self, key: RecordKey) -> None:
         self._templates.pop(key, None)
         self._retry_seconds.pop(key, None)
+        self._kinds.pop(key, None)
 
     def _ask(self, key: RecordKey) -> None:
         """Not at once: the dispatcher may be in the middle of its work."""
@@ -111,7 +121,10 @@ class Snapshots:
 
     def _make(self, record: FunctionRecord) -> None:
         try:
-            template = self._targets.make_template(record.key)
+            kind = self._kinds.get(record.key)
+            template = self._targets.make_template(
+                record.key, kind or control.FORKED, keeps_threads=kind is None and self._copies
+            )
         except ApiError as error:
             code = "InvalidRuntime" if error.code == "InvalidRuntimeException" else "InternalError"
             self._failed(record, code, str(error))
@@ -121,7 +134,10 @@ class Snapshots:
         self._dispatcher.provide(template, 1, 0)
 
     def _look(self, record: FunctionRecord, template: ProvisionedTarget) -> None:
-        if template.failure is not None:
+        if template.failure in _NEXT_KIND:
+            self._kinds[record.key] = _NEXT_KIND[template.failure]
+            self._make(record)
+        elif template.failure is not None:
             code, reason = _REASONS.get(
                 template.failure,
                 ("FunctionError", f"Initialization of the function failed with {template.failure}."),

@@ -283,9 +283,10 @@ class Targets:
         self._ahead[key] = ahead
         return ahead
 
-    def make_template(self, key: RecordKey) -> ProvisionedTarget:
-        """For the template of a version that has SnapStart: it takes no calls. Raises ApiError when it cannot run
-        here. `drop_template` ends it.
+    def make_template(self, key: RecordKey, kind: str, *, keeps_threads: bool = False) -> ProvisionedTarget:
+        """For the template of a version that has SnapStart: it takes no calls. Kind and `keeps_threads` are those of
+        launching.template_of. One that was there before ends; `drop_template` ends this one. Raises ApiError when it
+        cannot run here.
         """
         record = self._store.get(VERSION, key)
         if record is None:
@@ -293,12 +294,15 @@ class Targets:
         function_log = self._log(record)
         template = ProvisionedTarget(
             f"{record.name}:{record.version}",
-            template_of(self._restored_spec(record, function_log)),
+            template_of(self._restored_spec(record, function_log), kind, keeps_threads=keeps_threads),
             self._pool(key).provisioned_pool(),
             record.timeout_seconds * 1000,
             log=function_log,
         )
         template.initialization_type = SNAP_START
+        previous = self._templates.get(key)
+        if previous is not None:
+            self.dispatcher.retire(previous)
         self._templates[key] = template
         return template
 

@@ -6,18 +6,20 @@ kept with the reason, for the console, for `fastlam doctor` and for refusals.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fastlam import limits
 from fastlam.abc import Confinement
 from fastlam.errors import FastlamError
 from fastlam.sandbox import image, networks
+from fastlam.sandbox.criu import check_version, find_criu, installed_program
 from fastlam.sandbox.groups import FREEZER, ControlGroup, ControlGroups
 from fastlam.wire import control
 
@@ -93,6 +95,8 @@ class Isolation:
     no_network_rate: str = ""  # why what goes over networks of environments' own can be held to no rate
     network_rate_due: bool = False  # it is asked for
     no_disk_rates: str = ""  # why the use of disks is not held to rates that were asked for
+    criu: control.Criu | None = None
+    no_criu: str = ""  # why no template can be copied
     no_disk: str = ""  # why /tmp is in memory, and counts as the function's, and not on a disk of its own
 
     @property
@@ -127,6 +131,7 @@ class Isolation:
             "tmp_reason": self.no_disk,
             "no_disk_rates": self.no_disk_rates,
             "no_network_rate": self.no_network_rate,
+            "no_criu": self.no_criu,
         }
 
     def check_full(self) -> None:
@@ -179,19 +184,27 @@ def find(
     *,
     disk_rates: bool = False,
     network_rates: bool = False,
+    criu: str | None = "",
+    tries_criu: bool = False,
 ) -> Isolation:
-    """Tries out what this machine permits. `disks` is the directory for disks of /tmp, the stage if there is none;
-    `disk_rates`, `network_rates`: the use of disks and of networks is to be held to rates. Raises FastlamError where
-    `full` is asked for and something is missing, or the network cannot be had, or environments cannot be frozen that
-    are to be.
+    """Tries out what this machine permits. `disks` is the directory for disks of /tmp, the stage if there is
+    none; `disk_rates`, `network_rates`: the use of disks and of networks is to be held to rates. `criu`: what
+    copies templates, None: what this machine has, "": none is to; it is tried only with `tries_criu`. Raises
+    FastlamError where `full` is asked for and something is missing, or the network cannot be had, or
+    environments cannot be frozen that are to be.
     """
     isolation = Isolation(level, stage, network=network, network_rate_due=network_rates and network != HOST)
     if level == "process":
+        isolation.no_criu = "it needs namespaces, and --isolation process has none"
+        _check_criu(isolation, criu)
         return isolation
     isolation.groups = ControlGroups(freezing=freezing, disks=disk_rates)
     isolation.no_disk_rates = isolation.groups.io_missing if disk_rates else ""
     try:
-        _probe(isolation, disks or stage)
+        program = installed_program() if criu is None else criu
+        no_copy = _probe(isolation, disks or stage, program if tries_criu else "")
+        _choose_criu(isolation, program, no_copy)
+        _check_criu(isolation, criu)
         if level == "full":
             isolation.check_full()
         if network != HOST:
@@ -204,13 +217,15 @@ def find(
     return isolation
 
 
-def _probe(isolation: Isolation, disks: str) -> None:
+def _probe(isolation: Isolation, disks: str, criu: str) -> str:
+    """Why criu can make no copy, if there is a reason."""
     assert isolation.groups is not None
     isolation.missing |= isolation.groups.missing
     root = os.geteuid() == 0
     for user_namespace in (False, True) if root else (True,):
         become = root and not user_namespace
-        found = _try(isolation, user_namespace=user_namespace, become=become, disks="" if user_namespace else disks)
+        tried = Trial(disks="" if user_namespace else disks, criu="" if user_namespace else criu)
+        found = _try(isolation, tried, user_namespace=user_namespace, become=become)
         missing = found.missing
         if control.NAMESPACES not in missing:
             break
@@ -229,6 +244,35 @@ def _probe(isolation: Isolation, disks: str) -> None:
     isolation.no_restore = found.no_restore if isolation.own_root else ""
     isolation.no_network_rate = missing.get("network", "") or found.no_network_rate
     isolation.no_disk = "only root can mount one" if user_namespace else found.no_disk
+    return found.no_copy
+
+
+def _choose_criu(isolation: Isolation, program: str, no_copy: str) -> None:
+    try:
+        isolation.criu = _usable_criu(isolation, program) if program else None
+        isolation.no_criu = no_copy if program else "there is none on the PATH, and none was named (--criu)"
+    except OSError as error:
+        isolation.no_criu = str(error.args[-1])
+
+
+def _check_criu(isolation: Isolation, named: str | None) -> None:
+    if named and isolation.no_criu:
+        raise FastlamError(
+            f"--criu {named} is not possible here: {isolation.no_criu}. Without --criu, snapshots are forks, which have"
+            " no threads."
+        )
+
+
+def _usable_criu(isolation: Isolation, program: str) -> control.Criu:
+    if isolation.user_namespace:
+        raise OSError("only root may copy processes")
+    if not isolation.own_root:
+        raise OSError(f"it needs namespaces: {isolation.missing.get(control.NAMESPACES, 'there are none')}")
+    if not isolation.own_user:
+        raise OSError(f"it needs users of environments' own: {isolation.missing.get('user', 'there are none')}")
+    criu = find_criu(program)
+    check_version(criu)
+    return criu
 
 
 def _check_network(isolation: Isolation) -> None:
@@ -281,7 +325,14 @@ def _check_freezing(isolation: Isolation) -> None:
         )
 
 
-def _try(isolation: Isolation, *, user_namespace: bool, become: bool, disks: str) -> control.Findings:
+class Trial(NamedTuple):
+    """What is tried beside the walls; "": nothing."""
+
+    disks: str  # the directory for one
+    criu: str
+
+
+def _try(isolation: Isolation, beside: Trial, *, user_namespace: bool, become: bool) -> control.Findings:
     """What failed in a process that went through all of it."""
     assert isolation.groups is not None
     nothing = Confinement(
@@ -296,9 +347,14 @@ def _try(isolation: Isolation, *, user_namespace: bool, become: bool, disks: str
         plan = trial.walls(nothing, 0, group)
         plan.keeps_tmp = False
         room_bytes = image.storage_bytes(limits.EPHEMERAL_STORAGE_MB_MIN)
+        criu = None
+        if beside.criu:
+            with contextlib.suppress(OSError):  # why it is none is said where it is chosen
+                criu = find_criu(beside.criu)
         order = control.Probe(
-            walls=plan, user_namespace=user_namespace, own_pids=True, disks=disks, room_bytes=room_bytes
-        )
+            walls=plan, user_namespace=user_namespace, own_pids=True, disks=beside.disks, room_bytes=room_bytes,
+            criu=criu,
+        )  # fmt: skip
         path = [os.path.abspath(entry) for entry in sys.path if entry]
         probe = subprocess.run(
             [sys.executable, "-I", "-c", _PROBE, str(Path(__file__).parents[2]), *path],

@@ -52,12 +52,15 @@ class Launcher:
         disks: str = "",
         disk_rate_bytes: int = 0,
         network_rate_bytes: int = 0,
+        criu: str | None = "",
     ) -> None:
         """`isolation` is a level of sandbox.isolation; without one there are no walls. `network`: what functions reach.
         `cpu_follows_memory`: they have the part of a CPU that Lambda gives for their memory. `freezing`: the dispatcher
         will want to freeze environments. `disks`: the directory for disks of /tmp; without one, that of the sockets.
         `disk_rate_bytes`: with `cpu_follows_memory`, what one with the memory of a whole CPU may read from a disk in a
         second, and write to it; 0: no bound. `network_rate_bytes`: likewise, what goes over a network of its own.
+        `criu`: the program that copies templates which cannot be forked, None: what this machine has; without one they
+        are forked all the same.
         """
         self.lanes = lanes_of_kind(lane)
         self.directory = RuntimeDirectory()
@@ -71,7 +74,7 @@ class Launcher:
             if isolation:
                 self.isolation = find(
                     isolation, str(stage), network, freezing, disks,
-                    disk_rates=bool(disk_rate_bytes), network_rates=bool(network_rate_bytes),
+                    disk_rates=bool(disk_rate_bytes), network_rates=bool(network_rate_bytes), criu=criu,
                 )  # fmt: skip
             in_user_namespace = self.isolation is not None and self.isolation.user_namespace
             # One for all zygotes: who is in another could not enter a network that is made in this one.
@@ -178,7 +181,8 @@ class Launcher:
                     environment.on_ready = self._hold_back
                 given_tmp = tmp_fd >= 0 or self.disks is not None
                 walls = self.isolation.walls(spec.confinement, estate.number, group, given_tmp=given_tmp)
-                walls.restores = worker.template and walls.namespaces != 0
+                walls.restores = worker.template == control.FORKED and walls.namespaces != 0
+                walls.copied = worker.template == control.COPIED
                 walls.own_user_namespace = walls.own_user_namespace and not walls.restores
                 estate.given = walls.given_tmp and walls.keeps_tmp
                 worker, own_pids = msgspec.structs.replace(worker, walls=walls), self.isolation.own_root

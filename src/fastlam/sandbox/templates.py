@@ -57,12 +57,14 @@ class TemplateHome(Zygote):
         retry: Callable[[Environment, list[int], str], None],
         *,
         own_pids: bool,
+        criu: control.Criu | None,
         before_fork: Callable[[Environment], None],
         memory_peak_kib: Callable[[Environment], int],
     ) -> None:
         self.parent = parent
         self.own_pids = own_pids
         self.template: Environment | None = None
+        self._criu = criu
         self.ready = False  # environments can be ordered
         self.retry = retry
         self._held: dict[int, list[int]] = {}  # by environment: its descriptors, until it is there
@@ -74,7 +76,7 @@ class TemplateHome(Zygote):
 
     def _begin(self, keeper: Keeper, theirs: socket.socket) -> subprocess.Popen[bytes] | None:
         process: Any = _KeeperProcess(self)
-        self.parent._order(process, [os.dup(theirs.fileno())], control.Keep(process.id, self.own_pids))
+        self.parent._order(process, [os.dup(theirs.fileno())], control.Keep(process.id, self.own_pids, self._criu))
         return None
 
     @property
@@ -155,10 +157,16 @@ class Templates:
     def make(self, environment: Environment, zygote: Zygote, descriptors: list[int], *, own_pids: bool) -> None:
         """The environment is a template; takes over the descriptors. Raises OSError."""
         launcher, name = self._launcher, environment.target.spec.snapshot
+        criu = None
+        if environment.target.spec.worker.template == control.COPIED:
+            assert launcher.isolation is not None
+            criu = launcher.isolation.criu
+            assert criu is not None
         try:
             home = TemplateHome(
                 zygote, launcher.keeper, self._ended, self._retry,
-                own_pids=own_pids, before_fork=launcher.before_fork, memory_peak_kib=launcher.memory_peak_kib,
+                own_pids=own_pids, criu=criu, before_fork=launcher.before_fork,
+                memory_peak_kib=launcher.memory_peak_kib,
             )  # fmt: skip
         except BaseException:
             close_all(descriptors)
@@ -208,7 +216,8 @@ class Templates:
         home = self._current.get(name)
         if home is None or home.template is not environment:
             return
-        home.resident_bytes = environment.memory_peak_kib << 10  # which its environments share
+        if environment.target.spec.worker.template == control.FORKED:
+            home.resident_bytes = environment.memory_peak_kib << 10  # which its environments share
         home.ready = True
         for waiting, descriptors in list(self._waiting.values()):
             if waiting.target.spec.snapshot == name:

@@ -18,6 +18,12 @@ NAMESPACE_KINDS: Final = ("user", "pid", "mnt", "uts", "ipc", "cgroup")  # that 
 GROUPS_MAX: Final = 5  # files of control groups of one environment
 RESTORE_DESCRIPTORS_MAX: Final = 1 + len(NAMESPACE_KINDS) + GROUPS_MAX + DESCRIPTORS_MAX
 NAMESPACES: Final = "namespaces"  # what worker.probe calls all that stands on them
+# How environments come from a template (WorkerSpec.template).
+FORKED: Final = "forked"
+COPIED: Final = "copied"  # by criu, threads and all
+# Why no template could be made of what runs: error types of its INIT.
+THREADS_LEFT: Final = "Snapshot.ThreadsLeft"  # by INIT: a fork would lose them
+NOT_COPIED: Final = "Snapshot.NotCopied"
 
 
 class Message(msgspec.Struct, array_like=True):
@@ -71,14 +77,23 @@ class ForkFailed(Message, tag=6):
     reason: str
 
 
+class Criu(msgspec.Struct, array_like=True):
+    """The program that copies processes (criu.org). It runs where these paths are not: by descriptors."""
+
+    program: str
+    loader: str = ""  # that runs it, with libraries of its own; "": the machine's
+    libraries: str = ""  # the directory that the loader looks in
+
+
 class Keep(Message, tag=7):
     """Owner: make the keeper of a template. Descriptor: its end of its own socketpair with the owner. Its first `Fork`
-    makes the template, each further one an environment that is restored from it. `Forked` and `Exited` report the
-    keeper itself as they do a worker.
+    makes the template, each further one an environment that is restored from it: by a fork, or with `criu` from a copy.
+    `Forked` and `Exited` report the keeper itself as they do a worker.
     """
 
     environment_id: int  # negative: an environment's it is not
     own_pids: bool = False
+    criu: Criu | None = None
 
 
 class Restore(Message, tag=8):
@@ -89,12 +104,27 @@ class Restore(Message, tag=8):
     environment_id: int
     namespaces: bool = False
     groups: int = 0
+    began_ns: int = 0  # by CLOCK_MONOTONIC; 0: now
 
 
 class Restored(Message, tag=9):
     """Template to keeper: the process has been forked; the keeper is its parent."""
 
     environment_id: int
+
+
+class TakeSnapshot(Message, tag=17):
+    """Template to keeper, once, when its INIT is over: to be copied as it is now, waiting for the answer. A copy gets
+    `Restore` in its place.
+    """
+
+    sockets: list[int]  # inodes of its ends of sockets whose other ends are not the function's; the keeper's first
+
+
+class SnapshotTaken(Message, tag=18):
+    """Keeper to template."""
+
+    reason: str = ""  # why there is none
 
 
 FromOwner = Fork | Kill | Keep
@@ -133,6 +163,7 @@ class Walls(msgspec.Struct, kw_only=True):
     landlock: int = 0  # the kernel's version of it
     seccomp: bool = False
     restores: bool = False  # a template's, whose children enter namespaces, and are confined by landlock there
+    copied: bool = False  # a template's, whose copies begin in namespaces of theirs, confined by landlock already
 
 
 class Probe(msgspec.Struct, kw_only=True):
@@ -141,6 +172,7 @@ class Probe(msgspec.Struct, kw_only=True):
     walls: Walls
     user_namespace: bool
     own_pids: bool
+    criu: Criu | None = None  # whether it copies what is behind the walls
     disks: str = ""  # the directory that a disk for /tmp is to be made in
     room_bytes: int = 0  # on it
 
@@ -151,6 +183,7 @@ class Findings(msgspec.Struct, kw_only=True):
     missing: dict[str, str]  # wall: why it cannot be had
     landlock: int  # the kernel's version of it
     no_restore: str  # why nothing can be restored from a template behind the walls that can be had; "" if it can
+    no_copy: str  # why criu can make no copy of what is behind them; "" if it can, or was not to be tried
     no_network_rate: str  # why what goes over a network of its own can be held to no rate; "" if it can
     no_disk: str  # why no disk can be made for /tmp; "" if one can, or none was asked for
 
@@ -171,7 +204,8 @@ class WorkerSpec(msgspec.Struct, kw_only=True):
     initializer: bytes = b""  # pickled (function, arguments) of an executor's initializer
     walls: Walls | None = None
     tmp: str = ""  # a directory of its own, where /tmp is everybody's
-    template: bool = False  # after its INIT it forks environments instead of running invocations
+    template: str = ""  # FORKED or COPIED: after its INIT environments come from it, instead of running invocations
+    keeps_threads: bool = False  # a template that is to be forked says so, and fails, if its INIT has left any
 
 
 class MakeNetwork(Message, tag=10):
@@ -227,8 +261,8 @@ decode_network_order: Final = msgspec.msgpack.Decoder(MakeNetwork | HoldNetwork)
 decode_network_made: Final = msgspec.msgpack.Decoder(NetworkMade | NetworkHeld).decode
 decode_disk_order: Final = msgspec.msgpack.Decoder(MakeDisk | ReturnDisk).decode
 decode_disk_made: Final = msgspec.msgpack.Decoder(DiskMade).decode
-decode_from_keeper: Final = msgspec.msgpack.Decoder(Restore).decode
-decode_from_template: Final = msgspec.msgpack.Decoder(Restored).decode
+decode_from_keeper: Final = msgspec.msgpack.Decoder(Restore | SnapshotTaken).decode
+decode_from_template: Final = msgspec.msgpack.Decoder(Restored | TakeSnapshot).decode
 decode_spec: Final = msgspec.msgpack.Decoder(WorkerSpec).decode
 decode_probe: Final = msgspec.msgpack.Decoder(Probe).decode
 decode_findings: Final = msgspec.msgpack.Decoder(Findings).decode

@@ -43,6 +43,14 @@ class HookFailure(Exception):
         self.error = error
 
 
+class NoTemplate(Exception):
+    """INIT is over, and this process cannot be a template for a reason that is none of the function's."""
+
+    def __init__(self, error_type: str, reason: str) -> None:
+        super().__init__(reason)
+        self.error_type = error_type
+
+
 class FunctionWorker:
     """One environment of one function version. `log_fd` is the memfd of the output; its size is where the output
     ends.
@@ -95,7 +103,11 @@ class FunctionWorker:
                 handler: Callable[[Any, Any], Any] = pickle.loads(self.spec.callable_payload)
             else:
                 handler = resolve_handler(self.spec.handler)
-            self.before_ready()
+            self.before_ready(handler)
+        except NoTemplate as refusal:
+            print(f"[fastlam: {refusal}]", file=sys.stderr)
+            self._init_ends(refusal.error_type, b"{}")
+            return None
         except Fault as fault:
             self._init_failed(payload_from_fault(fault, None, **self._roots))
             return None
@@ -108,7 +120,7 @@ class FunctionWorker:
         self._ready()
         return handler
 
-    def before_ready(self) -> None:
+    def before_ready(self, handler: Callable[[Any, Any], Any]) -> None:
         """What a kind of worker does at the end of its INIT."""
 
     def _ready(self) -> None:
@@ -121,14 +133,13 @@ class FunctionWorker:
         if not error_type:
             logs.warn_init_failure()
         self._log_error(payload)
+        self._init_ends(error_type or payload["errorType"], self.marshaller.encode_error(payload))
+
+    def _init_ends(self, error_type: str, body: bytes) -> None:
         frame = InitFailed(
-            PROTOCOL_VERSION,
-            time.monotonic_ns() - self.started_ns,
-            peak_memory_kib(),
-            self._log_end(),
-            error_type or payload["errorType"],
+            PROTOCOL_VERSION, time.monotonic_ns() - self.started_ns, peak_memory_kib(), self._log_end(), error_type
         )
-        self.channel.send(frame, self.marshaller.encode_error(payload))
+        self.channel.send(frame, body)
         # The dispatcher answers by killing this process.
         while type(self.channel.receive()[0]) is not Stop:
             pass

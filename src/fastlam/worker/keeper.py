@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -42,13 +43,13 @@ class Keeper(Zygote):
     def fork(self, order: control.Fork | control.Keep, descriptors: list[int]) -> None:
         try:
             if self.template_pid < 0:
-                self._make_template(order.environment_id, descriptors)
+                self.make_template(order.environment_id, descriptors)
             else:
                 thaw_path = order.thaw_path if isinstance(order, control.Fork) else ""
-                self._restore(order.environment_id, descriptors, thaw_path)
+                self.restore(order.environment_id, descriptors, thaw_path)
         except (OSError, EOFError, msgspec.MsgspecError) as error:
             if isinstance(error, (EOFError, BrokenPipeError, ConnectionResetError, msgspec.MsgspecError)):
-                self._end_template()  # its end is reported first
+                self.end_template()  # its end is reported first
             self.send(control.ForkFailed(order.environment_id, str(error)[:1024]), [])
         finally:
             for descriptor in descriptors:
@@ -56,8 +57,8 @@ class Keeper(Zygote):
 
     # The template ----------------------------------------------------------------------------------
 
-    def _make_template(self, environment_id: int, descriptors: list[int]) -> None:
-        self.walls = _spec(descriptors).walls
+    def make_template(self, environment_id: int, descriptors: list[int]) -> None:
+        self.walls = spec_of(descriptors).walls
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
@@ -67,17 +68,17 @@ class Keeper(Zygote):
         self.template, self.template_pid = ours, pid
         self.forked(environment_id, pid)
 
-    def _restore(self, environment_id: int, descriptors: list[int], thaw_path: str) -> None:
+    def restore(self, environment_id: int, descriptors: list[int], thaw_path: str) -> None:
         """Raises OSError or EOFError; then nothing is left of the attempt."""
         if self.template is None:
             raise EOFError("the template is gone")
-        plan = _spec(descriptors).walls
+        plan = spec_of(descriptors).walls
         groups = [] if plan is None else plan.groups
         tmp = (-1, -1) if plan is None else start.pop_tmp(plan, descriptors)
         quick = [path for path in groups if os.path.basename(path) == _QUICK][: control.GROUPS_MAX]
-        namespaces = self._take_namespaces()
+        namespaces = self.take_namespaces()
         try:
-            _furnish_tmp(namespaces, tmp)
+            furnish_tmp(namespaces, tmp)
         except OSError:
             if namespaces is not None:
                 os.kill(namespaces.first, signal.SIGKILL)
@@ -119,9 +120,9 @@ class Keeper(Zygote):
             try:
                 self._await_restored(environment_id)
             except (OSError, EOFError, msgspec.MsgspecError):
-                self._end_template()
+                self.end_template()
 
-    def _end_template(self) -> None:
+    def end_template(self) -> None:
         if self.template is not None:
             os.kill(self.template_pid, signal.SIGKILL)
             os.waitid(os.P_PID, self.template_pid, os.WEXITED | os.WNOWAIT)
@@ -154,7 +155,7 @@ class Keeper(Zygote):
 
     # Namespaces ------------------------------------------------------------------------------------
 
-    def _take_namespaces(self) -> Namespaces | None:
+    def take_namespaces(self) -> Namespaces | None:
         """Those of the next environment; None where environments have none of their own."""
         self.spares = True
         self._make_spare()
@@ -183,7 +184,7 @@ class Keeper(Zygote):
             self.spare = make_namespaces(self.walls)
 
 
-def _furnish_tmp(namespaces: Namespaces | None, tmp: walls.Tmp) -> None:
+def furnish_tmp(namespaces: Namespaces | None, tmp: walls.Tmp) -> None:
     """Takes over the descriptors of `tmp`."""
     mount_fd, keeper_fd = tmp
     if namespaces is None:
@@ -203,7 +204,7 @@ def make_namespaces(plan: control.Walls) -> Namespaces:
     )
 
 
-def _spec(descriptors: list[int]) -> control.WorkerSpec:
+def spec_of(descriptors: list[int]) -> control.WorkerSpec:
     return control.decode_spec(os.pread(descriptors[0], os.fstat(descriptors[0]).st_size, 0))
 
 
@@ -230,7 +231,7 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def main(owner_fd: int, own_pids: bool) -> None:
+def main(owner_fd: int, own_pids: bool, kind: Callable[[socket.socket, bool], Keeper] = Keeper) -> None:
     """Becomes a keeper whose owner holds the other end of `owner_fd`."""
     began_ns = time.monotonic_ns()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else signal.SIGTERM)
@@ -239,6 +240,6 @@ def main(owner_fd: int, own_pids: bool) -> None:
         signal.signal(number, signal.SIG_IGN)
     setproctitle.setproctitle("fastlam: keeper")
     owner = socket.socket(fileno=owner_fd)
-    keeper = Keeper(owner, own_pids)
+    keeper = kind(owner, own_pids)
     keeper.send(control.Up(os.getpid(), time.monotonic_ns() - began_ns, resident_bytes()), [])
     keeper.run()

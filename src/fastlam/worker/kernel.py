@@ -49,6 +49,8 @@ PR_SET_KEEPCAPS: Final = 8
 PR_CAPBSET_DROP: Final = 24
 PR_SET_SECCOMP: Final = 22
 PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
 SECCOMP_MODE_FILTER: Final = 2
 
 # The same on every architecture, being newer than the common table of system calls.
@@ -169,6 +171,26 @@ def raise_capabilities() -> None:
     _check(_libc.syscall(_SYS_CAPGET, header, data), "capget")
     low, high = (struct.unpack_from("III", data, 12 * half)[1] for half in (0, 1))
     _check(_libc.syscall(_SYS_CAPSET, header, struct.pack("IIIIII", low, low, 0, high, high, 0)), "capset")
+
+
+def become_user_with(uid: int, capabilities: Iterable[int]) -> None:
+    """From root to another user, who keeps some of root's capabilities, as far as there are any, and hands them to what
+    it executes.
+    """
+    keep_capabilities()
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    data = ctypes.create_string_buffer(24)
+    _check(_libc.syscall(_SYS_CAPGET, header, data), "capget")
+    permitted = struct.unpack_from("III", data, 0)[1] | struct.unpack_from("III", data, 12)[1] << 32
+    kept = permitted & sum(1 << number for number in capabilities)
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    _check(_libc.syscall(_SYS_CAPSET, header, struct.pack("IIIIII", low, low, low, high, high, high)), "capset")
+    for number in capabilities:
+        if kept >> number & 1:
+            prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
 
 
 def sethostname(name: str) -> None:

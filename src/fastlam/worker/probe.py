@@ -8,15 +8,29 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import msgspec
 
-from fastlam.wire.control import NAMESPACES, Findings, Probe, Walls, decode_probe, encode
-from fastlam.worker import disk_maker, disks, keeper, kernel, network, walls
+from fastlam.wire import control
+from fastlam.wire.control import NAMESPACES, Criu, Findings, Probe, Walls, decode_probe, encode
+from fastlam.worker import criu, criu_keeper, disk_maker, disks, keeper, kernel, network, start, walls
 from fastlam.worker import user_namespace as namespace
-from fastlam.worker.held import Namespaces
+from fastlam.worker.held import PATIENCE_SECONDS, Namespaces
+
+_THREADS = b"2 threads"
+_WITH_THREADS = (
+    "import socket, sys, threading\n"
+    "end = socket.socket(fileno=int(sys.argv[1]))\n"
+    "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    "while True:\n"
+    "    end.send(b'%d threads' % threading.active_count())\n"
+    "    if not end.recv(1):\n"
+    "        break\n"
+)
 
 # Each of these stands or falls with the others: half a namespace is a hole.
 _OF_NAMESPACES = ("pid namespace", "namespaces", "host name", "root file system", "capabilities", "user namespace")
@@ -111,6 +125,69 @@ def _enter(plan: Walls, made: Namespaces) -> tuple[str, str]:
     return "", ""
 
 
+def try_copying(plan: Walls, paths: Criu) -> str:
+    """Why criu cannot copy a process with threads from behind these walls into new namespaces; "" if it can."""
+
+    def apart() -> tuple[str, str]:
+        kernel.unshare(kernel.CLONE_NEWPID)
+        return _in_child(lambda: _copy(plan, paths))
+
+    return _in_child(apart)[1]
+
+
+def _copy(plan: Walls, paths: Criu) -> tuple[str, str]:
+    """As the first process of its namespace of pids, with which all ends that it starts."""
+    plan = msgspec.structs.replace(plan, copied=True, own_user_namespace=False, own_network=False, groups=[])
+    own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        program = criu.Criu(paths)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        inode = os.fstat(theirs.fileno()).st_ino
+        pid = criu_keeper.fork_with_number()
+        if pid == 0:
+            _be_copied(plan, theirs)
+        theirs.close()
+        _check_threads(ours, "the process to be copied")
+        images = program.copy(pid, plan.uid, [inode])
+        made = keeper.make_namespaces(plan)
+
+        def become() -> None:
+            criu_keeper.enter(made)
+            if plan.landlock:
+                walls.restrict_writing(plan)
+
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        place = [(inode, theirs)]
+        program.restore(images, plan.uid, place, become, lambda: criu_keeper.fork_into(made, own_pids))
+        theirs.close()
+        ours.send(b"?")
+        _check_threads(ours, "the copy")
+    except (OSError, EOFError) as error:
+        return "", str(error.args[1] if len(error.args) > 1 else error)
+    return "", ""
+
+
+def _be_copied(plan: Walls, theirs: socket.socket) -> NoReturn:
+    """Behind the walls: an interpreter with two threads, that says so, and says it again when it is asked."""
+    try:
+        os.setsid()
+        for _, step in walls.steps(plan):
+            step()
+        theirs.set_inheritable(True)
+        os.execve(start.INTERPRETER, [start.INTERPRETER, "-I", "-c", _WITH_THREADS, str(theirs.fileno())], {})
+    except OSError as error:
+        theirs.send(str(error).encode())
+    finally:
+        os._exit(1)
+
+
+def _check_threads(end: socket.socket, who: str) -> None:
+    end.settimeout(PATIENCE_SECONDS)
+    said = end.recv(control.PACKET_BYTES_MAX)
+    if said != _THREADS:
+        raise OSError(f"{who} says {said.decode(errors='replace') or 'nothing'}")
+
+
 def try_network_rate(*, user_namespace: bool) -> str:
     """Why what goes over a network of an environment's own can be held to no rate; "" if it can."""
     return _in_child(lambda: ("", _hold(user_namespace)))[1]
@@ -168,17 +245,20 @@ def main() -> None:
     missing = try_walls(plan, user_namespace=order.user_namespace, own_pids=order.own_pids)
     if order.walls.landlock and not plan.landlock:
         missing["landlock"] = "this kernel has none, or it is not switched on"
-    no_restore = ""
+    no_restore = no_copy = ""
     if NAMESPACES not in missing:
         left = {"landlock": 0} if "landlock" in missing else {}
         left |= {"seccomp": False} if "seccomp" in missing else {}
         left |= {"uid": -1} if "user" in missing else {}
         able = msgspec.structs.replace(plan, **left)
         no_restore = try_restoring(able, user_namespace=order.user_namespace, own_pids=order.own_pids)
+        if order.criu is not None and not order.user_namespace:
+            no_copy = try_copying(able, order.criu)
     found = Findings(
         missing=missing,
         landlock=plan.landlock,
         no_restore=no_restore,
+        no_copy=no_copy,
         no_disk=try_disk(order),
         no_network_rate=try_network_rate(user_namespace=order.user_namespace),
     )

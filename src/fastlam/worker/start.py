@@ -83,9 +83,21 @@ def start_worker(descriptors: list[int], keeper: socket.socket | None = None, *,
     """Runs a worker to its end; returns its exit status. `descriptors` are those of wire.control.Fork. A template has a
     `keeper`. `ahead`: it has entered namespaces that were made for it before its order (worker.walls.enter_ahead).
     """
-    spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd, *express = descriptors
     started_ns = time.monotonic_ns()
-    spec = _read_spec(spec_fd)
+    spec, lane = settle(descriptors, ahead=ahead)
+    replace_environment(spec.environ)
+    if "TZ" in spec.environ:
+        time.tzset()
+    return run(spec, lane, started_ns, keeper)
+
+
+def settle(descriptors: list[int], *, ahead: bool = False) -> tuple[control.WorkerSpec, list[int]]:
+    """What belongs to the process, and not to the interpreter in it: walls, limits, standard streams, directory.
+    Returns what is left of the descriptors: listening socket, slot table, stdout where that is a memfd of its own or
+    else -1, and those of an express lane.
+    """
+    spec_fd, listen_fd, slots_fd, stdout_fd, stderr_fd, *express = descriptors
+    spec = read_spec(spec_fd)
     os.dup2(stdout_fd, 1)
     os.dup2(stderr_fd, 2)
     line_buffer_c_stdio()
@@ -94,8 +106,6 @@ def start_worker(descriptors: list[int], keeper: socket.socket | None = None, *,
         assert raise_walls is not None, "workers of this zygote have no walls"
         network_fd = express.pop() if spec.walls.own_network else -1
         raise_walls(spec.walls, network_fd, pop_tmp(spec.walls, express), ahead)
-        if spec.walls.root:
-            sys.executable = INTERPRETER
     elif is_function:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft > limits.OPEN_FILES_MAX:
@@ -108,10 +118,16 @@ def start_worker(descriptors: list[int], keeper: socket.socket | None = None, *,
     os.close(stderr_fd)
     if not is_function:
         os.close(stdout_fd)
-    replace_environment(spec.environ)
-    if "TZ" in spec.environ:
-        time.tzset()
     os.chdir(spec.directory)
+    return spec, [listen_fd, slots_fd, log_fd, *express]
+
+
+def run(spec: control.WorkerSpec, lane: list[int], started_ns: int, keeper: socket.socket | None) -> int:
+    """The worker, from its lane to its end; returns its exit status. `lane` is what `settle` returns."""
+    listen_fd, slots_fd, log_fd, *express = lane
+    is_function = spec.kind == "function"
+    if spec.walls is not None and spec.walls.root:
+        sys.executable = INTERPRETER
     title = Title(spec.title)
     title.show("starting")
 
@@ -178,7 +194,7 @@ class Title:
         return StateTitle(os.fsencode(self.texts["idle"]))
 
 
-def _read_spec(fd: int) -> control.WorkerSpec:
+def read_spec(fd: int) -> control.WorkerSpec:
     spec = control.decode_spec(os.pread(fd, os.fstat(fd).st_size, 0))
     os.close(fd)
     return spec

@@ -20,7 +20,7 @@ from fastlam.wire import control
 from fastlam.wire.descriptors import receive
 from fastlam.worker import imports, logs, snapshots
 from fastlam.worker.faults import AFTER_RESTORE_ERROR, BEFORE_SNAPSHOT_ERROR, payload_from_exception
-from fastlam.worker.functions import FunctionWorker, HookFailure
+from fastlam.worker.functions import FunctionWorker, HookFailure, NoTemplate
 from fastlam.worker.held import FAILED, OK
 
 if TYPE_CHECKING:
@@ -54,18 +54,27 @@ class Template(FunctionWorker):
         self.make_title = make_title
         self.enter = enter
 
-    def before_ready(self) -> None:
-        try:
-            snapshots.run_before_snapshot()
-        except BaseException as error:
-            raise HookFailure(BEFORE_SNAPSHOT_ERROR, error) from None
+    def before_ready(self, handler: Callable[[Any, Any], Any]) -> None:
+        self.run_hooks()
         if names := snapshots.lost_threads():
+            if self.spec.keeps_threads:
+                raise NoTemplate(
+                    control.THREADS_LEFT,
+                    f"a fork has no threads, and some run now ({', '.join(names)}): INIT runs once more, in a process"
+                    " that criu copies",
+                )
             print(
                 f"[fastlam: threads that run now are not in environments restored from here: {', '.join(names)}]",
                 file=sys.stderr,
             )
         gc.collect()
         gc.freeze()
+
+    def run_hooks(self) -> None:
+        try:
+            snapshots.run_before_snapshot()
+        except BaseException as error:
+            raise HookFailure(BEFORE_SNAPSHOT_ERROR, error) from None
 
     def _serve(self, handler: Callable[[Any, Any], Any]) -> None:
         self.title.show("template")
@@ -75,6 +84,7 @@ class Template(FunctionWorker):
                 return  # the keeper is gone
             began_ns = time.monotonic_ns()
             order = control.decode_from_keeper(packet)
+            assert isinstance(order, control.Restore)
             report_fd, *descriptors = descriptors
             entered = [descriptors.pop(0) for _ in control.NAMESPACE_KINDS] if order.namespaces else []
             groups = [descriptors.pop(0) for _ in range(order.groups)]
@@ -120,7 +130,8 @@ class Template(FunctionWorker):
     ) -> None:
         """In the environment: until its end."""
         self.keeper.close()
-        os.setpgid(0, 0)
+        if os.getpgrp() != os.getpid():
+            os.setpgid(0, 0)
         for group in groups:
             os.write(group, b"0")
             os.close(group)

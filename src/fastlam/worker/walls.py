@@ -89,8 +89,9 @@ def steps(
     if walls.uid >= 0:
         yield "user", lambda: _become(walls.uid)
     yield "no new privileges", _give_up_privileges
-    if walls.landlock and not walls.restores:  # it goes by the files themselves, and those of /tmp will be others
-        yield "landlock", lambda: _restrict_writing(walls)
+    # It goes by the files themselves, and those of a restored environment's /tmp will be others.
+    if walls.landlock and not (walls.restores or walls.copied):
+        yield "landlock", lambda: restrict_writing(walls)
     if walls.seccomp:
         yield "seccomp", lambda: _filter_calls(walls, template=walls.restores)
 
@@ -150,7 +151,7 @@ def enter_namespaces(descriptors: Iterable[int], walls: Walls) -> None:
     kernel.drop_bounding_set()
     _give_up_privileges()
     if walls.landlock:
-        _restrict_writing(walls)
+        restrict_writing(walls)
     if walls.seccomp:
         _filter_calls(walls, template=False)
 
@@ -163,19 +164,8 @@ def _filter_calls(walls: Walls, *, template: bool) -> None:
 def take_tmp_there(namespace_fd: int, tmp: Tmp) -> None:
     """As `take_tmp`, in the mount namespace of a restored environment. Raises OSError."""
     if os.geteuid() == 0:
-        root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        own_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            kernel.setns(namespace_fd, kernel.CLONE_NEWNS)
-            try:
-                take_tmp(tmp, TMP)
-            finally:
-                kernel.setns(own_fd, kernel.CLONE_NEWNS)
-                os.fchdir(root_fd)
-                os.chroot(".")  # what was the root may have been none of the namespace's
-        finally:
-            os.close(own_fd)
-            os.close(root_fd)
+        with _within(namespace_fd):
+            take_tmp(tmp, TMP)
         return
     pid = os.fork()  # an ordinary user's process would find no way back
     if pid == 0:
@@ -196,7 +186,35 @@ def take_tmp_there(namespace_fd: int, tmp: Tmp) -> None:
         raise OSError(os.waitstatus_to_exitcode(waited), "the mount of /tmp")
 
 
-def _restrict_writing(walls: Walls) -> None:
+@contextlib.contextmanager
+def _within(mounts_of: int) -> Iterator[None]:
+    """For root: for a while in the mount namespace, or in that of a process (pidfd)."""
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    own_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        kernel.setns(mounts_of, kernel.CLONE_NEWNS)
+        try:
+            yield
+        finally:
+            kernel.setns(own_fd, kernel.CLONE_NEWNS)
+            os.fchdir(root_fd)
+            os.chroot(".")  # what was the root may have been none of the namespace's
+    finally:
+        os.close(own_fd)
+        os.close(root_fd)
+
+
+def open_there(pid: int, path: str) -> int:
+    """A directory as the process sees it; for root. Raises OSError."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        with _within(pidfd):
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    finally:
+        os.close(pidfd)
+
+
+def restrict_writing(walls: Walls) -> None:
     kernel.restrict((*WRITABLE, *walls.writable), walls.landlock, walls.tcp_ports)
 
 

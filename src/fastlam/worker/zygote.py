@@ -20,6 +20,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fastlam.core.channel import be_first_process, settle_child
@@ -50,13 +51,14 @@ class Zygote:
         self,
         owner: socket.socket,
         start_worker: Callable[..., int],
-        start_keeper: Callable[[int, bool], None] | None = None,
+        start_keeper: Callable[[int, control.Keep], None] | None = None,
     ) -> None:
         self.owner = owner
         self.own_pidfd = os.pidfd_open(os.getpid())
         self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.start_worker = start_worker
-        self.start_keeper = start_keeper  # its socket, and whether it has pids of its own; serves until that ends
+        self.start_keeper = start_keeper  # its socket, and its order; serves until that ends
+        self.poll = select.poll()
         self.pids: dict[int, int] = {}  # pid -> environment id
         self.environments: dict[int, int] = {}  # environment id -> pid
         self.reports: dict[int, int] = {}  # pid -> descriptor, of first processes that tell how their worker has ended
@@ -71,12 +73,11 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self.on_terminate)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
-        poll = select.poll()
-        poll.register(self.owner, select.POLLIN)
-        poll.register(self.wake_read, select.POLLIN)
+        self.poll.register(self.owner, select.POLLIN)
+        self.poll.register(self.wake_read, select.POLLIN)
         try:
             while True:
-                ready = poll.poll(self.patience_ms)
+                ready = self.poll.poll(self.patience_ms)
                 if not ready:
                     self.idle()
                 for fd, _ in ready:
@@ -86,6 +87,8 @@ class Zygote:
                         if self.leaving:
                             return
                         self.reap()
+                    elif fd != self.owner.fileno():
+                        self.readable(fd)
                     elif not self.take_order():
                         return
         finally:
@@ -124,9 +127,9 @@ class Zygote:
                 os.close(descriptor)
             return
         if pid == 0:
-            if isinstance(order, control.Fork):
-                self.become(lambda: self.start_worker(descriptors))
-            self.become(lambda: self.keep(descriptors[0], order.own_pids))
+            if isinstance(order, control.Keep):
+                self.become(partial(self.keep, descriptors[0], order))
+            self.become(lambda: self.start_worker(descriptors))
         for descriptor in descriptors:
             os.close(descriptor)
         self.forked(order.environment_id, pid, order.thaw_path if isinstance(order, control.Fork) else "")
@@ -135,9 +138,9 @@ class Zygote:
         """As fork(2), or a child that has been made before; raises OSError."""
         return self.fork_in_own_pids() if order.own_pids else os.fork()
 
-    def keep(self, owner_fd: int, own_pids: bool) -> int:
+    def keep(self, owner_fd: int, order: control.Keep) -> int:
         assert self.start_keeper is not None, "this zygote has no templates"
-        self.start_keeper(owner_fd, own_pids)
+        self.start_keeper(owner_fd, order)
         return 0
 
     def forked(self, environment_id: int, pid: int, thaw_path: str = "") -> None:
@@ -267,6 +270,9 @@ class Zygote:
         elif pid in self._inhabitants:
             del self._firsts[self._inhabitants.pop(pid)]
 
+    def readable(self, fd: int) -> None:
+        """For a subclass: something else that it polls."""
+
     @property
     def patience_ms(self) -> int | None:
         """For a subclass: after so long without an order it is `idle`."""
@@ -326,6 +332,7 @@ def main(owner_fd: int, kind: str, user_namespace_fd: int = -1) -> None:
 
     import setproctitle
 
+    runtime_path = tuple(sys.path)  # which is hidden below
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     setproctitle.setproctitle(f"fastlam: zygote python{version}" + ("" if kind == "plain" else f" {kind}"))
     # Imported before the first fork, so that every worker has them for nothing.
@@ -337,12 +344,18 @@ def main(owner_fd: int, kind: str, user_namespace_fd: int = -1) -> None:
     if kind == "embedded":
         imports.hide_program()
     else:
-        from fastlam.worker import keeper, template, walled, walls
+        from fastlam.worker import criu_keeper, keeper, template, walled, walls
 
         walls.prepare()
         start.raise_walls, start.enter_namespaces = walls.raise_walls, walls.enter_namespaces
         start.make_template = template.Template
-        start_keeper = keeper.main
+
+        def start_keeper(owner_fd: int, order: control.Keep) -> None:
+            kind: Callable[[socket.socket, bool], keeper.Keeper] = keeper.Keeper
+            if order.criu is not None:
+                kind = partial(criu_keeper.CriuKeeper, criu=order.criu, path=runtime_path)
+            keeper.main(owner_fd, order.own_pids, kind)
+
         imports.hide_runtime_modules()
     if kind == "boto3":
         imports.preload_boto3()
