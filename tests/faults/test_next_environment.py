@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from daemon_running import RunningDaemon, await_end, descendants, running_daemon
 from fastlam.worker.walled import TITLE
 from fault_makers import processes, send, title_of
+from ordinary_user import as_ordinary_user
 from permitted import no_namespaces
 from waiting import await_that
 
@@ -62,3 +65,33 @@ def test_it_becomes_the_environment_of_the_next_call_and_another_takes_its_place
         assert walled.invoke("hello", {}).result == 2  # the second process of its namespace
         await_end(family)
     assert len(seen) == 5
+
+
+@pytest.mark.parametrize("keepalive", ["0", "600"])
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_it_has_copies_of_the_pages_that_it_writes_to(who: str, keepalive: str) -> None:
+    """After those before it have shown which these are; by its count of page faults."""
+    user = as_ordinary_user() if who == "user" and os.geteuid() == 0 else nullcontext([])
+    with user as prefix, running_daemon("--keepalive", keepalive, isolation="auto", prefix=prefix) as daemon:
+        if "namespaces" in daemon.health()["isolation"]["missing"]:
+            no_namespaces(daemon.health()["isolation"])
+        code = (
+            "import resource\ndef handler(event, context):\n"
+            "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        )
+        faults = []
+        for number in range(8):
+            name = daemon.deploy(f"faults-{number}", code)
+            if number:
+                waiting, _ = next_environment(daemon)
+                await_that(lambda: _state_and_faults(waiting)[0] == "S")  # noqa: B023 - it runs at once
+                before = _state_and_faults(waiting)[1]
+                faults.append(daemon.invoke(name, {}).result - before)
+            else:
+                daemon.invoke(name, {})
+        assert min(faults[3:]) < faults[0] / 2, faults
+
+
+def _state_and_faults(pid: int) -> tuple[str, int]:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return fields[0], int(fields[7])

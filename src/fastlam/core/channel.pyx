@@ -86,6 +86,8 @@ cdef extern from "<unistd.h>" nogil:
 cdef extern from "<sys/prctl.h>" nogil:
     int prctl(int option, unsigned long value)
     int PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
+cdef extern from "<sys/mman.h>" nogil:
+    int madvise(void *address, size_t size, int advice)
 cdef extern from "<stdio.h>" nogil:
     ctypedef struct FILE:
         pass
@@ -97,6 +99,7 @@ from fastlam.limits import FRAME_HEADER_BYTES_MAX, RESPONSE_BYTES_MAX, STREAM_PE
 from fastlam.wire.frames import Chunk, Stop, Task, TaskResult, ToEnvironment
 
 cdef enum:
+    POPULATE_WRITE = 23          # MADV_POPULATE_WRITE, from Linux 5.14 on; older C libraries have no name for it
     PyBUF_READ = 0x100
     LENGTH_BYTES = 4
     SHORT_BYTES_MAX = 4096

@@ -852,7 +852,7 @@ cdef class Driver:
     cdef int _rouse_waiter(self, Call invocation) except -1:
         raise NotImplementedError
 
-    cdef int _stop(self, Environment environment) except -1:
+    cdef int _stop(self, Environment environment, bint by_zygote=False) except -1:
         raise NotImplementedError
 
     cdef int _exited(self, Environment environment, int wait_status) except -1:

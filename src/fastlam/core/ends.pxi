@@ -24,7 +24,7 @@ cdef class Ends(Provisioning):
             self.environments_reaped += 1
         else:
             self.environments_recycled += 1
-        self._stop(environment)
+        self._stop(environment, True)
         if self.starved:
             self._serve_starved()   # in turns: this target is one of them, if it has been held up
         return self._grow(target)
@@ -37,8 +37,9 @@ cdef class Ends(Provisioning):
             target.starting -= 1
         return 0
 
-    cdef int _stop(self, Environment environment) except -1:
-        """Kills an environment's process. Its calls fail when the zygote tells how it ended."""
+    cdef int _stop(self, Environment environment, bint by_zygote=False) except -1:
+        """Kills an environment's process. Its calls fail when the zygote tells how it ended. One that has no call left may be killed
+        `by_zygote`, who looks at it before (worker.touched), and has a second for it."""
         cdef Target target = environment.target
         cdef bint was_starting = environment.state == ENVIRONMENT_STARTING
         if environment.state >= ENVIRONMENT_STOPPING:
@@ -46,8 +47,12 @@ cdef class Ends(Provisioning):
         self._idle_remove(environment)
         environment.state = ENVIRONMENT_STOPPING
         self._leave_counts(environment, was_starting)
-        environment._signal()
-        self.launcher.kill(environment)
+        if not by_zygote:
+            environment._signal()
+        if not self.launcher.kill(environment):
+            environment._signal()
+        elif by_zygote and environment.state == ENVIRONMENT_STOPPING and not environment.exited:
+            self._set_timer(environment, self._now() + 1000000000)
         return 0
 
     cdef int _init_begins(self, Environment environment) except -1:

@@ -88,6 +88,17 @@ def settle_child():
     prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
+def populate_for_writing(bytes runs not None):
+    """Has the kernel make this process's own copies of pages that it shares with its parent, as its first writes to them would, one after
+    the other. `runs` are pairs of address and size in bytes, 64 bits each. What cannot be had is left as it is.
+    """
+    cdef const uint64_t *numbers = <const uint64_t *>PyBytes_AS_STRING(runs)
+    cdef Py_ssize_t index = 0
+    while index + 1 < PyBytes_GET_SIZE(runs) // 8:
+        madvise(<void *><size_t>numbers[index], <size_t>numbers[index + 1], POPULATE_WRITE)
+        index += 2
+
+
 def be_first_process(int worker, int report_fd):
     """The rest of a process that is the first of its pid namespace, and the parent of the worker: csrc/fl_first.h. Never returns."""
     fl_first_run(worker, report_fd)

@@ -59,6 +59,7 @@ class Zygote:
         self.start_worker = start_worker
         self.start_keeper = start_keeper  # its socket, and its order; serves until that ends
         self.poll = select.poll()
+        self.private: list[int] = []  # further descriptors that no worker has any business with
         self.pids: dict[int, int] = {}  # pid -> environment id
         self.environments: dict[int, int] = {}  # environment id -> pid
         self.reports: dict[int, int] = {}  # pid -> descriptor, of first processes that tell how their worker has ended
@@ -115,7 +116,7 @@ class Zygote:
         if isinstance(order, control.Fork | control.Keep):
             self.fork(order, descriptors)
         elif order.environment_id in self.environments:
-            self.kill_group(self.environments[order.environment_id])
+            self.kill_worker(self.environments[order.environment_id])
         return True
 
     def fork(self, order: control.Fork | control.Keep, descriptors: list[int]) -> None:
@@ -202,7 +203,7 @@ class Zygote:
             settle_child()
             if select.select([self.own_pidfd], [], [], 0)[0]:
                 os._exit(status)  # the zygote was gone before its end could be a signal
-            for fd in (self.own_pidfd, self.own_pids, *self.reports.values()):
+            for fd in (self.own_pidfd, self.own_pids, *self.reports.values(), *self.private):
                 os.close(fd)
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -218,6 +219,9 @@ class Zygote:
                 sys.stderr.flush()
         finally:
             os._exit(status)
+
+    def kill_worker(self, pid: int) -> None:
+        self.kill_group(pid)
 
     def kill_group(self, pid: int) -> None:
         """Kills a worker's process group; sound because the worker has not been reaped, so its number is still its
