@@ -16,6 +16,10 @@ from needs import missing
 
 _KINDS: Final = ("--mount", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--mount-proc")
 _SHAPED: Final = "ip link set lo up && tc qdisc add dev lo root tbf rate 8mbit burst 128kb latency 100ms"
+_LOOP_MOUNTED: Final = (
+    'd=$(mktemp -d) && trap "rm -rf $d" EXIT && truncate -s 16M "$d/disk" && mkfs.ext4 -q "$d/disk" && mkdir "$d/at"'
+    ' && mount -o loop "$d/disk" "$d/at" && umount "$d/at"'
+)
 _NOT_FOUND: Final = 127  # a shell's status where there is no such program
 _AS_USER: Final = 'if [ "$(id -u)" = 0 ]; then exec unshare "$@"; else exec unshare --user --map-root-user "$@"; fi'
 
@@ -34,6 +38,15 @@ def no_network_rate(told: object, prefix: Sequence[str] = ()) -> NoReturn:
     refused = _refused(["--net", "sh", "-c", _SHAPED], prefix, "iproute2")
     assert refused, f"tc holds a network to a rate, and fastlam says: {told}"
     pytest.skip(f"this machine holds networks to no rate: {told}; {refused}")
+
+
+def no_disk(told: object, *, as_root: bool) -> NoReturn:
+    """The same, of a file system in a file (a loop device), which only root can mount."""
+    if as_root:
+        refused = _refused(["--mount", "--propagation", "private", "sh", "-c", _LOOP_MOUNTED], (), "e2fsprogs")
+        assert refused, f"mount has a file system in a file, and fastlam says: {told}"
+        pytest.skip(f"this machine has no loop devices: {told}; {refused}")
+    pytest.skip(f"/tmp is in memory: {told}")
 
 
 def _refused(arguments: Sequence[str], prefix: Sequence[str], package: str) -> str:

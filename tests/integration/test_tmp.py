@@ -17,7 +17,7 @@ from daemon_running import SNAPPED_RUNTIME, RunningDaemon, descendants, running_
 from fastlam.runtimes.python import INTERPRETER
 from fastlam.sandbox.image import storage_bytes
 from ordinary_user import as_ordinary_user
-from permitted import no_namespaces
+from permitted import group_can_be_made, no_disk, no_group, no_namespaces
 from waiting import await_that
 
 CODE: Final = """
@@ -132,7 +132,9 @@ def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
 def test_it_outlives_a_reset(daemon: Daemon, end: str, restored: bool) -> None:
     """The next process of the environment finds what the one before has left, and can change it."""
     if end == "eat" and "memory (" in daemon.missing:
-        pytest.skip("nothing bounds its memory here")
+        if daemon.as_root:
+            no_group("memory", daemon.missing)
+        pytest.skip("nothing bounds an ordinary user's memory here")
     function = daemon.deploy(f"{end}-{'restored' if restored else 'forked'}".replace("_", "-"), restored=restored)
     other = daemon.deploy(f"other-{function.partition(':')[0]}")
     first = daemon.call(function, "who").result
@@ -191,7 +193,7 @@ def test_an_end_that_is_no_reset_leaves_nothing(daemon: Daemon) -> None:
 def needs_a_disk(daemon: Daemon) -> None:
     tmp = daemon.running.health()["isolation"]
     if tmp["tmp"] != "disk":
-        pytest.skip(f"/tmp is in memory: {tmp['tmp_reason']}")
+        no_disk(tmp["tmp_reason"], as_root=daemon.as_root)
 
 
 def loop_devices() -> list[str]:
@@ -387,18 +389,16 @@ def at_init(event, context):
 """
 
 
-def disk_rates_missing(running: RunningDaemon) -> str:
-    told = running.health()["isolation"]
-    return str(told["no_disk_rates"] or told["tmp_reason"])
-
-
 def test_disks_are_as_fast_as_memory_is_large() -> None:
     """What is written to /tmp and synchronised; INIT is not held back."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a disk")
     with running_daemon("--cpu", "lambda", "--disk-rate", "40", isolation="auto") as running:
-        if reason := disk_rates_missing(running):
-            pytest.skip(f"this machine has no rates of disks: {reason}")
+        told = running.health()["isolation"]
+        if told["tmp"] != "disk":
+            no_disk(told["tmp_reason"], as_root=True)
+        if told["no_disk_rates"]:
+            no_group("io" if group_can_be_made("io") else "blkio", told["no_disk_rates"])
         rates = {}
         for memory_mb in (442, 884, 1769):
             name = running.deploy(f"m{memory_mb}", DISK_BOUND, MemorySize=memory_mb, Timeout=60)
