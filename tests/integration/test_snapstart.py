@@ -29,6 +29,7 @@ from daemon_running import (
     running_daemon,
     zipped,
 )
+from fastlam.worker import walled
 from fault_makers import children
 from permitted import no_group, no_namespaces
 from waiting import await_that
@@ -407,6 +408,21 @@ def test_what_keeps_a_template_is_killed(title: str) -> None:
 
 def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_what_keeps_a_template_never_comes_up() -> None:
+    """The version fails, and says why, instead of waiting for ever."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can hide a file of the interpreter's from one program")
+    hiding = f'mount --bind /dev/null {walled.__file__} && exec "$@"'
+    prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", hiding, "sh"]
+    with running_daemon(prefix=prefix, complains=True) as daemon:
+        name = daemon.snap("never", CODE, fails=True)
+        found = daemon.lambda_.get_function_configuration(FunctionName="never", Qualifier="1")
+        assert found["StateReasonCode"] == "InternalError", found
+        with pytest.raises(ClientError):
+            daemon.invoke(name)
+        daemon.stop()
 
 
 @pytest.mark.parametrize("what", ["version", "function"])

@@ -43,7 +43,7 @@ class _KeeperProcess:
         self._home.lost()
 
     def start_failed(self, reason: str) -> None:
-        self._home.lost()
+        self._home.lost(reason)
 
 
 class TemplateHome(Zygote):
@@ -65,6 +65,7 @@ class TemplateHome(Zygote):
         self.own_pids = own_pids
         self.template: Environment | None = None
         self._criu = criu
+        self._why_not_made = ""
         self.ready = False  # environments can be ordered
         self.retry = retry
         self._held: dict[int, list[int]] = {}  # by environment: its descriptors, until it is there
@@ -111,16 +112,23 @@ class TemplateHome(Zygote):
             self.retry(environment, held, reason)
 
     def _give_back(self) -> None:
-        """What has not been ordered yet waits for another template."""
+        """What has not been ordered yet waits for another template; the template itself ends with its keeper."""
         orders, self._orders = self._orders, type(self._orders)()
         for environment, descriptors, _ in orders:
+            if environment is self.template:
+                close_all(descriptors)
+                continue
             del self.environments[environment.id]
             self.retry(environment, descriptors, "the template has ended")
 
-    def lost(self) -> None:
-        """The keeper is gone, if its end of file has not told so already."""
+    def lost(self, reason: str = "") -> None:
+        """The keeper is gone, if its end of file has not told so already; with a reason, it could not be made."""
         if not self.ended:
+            self._why_not_made = reason
             self._end()
+
+    def _why_never_up(self, status: int) -> str:
+        return self._why_not_made
 
     def _end(self) -> None:
         self.ready = False

@@ -193,19 +193,22 @@ class Zygote:
         self.ended = True
         self.on_end(self)
         self.socket.close()
-        status = -signal.SIGKILL if self.process is None else self.process.wait()
+        reason = self._why_never_up(-signal.SIGKILL if self.process is None else self.process.wait())
         for _, descriptors, _ in self._orders:
             close_all(descriptors)
         self._orders.clear()
         environments, self.environments = self.environments, {}
         for environment in environments.values():
-            if self.up or status == -signal.SIGKILL:
-                environment.process_exited(STATUS_KILLED, 0)
+            if reason:
+                environment.start_failed(reason)
             else:
-                environment.start_failed(
-                    f"the zygote ended with status {status} before it was up; its own message is on this program's"
-                    " stderr"
-                )
+                environment.process_exited(STATUS_KILLED, 0)
+
+    def _why_never_up(self, status: int) -> str:
+        """"" where it was, or was killed."""
+        if self.up or status == -signal.SIGKILL:
+            return ""
+        return f"the zygote ended with status {status} before it was up; its own message is on this program's stderr"
 
     def close(self) -> None:
         """Ends the zygote, which kills its descendants first; returns when it is gone."""
