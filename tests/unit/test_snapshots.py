@@ -228,6 +228,18 @@ def test_what_cannot_be_copied_is_forked_without_its_threads(stage: Stage, tmp_p
     assert scene.version.state == "Active"
 
 
+def test_what_cannot_be_started_to_be_copied_is_forked(stage: Stage, tmp_path: Path) -> None:
+    scene = Scene(stage, tmp_path, copies=True)
+    scene.fail(THREADS_LEFT)
+    scene.templates[0].environment.start_failed("criu is gone")
+    scene.pass_time()
+    assert scene.version.state == "Pending"
+    assert kinds(scene) == [(FORKED, False)]
+    scene.templates[0].environment.start_failed("and now nothing works")
+    scene.pass_time()
+    assert (scene.version.state, scene.version.state_reason_code) == ("Failed", "InternalError")
+
+
 def test_a_copy_whose_init_fails(stage: Stage, tmp_path: Path) -> None:
     scene = Scene(stage, tmp_path, copies=True)
     scene.fail(THREADS_LEFT)

@@ -36,12 +36,13 @@ log = logging.getLogger(__name__)
 
 # By why a template could not be made: the kind that is tried instead.
 _NEXT_KIND: Final = {control.THREADS_LEFT: control.COPIED, control.NOT_COPIED: control.FORKED}
+_NOT_STARTED: Final = "Sandbox.Unavailable"
 # By the failure of a template: StateReasonCode and StateReason of its version.
 _REASONS: Final = {
     "Sandbox.Timedout": ("FunctionError.InitTimeout", "Initialization has timed out for this function."),
     "Runtime.ExitError": ("FunctionError.RuntimeInitError", "The function's process ended during its initialization."),
     "Runtime.BeforeSnapshotError": ("FunctionError", "A hook that runs before the snapshot failed."),
-    "Sandbox.Unavailable": ("InternalError", "The execution environment could not be started."),
+    _NOT_STARTED: ("InternalError", "The execution environment could not be started."),
 }
 
 
@@ -134,8 +135,9 @@ class Snapshots:
         self._dispatcher.provide(template, 1, 0)
 
     def _look(self, record: FunctionRecord, template: ProvisionedTarget) -> None:
-        if template.failure in _NEXT_KIND:
-            self._kinds[record.key] = _NEXT_KIND[template.failure]
+        kind = self._kinds.get(record.key)
+        if template.failure in _NEXT_KIND or (kind == control.COPIED and template.failure == _NOT_STARTED):
+            self._kinds[record.key] = _NEXT_KIND.get(template.failure, control.FORKED)
             self._make(record)
         elif template.failure is not None:
             code, reason = _REASONS.get(

@@ -143,13 +143,20 @@ class CriuKeeper(Keeper):
             said, _, pid = receive_report(report)
             if said != OK:
                 raise OSError("the copy does not say who it is")
-            try:
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                raise OSError("somebody else answers for the copy") from None
+            self._check_new(pid)
             self.enters(pid, namespaces.first)
             self.forked(environment_id, pid, thaw_path)
             report.send(OK)
+
+    def _check_new(self, pid: int) -> None:
+        """A copy may have handed on the means to answer. Raises OSError unless it is a child that nobody knows yet."""
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            known = pid in self.pids or (self.spare is not None and pid == self.spare.first)
+        except ChildProcessError:
+            known = True
+        if known:
+            raise OSError("somebody else answers for the copy")
 
     def end_template(self) -> None:
         super().end_template()
