@@ -84,7 +84,7 @@ def test_it_has_copies_of_the_pages_that_it_writes_to(who: str, keepalive: str) 
             name = daemon.deploy(f"faults-{number}", code)
             if number:
                 waiting, _ = next_environment(daemon)
-                await_that(lambda: _state_and_faults(waiting)[0] == "S")  # noqa: B023 - it runs at once
+                await_that(lambda: _state_and_faults(waiting)[0] == "S")
                 before = _state_and_faults(waiting)[1]
                 faults.append(daemon.invoke(name, {}).result - before)
             else:

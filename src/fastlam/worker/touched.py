@@ -64,7 +64,8 @@ class Touched:
         if not own:
             return  # it is gone, or this kernel does not say which pages are whose
         packed = os.pread(self._seen_fd, os.fstat(self._seen_fd).st_size, 0)
-        workers = (_decode(packed).workers if packed else [])[1 - SEEN_MAX :] + [own]
+        before = _decode(packed).workers if packed else []
+        workers = [*before[1 - SEEN_MAX :], own]
         _write(self._seen_fd, _encode(_Seen(workers)))
         runs = coalesce(sorted(set.intersection(*map(set, workers))))[:_RUNS_MAX]
         _write(self._runs_fd, array(_WORD, [number for run in runs for number in run]).tobytes())
