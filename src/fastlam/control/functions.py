@@ -367,7 +367,7 @@ class Functions:
     def _settled(self, record: FunctionRecord) -> FunctionRecord:
         settled = _settled(record)
         if settled is not record and applies_snap_start(record) and self._makes_snapshot is not None:
-            reason = f"No snapshot is made of {record.runtime} functions by fastlam, which forks Python only."
+            reason = f"No snapshot is made of {record.runtime} functions: fastlam runs those of Python only so far."
             return replace(settled, state_reason=reason)
         return settled
 
