@@ -20,6 +20,14 @@ _LOOP_MOUNTED: Final = (
     'd=$(mktemp -d) && trap "rm -rf $d" EXIT && truncate -s 16M "$d/disk" && mkfs.ext4 -q "$d/disk" && mkdir "$d/at"'
     ' && mount -o loop "$d/disk" "$d/at" && umount "$d/at"'
 )
+# In the hierarchy of version 1 that has the controller, or else in that of version 2.
+_GROUP_BELOW: Final = (
+    'at=$(awk -F: -v c="$1" \'{ n = split($2, a, ","); for (i = 1; i <= n; i++) if (a[i] == c)'
+    ' print "/sys/fs/cgroup/" $2 $3 }\' /proc/self/cgroup)'
+    ' && [ -n "$at" ] || at=/sys/fs/cgroup$(sed -n "s/^0:://p" /proc/self/cgroup)'
+    ' && mkdir "$at/try-$$" && { [ ! -e "$at/cgroup.controllers" ] || grep -qw "$1" "$at/try-$$/cgroup.controllers"; };'
+    ' status=$?; rmdir "$at/try-$$"; exit $status'
+)
 _NOT_FOUND: Final = 127  # a shell's status where there is no such program
 _AS_USER: Final = 'if [ "$(id -u)" = 0 ]; then exec unshare "$@"; else exec unshare --user --map-root-user "$@"; fi'
 
@@ -28,7 +36,7 @@ def no_namespaces(told: object, prefix: Sequence[str] = ()) -> NoReturn:
     """Skips the test, which fails instead if another program of the same user (`prefix`) can make namespaces and mount
     something in them. `told`: what fastlam says.
     """
-    refused = _refused([*_KINDS, "mount", "-t", "tmpfs", "none", "/mnt"], prefix, "util-linux")
+    refused = _refused([*_KINDS, "mount", "-t", "tmpfs", "none", "/tmp"], prefix, "util-linux")
     assert refused, f"unshare can make namespaces, and fastlam says: {told}"
     pytest.skip(f"this machine permits no namespaces: {told}; {refused}")
 
@@ -77,7 +85,13 @@ def group_can_be_made(controller: str) -> bool:
     return False
 
 
-def no_group(controller: str, told: object) -> NoReturn:
-    """As `no_namespaces`, of control groups, for root."""
+def no_group(controller: str, told: object, prefix: Sequence[str] = ()) -> NoReturn:
+    """As `no_namespaces`, of control groups: for root, or for another user (`prefix`) below its own group."""
+    if prefix:
+        tried = subprocess.run(
+            [*prefix, "sh", "-c", _GROUP_BELOW, "sh", controller], check=False, capture_output=True, text=True
+        )
+        assert tried.returncode, f"that user's mkdir makes groups, and fastlam says: {told}"
+        pytest.skip(f"this machine permits that user no control groups: {told}; {tried.stderr.strip()}")
     assert os.geteuid() != 0 or not group_can_be_made(controller), f"mkdir makes groups, and fastlam says: {told}"
     pytest.skip(f"this machine permits no control groups: {told}")

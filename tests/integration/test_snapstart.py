@@ -420,6 +420,7 @@ def test_what_keeps_a_template_never_comes_up() -> None:
         name = daemon.snap("never", CODE, fails=True)
         found = daemon.lambda_.get_function_configuration(FunctionName="never", Qualifier="1")
         assert found["StateReasonCode"] == "InternalError", found
+        assert "before it was up" in found["StateReason"]
         with pytest.raises(ClientError):
             daemon.invoke(name)
         daemon.stop()

@@ -166,11 +166,18 @@ def keep_capabilities() -> None:
 
 def raise_capabilities() -> None:
     """Uses all that are permitted."""
+    low, high = _permitted_capabilities()
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    _check(_libc.syscall(_SYS_CAPSET, header, struct.pack("IIIIII", low, low, 0, high, high, 0)), "capset")
+
+
+def _permitted_capabilities() -> tuple[int, int]:
+    """As sets of bits: numbers 0 to 31, and those above."""
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     data = ctypes.create_string_buffer(24)
     _check(_libc.syscall(_SYS_CAPGET, header, data), "capget")
     low, high = (struct.unpack_from("III", data, 12 * half)[1] for half in (0, 1))
-    _check(_libc.syscall(_SYS_CAPSET, header, struct.pack("IIIIII", low, low, 0, high, high, 0)), "capset")
+    return low, high
 
 
 def become_user_with(uid: int, capabilities: Iterable[int]) -> None:
@@ -181,12 +188,11 @@ def become_user_with(uid: int, capabilities: Iterable[int]) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
+    wanted = sum(1 << number for number in capabilities)
+    low, high = _permitted_capabilities()
+    low, high = low & wanted, high & wanted >> 32
+    kept = low | high << 32
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    data = ctypes.create_string_buffer(24)
-    _check(_libc.syscall(_SYS_CAPGET, header, data), "capget")
-    permitted = struct.unpack_from("III", data, 0)[1] | struct.unpack_from("III", data, 12)[1] << 32
-    kept = permitted & sum(1 << number for number in capabilities)
-    low, high = kept & 0xFFFFFFFF, kept >> 32
     _check(_libc.syscall(_SYS_CAPSET, header, struct.pack("IIIIII", low, low, low, high, high, high)), "capset")
     for number in capabilities:
         if kept >> number & 1:
